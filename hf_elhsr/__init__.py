@@ -1,0 +1,34 @@
+"""Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
+
+from .configuration_elhsr import ElhsrConfig
+from .generation import BestOfNGenerationMixin, BestOfNOutput, disable_best_of_n, enable_best_of_n
+from .modeling_elhsr import ElhsrRewardHead, ElhsrRewardOutput
+from .rewards import (
+    GenerationRewards,
+    RunningLogProbability,
+    RunningReward,
+    SignalProcessor,
+    SignalProcessorList,
+    score_generation,
+)
+from .signals import SignalNeeds, StepSignal
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BestOfNGenerationMixin",
+    "BestOfNOutput",
+    "ElhsrConfig",
+    "ElhsrRewardHead",
+    "ElhsrRewardOutput",
+    "GenerationRewards",
+    "RunningLogProbability",
+    "RunningReward",
+    "SignalNeeds",
+    "SignalProcessor",
+    "SignalProcessorList",
+    "StepSignal",
+    "disable_best_of_n",
+    "enable_best_of_n",
+    "score_generation",
+]

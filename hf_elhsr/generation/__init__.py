@@ -1,0 +1,7 @@
+"""Generation: best-of-n as an option of `generate`."""
+
+from .enable import disable_best_of_n, enable_best_of_n
+from .mixin import BestOfNGenerationMixin
+from .output import BestOfNOutput
+
+__all__ = ["BestOfNGenerationMixin", "BestOfNOutput", "disable_best_of_n", "enable_best_of_n"]

@@ -1,0 +1,63 @@
+"""enable_best_of_n: gives a loaded model the mixin, and takes it back."""
+
+import functools
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..configuration_elhsr import unwrap_language_model
+from .mixin import BestOfNGenerationMixin
+from .validation import check_model
+
+
+def enable_best_of_n(model: Any) -> Any:
+    """Let `model.generate` take `best_of_n` and `reward_head`.
+
+    The model's class is replaced by one with [`BestOfNGenerationMixin`] in front, of the same name, so that saved
+    configurations, pickles and copies are those of the original class. Nothing else about the model changes. Of a
+    PEFT or `torch.compile` wrapper the model inside is enabled. Calling it again does nothing.
+
+    Returns:
+        The same object that was passed in.
+
+    Raises:
+        ValueError: A model that best-of-n cannot decode, with the reason.
+    """
+    language_model = unwrap_language_model(model)
+    check_model(language_model)
+    if not isinstance(language_model, BestOfNGenerationMixin):
+        language_model.__class__ = _best_of_n_class(type(language_model))
+    return model
+
+
+def disable_best_of_n(model: Any) -> Any:
+    """Undo [`enable_best_of_n`]: the model gets its own class back. Returns the same object."""
+    language_model = unwrap_language_model(model)
+    original = vars(type(language_model)).get("_original_class")
+    if original is not None:
+        language_model.__class__ = original
+    return model
+
+
+@functools.cache
+def _best_of_n_class(original: type[PreTrainedModel]) -> type:
+    def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
+        # This class cannot be found by its name, where the original is; so pickles and copies go through it
+        return _empty_instance, (original,), self.__getstate__()
+
+    return type(
+        original.__name__,
+        (BestOfNGenerationMixin, original),
+        {
+            "__module__": original.__module__,
+            "__qualname__": original.__qualname__,
+            "__doc__": original.__doc__,
+            "__reduce_ex__": reduce,
+            "_original_class": original,
+        },
+    )
+
+
+def _empty_instance(original: type[PreTrainedModel]) -> Any:
+    cls = _best_of_n_class(original)
+    return cls.__new__(cls)

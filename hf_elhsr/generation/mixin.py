@@ -1,0 +1,184 @@
+"""BestOfNGenerationMixin: `generate` with `best_of_n` and `reward_head`."""
+
+import copy
+import inspect
+import os
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
+
+from ..modeling_elhsr import ElhsrRewardHead
+from ..rewards import RunningReward, SignalProcessor, SignalProcessorList
+from .decoding import CandidateRequest, Candidates, sample_candidates
+from .output import BestOfNOutput
+from .resolve import resolve_reward_head
+from .selection import select_winners
+from .validation import check_generation_mode, check_request
+
+_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
+
+
+class BestOfNGenerationMixin:
+    """Adds best-of-n to a transformers model class; put it before the model class among the bases.
+
+    [`enable_best_of_n`] does that for a model in hand. Without `best_of_n` every method is transformers' own.
+    """
+
+    @torch.no_grad()
+    def generate(
+        self: Any,
+        *args: Any,
+        best_of_n: int | None = None,
+        reward_head: "ElhsrRewardHead | str | os.PathLike[str] | None" = None,
+        signal_processor: list[SignalProcessor] | None = None,
+        output_token_rewards: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' `generate`, and with `best_of_n` the best of n sampled candidates for every prompt.
+
+        All other arguments are those of [`~transformers.GenerationMixin.generate`] and keep their meaning.
+        `best_of_n` > 1 turns sampling on unless `do_sample` is set. `num_return_sequences=k` returns the k best. A
+        streamer receives the best candidate once it is known. A cache passed as `past_key_values` is read, not
+        changed, and `past_key_values` is not returned.
+
+        Args:
+            best_of_n: How many candidates to sample for every prompt. Default: plain `generate`.
+            reward_head: The head that chooses: an [`ElhsrRewardHead`], a folder, or a repository on the Hub,
+                "org/name" or "org/name@revision".
+            signal_processor: Further [`SignalProcessor`]s that see every step.
+            output_token_rewards: With `return_dict_in_generate=True`, also return every r_t and g_t.
+
+        Returns:
+            (batch * k, length) long: the winners, best first, as `generate` returns sequences; or a
+            [`BestOfNOutput`] with `return_dict_in_generate=True`.
+
+        Raises:
+            ValueError: What cannot work, with the reason: a head for another model, beam search, assisted decoding,
+                `do_sample=False` with n > 1, encoder-decoder models, paged caches, n < 1, k > n, and more.
+        """
+        if best_of_n is None:
+            given = {"reward_head": reward_head, "signal_processor": signal_processor}
+            unused = [name for name, value in given.items() if value is not None]
+            if output_token_rewards:
+                unused.append("output_token_rewards")
+            if unused:
+                raise ValueError(f"{' and '.join(unused)} given without best_of_n: say how many candidates to sample.")
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
+
+        if reward_head is None:
+            raise ValueError(
+                "best_of_n needs a reward_head to choose the winner: pass an ElhsrRewardHead, a folder or 'org/name'."
+            )
+        kwargs = _by_name(args, kwargs)
+        k = check_request(self, best_of_n, kwargs)
+        head = resolve_reward_head(reward_head)
+        head.config.check_fits(self)
+        running_reward = RunningReward(head, keep_tokens=output_token_rewards)
+        candidates = _run(self, best_of_n, [running_reward, *(signal_processor or [])], kwargs)
+        output = _choose(candidates, running_reward, k)
+        if kwargs.get("streamer") is not None:
+            _stream(kwargs["streamer"], output, candidates)
+        return output if candidates.generation_config.return_dict_in_generate else output.sequences
+
+    @torch.no_grad()
+    def sample_candidates(
+        self: Any, *args: Any, n: int, signal_processor: list[SignalProcessor] | None = None, **kwargs: Any
+    ) -> Candidates:
+        """Sample n candidates for every prompt and choose none: how rollouts for training are made.
+
+        Args:
+            n: Candidates per prompt.
+            signal_processor: Processors that see every step, to record or score.
+            *args, **kwargs: Those of `generate`.
+
+        Returns:
+            The token ids (batch, n, length) and lengths (batch, n) of all candidates.
+        """
+        kwargs = _by_name(args, kwargs)
+        check_request(self, n, kwargs)
+        return _run(self, n, signal_processor or [], kwargs)
+
+    def _extract_generation_mode_kwargs(
+        self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
+    ) -> dict[str, Any]:
+        request = kwargs.pop("candidate_request", None)
+        mode_kwargs = super()._extract_generation_mode_kwargs(custom_generate, kwargs, *args, **named)  # type: ignore[misc]
+        return mode_kwargs if request is None else {**mode_kwargs, "candidate_request": request}
+
+    def _validate_generation_mode(
+        self: Any, generation_mode: GenerationMode, generation_config: GenerationConfig, mode_kwargs: dict[str, Any]
+    ) -> None:
+        if "candidate_request" in mode_kwargs:
+            check_generation_mode(generation_mode, generation_config, mode_kwargs)
+        super()._validate_generation_mode(generation_mode, generation_config, mode_kwargs)  # type: ignore[misc]
+
+    def _sample(
+        self: Any, input_ids: torch.LongTensor, *args: Any, candidate_request: CandidateRequest | None = None, **kwargs: Any
+    ) -> Any:
+        if candidate_request is None:
+            return super()._sample(input_ids, *args, **kwargs)  # type: ignore[misc]
+        # The streamer is fed by `generate`, once the winner is known; rows of other processes are refused before
+        kwargs.pop("streamer", None)
+        kwargs.pop("synced_gpus", None)
+        named = {
+            name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")
+        }
+        return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
+
+
+def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if len(args) > len(_GENERATE_PARAMETERS):
+        raise TypeError(f"generate() takes at most {len(_GENERATE_PARAMETERS)} positional arguments, got {len(args)}.")
+    named = dict(zip(_GENERATE_PARAMETERS, args, strict=False))
+    if twice := named.keys() & kwargs.keys():
+        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
+    return named | kwargs
+
+
+def _run(model: Any, n: int, processors: list[SignalProcessor], kwargs: dict[str, Any]) -> Candidates:
+    """transformers' own preparation of inputs, caches, processors and criteria, then our loop in place of its own."""
+    settings: dict[str, Any] = {"num_return_sequences": 1}
+    if n > 1:
+        settings["do_sample"] = True
+    kwargs = {name: value for name, value in kwargs.items() if name not in settings}
+    generation_config = kwargs.pop("generation_config", None)
+    if generation_config is not None:
+        # generate warns about settings given beside a generation_config, so they go into a copy of it
+        generation_config = copy.deepcopy(generation_config)
+        generation_config.update(**settings)
+        settings = {"generation_config": generation_config}
+    request = CandidateRequest(n, SignalProcessorList(processors))
+    return super(BestOfNGenerationMixin, model).generate(**kwargs, **settings, candidate_request=request)
+
+
+def _choose(candidates: Candidates, running_reward: RunningReward, k: int) -> BestOfNOutput:
+    batch, n, _ = candidates.token_ids.shape
+    rewards = running_reward.rewards.view(batch, n)
+    winners = select_winners(rewards, k).to(candidates.token_ids.device)
+    new_tokens = int(candidates.lengths.gather(1, winners).max())
+    offsets = torch.arange(batch, device=winners.device)[:, None] * n
+    sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
+    tokens: dict[str, torch.Tensor] = {}
+    if running_reward.keep_tokens:
+        tokens["token_rewards"] = running_reward.token_rewards.view(batch, n, -1)
+        tokens["token_gates"] = running_reward.token_gates.view(batch, n, -1)
+    return BestOfNOutput(
+        sequences=sequences[:, : candidates.prompt_length + new_tokens],
+        rewards=rewards,
+        candidates=candidates.token_ids,
+        lengths=candidates.lengths,
+        winners=winners,
+        **tokens,
+        **candidates.records.of((winners + offsets).flatten(), steps=new_tokens),
+    )
+
+
+def _stream(streamer: BaseStreamer, output: BestOfNOutput, candidates: Candidates) -> None:
+    """The best candidate of every prompt, token by token, as `generate` streams; `generate` has put the prompt."""
+    best = output.sequences.view(len(output.winners), -1, output.sequences.shape[-1])[:, 0]
+    length = int(candidates.lengths.gather(1, output.winners[:, :1]).max())
+    for tokens in best[:, candidates.prompt_length : candidates.prompt_length + length].T:
+        streamer.put(tokens.cpu())
+    streamer.end()

@@ -1,0 +1,38 @@
+"""What best-of-n returns."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class BestOfNOutput(ModelOutput):
+    """Output of `generate(best_of_n=n, num_return_sequences=k, return_dict_in_generate=True)` for a batch of prompts.
+
+    Args:
+        sequences: (batch * k, length) long. The k best of every prompt, best first, prompt included, right-padded
+            to the longest of them.
+        rewards: (batch, n) float32. R of every candidate; sigmoid(R) estimates P(correct).
+        candidates: (batch, n, length) long. Every candidate, prompt included, right-padded to the longest.
+        lengths: (batch, n) long. Sampled tokens of every candidate, the EOS included.
+        winners: (batch, k) long. Which candidates `sequences` are.
+        token_rewards: (batch, n, new_tokens) float32, with `output_token_rewards=True`. r_t, zero past the end.
+        token_gates: (batch, n, new_tokens) float32, with `output_token_rewards=True`. g_t, zero past the end.
+        scores, logits: As `generate` returns them with `output_scores` / `output_logits`: a tuple over new tokens of
+            (batch * k, vocabulary), for the winners; zero past a winner's end.
+        attentions, hidden_states: As `generate` returns them with `output_attentions` / `output_hidden_states`, for
+            the winners; zero past a winner's end.
+    """
+
+    sequences: torch.LongTensor | None = None
+    rewards: torch.Tensor | None = None
+    candidates: torch.LongTensor | None = None
+    lengths: torch.LongTensor | None = None
+    winners: torch.LongTensor | None = None
+    token_rewards: torch.Tensor | None = None
+    token_gates: torch.Tensor | None = None
+    scores: tuple[torch.Tensor, ...] | None = None
+    logits: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[tuple[torch.Tensor, ...], ...] | None = None
+    hidden_states: tuple[tuple[torch.Tensor, ...], ...] | None = None

@@ -1,0 +1,65 @@
+"""Where a reward head comes from: an object, a folder, or a repository on the Hub."""
+
+import functools
+import json
+import os
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..configuration_elhsr import ElhsrConfig
+from ..modeling_elhsr import ElhsrRewardHead
+
+
+def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
+    """The head itself, or the one in a folder or a repository ("org/name", "org/name@revision").
+
+    Heads from the Hub are loaded once per process; folders are read each time, since they may change.
+
+    Raises:
+        ValueError: Neither a head, nor a folder with one, nor a repository that can be loaded.
+    """
+    if isinstance(source, ElhsrRewardHead):
+        return source
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}.")
+    if Path(source).is_dir():
+        return _from_folder(Path(source))
+    repo_id, _, revision = str(source).partition("@")
+    try:
+        validate_repo_id(repo_id)
+        is_repo_id = repo_id.count("/") == 1
+    except HFValidationError:
+        is_repo_id = False
+    if not is_repo_id:
+        raise ValueError(
+            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder that holds config.json "
+            "and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
+        )
+    return _from_hub(repo_id, revision or None)
+
+
+def _from_folder(folder: Path) -> ElhsrRewardHead:
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ValueError(f"The folder {str(folder)!r} has no config.json, so it holds no reward head.")
+    model_type = json.loads(config_file.read_text()).get("model_type")
+    if model_type != ElhsrConfig.model_type:
+        raise ValueError(
+            f"The folder {str(folder)!r} holds a model of type {model_type!r}, not a reward head ('elhsr')."
+        )
+    try:
+        return ElhsrRewardHead.from_pretrained(folder)
+    except OSError as error:
+        raise ValueError(f"The reward head in {str(folder)!r} cannot be loaded: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
+    try:
+        return ElhsrRewardHead.from_pretrained(repo_id, **({} if revision is None else {"revision": revision}))
+    except OSError as error:
+        raise ValueError(
+            f"reward_head={repo_id!r} is no folder here, and could not be loaded from the Hub: {error}"
+        ) from error

@@ -1,0 +1,15 @@
+"""Rewards: processors that follow decoding token by token, and the scoring of other decoding loops."""
+
+from .log_probability import RunningLogProbability
+from .processor import SignalProcessor, SignalProcessorList
+from .running_reward import RunningReward
+from .score_generation import GenerationRewards, score_generation
+
+__all__ = [
+    "GenerationRewards",
+    "RunningLogProbability",
+    "RunningReward",
+    "SignalProcessor",
+    "SignalProcessorList",
+    "score_generation",
+]

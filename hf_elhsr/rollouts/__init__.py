@@ -1,0 +1,20 @@
+"""Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
+
+from .arithmetic import ArithmeticTask
+from .feature_recorder import FeatureRecorder
+from .prompts import encode_prompts
+from .rollout_set import Rollout, RolloutSet
+from .sampling import SamplingSettings, sample_rollouts
+from .task import Problem, Task
+
+__all__ = [
+    "ArithmeticTask",
+    "FeatureRecorder",
+    "Problem",
+    "Rollout",
+    "RolloutSet",
+    "SamplingSettings",
+    "Task",
+    "encode_prompts",
+    "sample_rollouts",
+]

@@ -1,0 +1,24 @@
+"""Prompts: questions as the model wants to see them."""
+
+from typing import Any
+
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> BatchEncoding:
+    """Questions as left-padded token ids, in the tokenizer's chat template where it has one.
+
+    Returns:
+        `input_ids` and `attention_mask`, each (batch, length) long.
+    """
+    has_template = tokenizer.chat_template is not None
+    texts: list[Any] = questions
+    if has_template:
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    if tokenizer.pad_token is None:
+        raise ValueError("The tokenizer has no padding token: set tokenizer.pad_token, e.g. to tokenizer.eos_token.")
+    # A chat template writes the special tokens itself
+    return tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not has_template
+    )
