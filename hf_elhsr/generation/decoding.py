@@ -5,7 +5,6 @@ multiplied. Every sampled token is fed back, the last one too, because the hidde
 the token has been fed. And a finished candidate leaves the batch, where nothing keeps state per row.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from .records import StepRecords
 from .rows import (
     CACHE_NAMES,
     check_cache,
+    copy_cache,
     multiply_processors,
     rows_may_leave,
     select_model_kwargs,
@@ -201,7 +201,7 @@ def _prepare_model_kwargs(
                     "prompt and completion, the last token included. Make it larger."
                 )
             # Its rows are going to multiply and leave, and the user may want it for the next call
-            model_kwargs[name] = copy.deepcopy(cache)
+            model_kwargs[name] = copy_cache(cache)
         elif isinstance(cache, StaticCache):
             model_kwargs[name] = model._prepare_static_cache(
                 cache_implementation=generation_config.cache_implementation,

@@ -64,6 +64,18 @@ def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.LongTensor, r
     return selected
 
 
+def copy_cache(cache: Cache) -> Cache:
+    """A copy that shares nothing with the original, of a cache that may have been filled with gradients on."""
+    memo: dict[int, Any] = {}
+    for layer in cache.layers:
+        for value in vars(layer).values():
+            for tensor in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
+                    # deepcopy refuses these
+                    memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(cache, memo)
+
+
 def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:
     """Refuse a model whose state is not a `Cache`, since its rows could not multiply."""
     caches = [model_kwargs[name] for name in CACHE_NAMES if model_kwargs.get(name) is not None]

@@ -1,8 +1,9 @@
-"""RolloutSet: rollouts with labels and features in a folder, shard by shard.
+"""RolloutSet: rollouts with labels, and features or rewards, in a folder, shard by shard.
 
-    settings.json               what was sampled, from which model, how; and the head configuration the features suit
+    settings.json               what was sampled, from which model and how, and the configuration of the head: the one
+                                to be trained on the features, or the one that scored the rollouts
     shard-00000.jsonl           one rollout a line
-    shard-00000.safetensors     `features` (tokens, L * d) of the shard's rollouts, one after the other
+    shard-00000.safetensors     `features` (tokens, L * d) of the shard's rollouts, one after the other, if recorded
 
 A shard is complete when its .jsonl is there: it is written last, beside its place and then renamed. So a killed run
 leaves whole shards, and sampling goes on with the first one missing.
@@ -25,7 +26,7 @@ from ..configuration_elhsr import ElhsrConfig
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion sampled for training.
+    """One completion of a task's problem, with its label.
 
     Args:
         problem: Id of the problem; rollouts of a prompt share it.
@@ -35,7 +36,8 @@ class Rollout:
         answer: The final answer the task's verifier found, or None.
         label: Whether that answer is right.
         mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Where its features start in the shard; there are len(token_ids) of them.
+        first_row: Where its features start in the shard, if they were recorded; there are len(token_ids) of them.
+        reward: R by the head that followed the sampling, if one did.
     """
 
     problem: str
@@ -46,6 +48,7 @@ class Rollout:
     label: bool
     mean_log_probability: float
     first_row: int
+    reward: float | None = None
 
 
 class RolloutSet:
@@ -93,16 +96,21 @@ class RolloutSet:
     def has_shard(self, index: int) -> bool:
         return self._records_file(index).is_file()
 
-    def write_shard(self, index: int, rollouts: list[Rollout], features: torch.Tensor) -> None:
+    def write_shard(self, index: int, rollouts: list[Rollout], features: torch.Tensor | None) -> None:
         """Write a shard whole or not at all."""
-        expected = sum(len(rollout.token_ids) for rollout in rollouts)
-        if len(features) != expected:
-            raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(features)} rows of features.")
-        partial = self._features_file(index).with_suffix(".partial")
-        save_file({"features": features.contiguous()}, partial)
-        os.replace(partial, self._features_file(index))
+        if features is not None:
+            expected = sum(len(rollout.token_ids) for rollout in rollouts)
+            if len(features) != expected:
+                raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(features)} rows of features.")
+            partial = self._features_file(index).with_suffix(".partial")
+            save_file({"features": features.contiguous()}, partial)
+            os.replace(partial, self._features_file(index))
         lines = (json.dumps(dataclasses.asdict(rollout)) + "\n" for rollout in rollouts)
         write_text(self._records_file(index), "".join(lines))
+
+    def rollouts(self) -> list[Rollout]:
+        """All rollouts, in the order they were sampled: the n of a prompt stand together."""
+        return [rollout for rollouts, _ in self.shards() for rollout in rollouts]
 
     def shards(self) -> Iterator[tuple[list[Rollout], Path]]:
         """The rollouts of every complete shard, and the file with their features."""
@@ -118,7 +126,13 @@ class RolloutSet:
 
 
 def read_features(file: Path) -> torch.Tensor:
-    """The features of a shard, (tokens, L * d), mapped into memory and read when touched."""
+    """The features of a shard, (tokens, L * d), mapped into memory and read when touched.
+
+    Raises:
+        ValueError: They were not recorded.
+    """
+    if not file.is_file():
+        raise ValueError(f"{str(file)!r} is missing: these rollouts were sampled without features.")
     with safe_open(file, framework="pt") as opened:
         features: torch.Tensor = opened.get_tensor("features")
     return features

@@ -1,6 +1,7 @@
 """Sampling rollouts: completions, labels and features from one pass of the language model."""
 
 import dataclasses
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +9,15 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..configuration_elhsr import ElhsrConfig
-from ..rewards import RunningLogProbability
+from ..generation.decoding import Candidates
+from ..modeling_elhsr import ElhsrRewardHead
+from ..rewards import RunningLogProbability, RunningReward, SignalProcessor
 from .feature_recorder import FeatureRecorder
 from .prompts import encode_prompts
 from .rollout_set import Rollout, RolloutSet
-from .task import Task
-
-logger = logging.get_logger(__name__)
+from .task import Problem, Task
 
 
 @dataclass(frozen=True)
@@ -51,29 +51,40 @@ def sample_rollouts(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
+    split: str,
     count: int,
     folder: str | os.PathLike[str],
+    settings: SamplingSettings,
+    head: ElhsrRewardHead | None = None,
     config: ElhsrConfig | None = None,
-    settings: SamplingSettings = SamplingSettings(),
-    split: str = "train",
 ) -> RolloutSet:
-    """Sample rollouts for `count` prompts of a task and store them with labels and features.
+    """Sample rollouts for `count` prompts of a task and store them with labels, and with features or rewards.
 
     A run that was stopped goes on where it was, with the same result as if it had not been.
 
     Args:
         model: A language model with [`enable_best_of_n`].
-        config: Of the head to be trained: says which layers to record. Default: [`ElhsrConfig.for_model`].
+        split: The task's split, e.g. "train".
+        head: Score the rollouts with this head, for evaluation, and record no features.
+        config: Without a head: the configuration of the head to be trained, whose features are recorded. Default:
+            [`ElhsrConfig.for_model`].
 
     Raises:
-        ValueError: The folder holds rollouts with other settings, or the task has too few prompts.
+        ValueError: The folder holds rollouts with other settings, the task has too few prompts, or the head does not
+            fit the model.
     """
-    config = ElhsrConfig.for_model(model) if config is None else config
+    if head is not None:
+        head.config.check_fits(model)
+        config = head.config
+    elif config is None:
+        config = ElhsrConfig.for_model(model)
     problems = task.problems(split, count)
     described = {"task": task.name, "split": split, "prompts": count, "sampling": dataclasses.asdict(settings)}
+    if head is not None:
+        described["head_sha256"] = _digest(head)
     rollouts = RolloutSet.create(folder, described, config)
+    followers = _Followers(head, config)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
-    recorder, log_probability = FeatureRecorder(config.layers), RunningLogProbability()
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
         if rollouts.has_shard(index):
             continue
@@ -81,27 +92,63 @@ def sample_rollouts(
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed_of_batch(index))
             candidates = model.sample_candidates(
-                **inputs, n=settings.n, signal_processor=[recorder, log_probability], **settings.generate_kwargs()
+                **inputs, n=settings.n, signal_processor=followers.processors, **settings.generate_kwargs()
             )
-        means = log_probability.mean.view(len(batch), settings.n).tolist()
-        shard: list[Rollout] = []
-        first_row = 0
-        for row, problem in enumerate(batch):
-            for column in range(settings.n):
-                token_ids = candidates.completion(row, column).tolist()
-                text = tokenizer.decode(token_ids, skip_special_tokens=True)
-                shard.append(
-                    Rollout(
-                        problem=problem.id,
-                        template=problem.template,
-                        token_ids=token_ids,
-                        text=text,
-                        answer=task.extract(text),
-                        label=task.verify(problem, text),
-                        mean_log_probability=means[row][column],
-                        first_row=first_row,
-                    )
-                )
-                first_row += len(token_ids)
-        rollouts.write_shard(index, shard, recorder.features())
+        shard = _label(tokenizer, task, batch, candidates, followers)
+        rollouts.write_shard(index, shard, followers.features())
     return rollouts
+
+
+class _Followers:
+    """The signal processors of a sampling run: log-probabilities, and either the rewards or the features."""
+
+    def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig):
+        self.log_probability = RunningLogProbability()
+        self.reward = None if head is None else RunningReward(head)
+        self.recorder = FeatureRecorder(config.layers) if head is None else None
+        present = (self.log_probability, self.reward, self.recorder)
+        self.processors: list[SignalProcessor] = [processor for processor in present if processor is not None]
+
+    def features(self) -> torch.Tensor | None:
+        return None if self.recorder is None else self.recorder.features()
+
+    def rewards(self, count: int) -> list[float] | list[None]:
+        return [None] * count if self.reward is None else self.reward.rewards.tolist()
+
+
+def _label(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    problems: list[Problem],
+    candidates: Candidates,
+    followers: _Followers,
+) -> list[Rollout]:
+    n = candidates.lengths.shape[1]
+    means = followers.log_probability.mean.tolist()
+    rewards = followers.rewards(len(means))
+    rollouts = []
+    first_row = 0
+    for number, (mean, reward) in enumerate(zip(means, rewards, strict=True)):
+        problem = problems[number // n]
+        token_ids = candidates.completion(number // n, number % n).tolist()
+        text = tokenizer.decode(token_ids, skip_special_tokens=True)
+        rollouts.append(
+            Rollout(
+                problem=problem.id,
+                template=problem.template,
+                token_ids=token_ids,
+                text=text,
+                answer=task.extract(text),
+                label=task.verify(problem, text),
+                mean_log_probability=mean,
+                first_row=first_row,
+                reward=reward,
+            )
+        )
+        first_row += len(token_ids)
+    return rollouts
+
+
+def _digest(head: ElhsrRewardHead) -> str:
+    values = torch.cat([head.weight.detach().flatten(), head.bias.detach()]).cpu().numpy()
+    return hashlib.sha256(values.tobytes()).hexdigest()

@@ -1,1 +1,6 @@
-""""""
+"""Training: from rollouts with labels and features to a head."""
+
+from .losses import binary_cross_entropy
+from .trainer import TrainingReport, TrainingSettings, train_head
+
+__all__ = ["TrainingReport", "TrainingSettings", "binary_cross_entropy", "train_head"]

@@ -1,0 +1,184 @@
+"""The commands: sample, train, evaluate, generate, card."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from ..evaluation import Evaluation, evaluate_rollouts
+from ..generation.resolve import resolve_reward_head
+from ..hub import write_card
+from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from ..rollouts.rollout_set import write_text
+from ..rollouts.tasks import find_task
+from ..training import TrainingSettings, train_head
+from .load_model import base_model_id, load_model
+from .tables import candidates_table, evaluation_table, explain_columns
+
+app = typer.Typer(
+    help="Reward heads that read a language model's hidden states: sample, train, evaluate, generate.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's.")]
+Dtype = Annotated[str, typer.Option(help="The language model's dtype: bfloat16, float32 or float16.")]
+Task = Annotated[str, typer.Option(help="The task that makes problems and verifies answers.")]
+Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
+N = Annotated[int, typer.Option("--n", min=1, help="Candidates per prompt.")]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
+    model: Model,
+    task: Task = "arithmetic",
+    split: Annotated[str, typer.Option(help="The task's split.")] = "train",
+    prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 400,
+    n: N = 8,
+    temperature: Temperature = 0.8,
+    top_p: TopP = 0.9,
+    max_new_tokens: MaxNewTokens = 64,
+    seed: Seed = 0,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Sample rollouts for training: completions, labels and features in one pass."""
+    from ..configuration_elhsr import ElhsrConfig
+
+    settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    language_model, tokenizer = load_model(model, dtype)
+    config = ElhsrConfig.for_model(language_model, base_model=base_model_id(model))
+    rollouts = sample_rollouts(
+        language_model, tokenizer, find_task(task), split, prompts, out, settings, config=config
+    ).rollouts()
+    right = sum(rollout.label for rollout in rollouts)
+    console.print(f"{len(rollouts)} rollouts of {prompts} prompts in {out}, {right / len(rollouts):.1%} of them right.")
+
+
+@app.command()
+def train(
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = TrainingSettings.learning_rate,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = TrainingSettings.weight_decay,
+    max_epochs: Annotated[int, typer.Option(min=1, help="At most so many passes.")] = TrainingSettings.max_epochs,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before stopping.")] = (
+        TrainingSettings.patience
+    ),
+    seed: Seed = 0,
+) -> None:
+    """Train a head on rollouts; the language model is not needed."""
+    settings = TrainingSettings(
+        learning_rate=learning_rate, weight_decay=weight_decay, max_epochs=max_epochs, patience=patience, seed=seed
+    )
+    rollout_set = RolloutSet(rollouts)
+    head, report = train_head(rollout_set, settings)
+    head.save_pretrained(out)
+    record = {
+        "rollouts": {name: value for name, value in rollout_set.settings.items() if name != "head_config"},
+        "settings": dataclasses.asdict(settings),
+        "report": dataclasses.asdict(report),
+    }
+    write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+    console.print(
+        f"Kept epoch {report.best_epoch + 1} of {len(report.held_out_loss)}: held-out loss "
+        f"{min(report.held_out_loss):.4f}; best-of-n on {report.held_out_prompts} held-out prompts "
+        f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {out}."
+    )
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
+    model: Model,
+    head: Head,
+    task: Task = "arithmetic",
+    split: Annotated[str, typer.Option(help="The task's split.")] = "test",
+    prompts: Annotated[int, typer.Option(min=2, help="How many prompts.")] = 400,
+    n: N = 8,
+    temperature: Temperature = 0.8,
+    top_p: TopP = 0.9,
+    max_new_tokens: MaxNewTokens = 64,
+    seed: Seed = 0,
+    dtype: Dtype = "bfloat16",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Measure best-of-n by a head on unseen prompts, against baselines, with 95 % intervals."""
+    settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    language_model, tokenizer = load_model(model, dtype)
+    rollouts = sample_rollouts(
+        language_model, tokenizer, find_task(task), split, prompts, out, settings, head=resolve_reward_head(head)
+    )
+    evaluation: Evaluation = evaluate_rollouts(rollouts)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(json_file, evaluation.to_json())
+    console.print(evaluation_table(evaluation))
+    console.print(explain_columns(evaluation))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")],
+    model: Model,
+    head: Head,
+    n: N = 8,
+    temperature: Temperature = 0.8,
+    top_p: TopP = 0.9,
+    max_new_tokens: MaxNewTokens = 256,
+    seed: Seed = 0,
+    dtype: Dtype = "bfloat16",
+    show_all: Annotated[bool, typer.Option("--all", help="Show all candidates, not only the winner.")] = False,
+) -> None:
+    """Answer one prompt with the best of n candidates."""
+    language_model, tokenizer = load_model(model, dtype)
+    inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)
+    torch.manual_seed(seed)
+    out = language_model.generate(
+        **inputs,
+        best_of_n=n,
+        reward_head=head,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=0,
+        max_new_tokens=max_new_tokens,
+        return_dict_in_generate=True,
+    )
+    texts = tokenizer.batch_decode(out.candidates[0][:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    winner = int(out.winners[0, 0])
+    if show_all:
+        console.print(candidates_table(texts, out.rewards[0].tolist(), winner))
+    else:
+        console.print(texts[winner], markup=False, highlight=False)
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
+) -> None:
+    """Write a head's model card, README.md, from its training and evaluation records."""
+    console.print(f"Wrote {write_card(folder)}.")
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one line, not a traceback."""
+    run: Callable[..., Any] = app
+    try:
+        run()
+    except ValueError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+

@@ -1,0 +1,114 @@
+"""evaluate_rollouts: best-of-n accuracy of every strategy, paired comparisons, and the gap closed."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+import numpy as np
+
+from ..rollouts import Rollout, RolloutSet
+from . import strategies
+from .bootstrap import bootstrap_interval
+from .calibration import area_under_curve, expected_calibration_error
+
+STRATEGIES = {
+    "single sample": strategies.single_sample,
+    "majority vote": strategies.majority_vote,
+    "mean log-probability": strategies.mean_log_probability,
+    "reward head": strategies.reward_head,
+    "oracle": strategies.oracle,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number with its 95 % bootstrap interval over prompts."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out, all as shares of prompts between 0 and 1.
+
+    Args:
+        split, prompts, n: What was evaluated: so many prompts of a split, n rollouts each.
+        accuracy: Per strategy, the share of prompts answered right.
+        head_minus: The head's accuracy less another strategy's on the same prompts (paired).
+        gap_closed: (head - single sample) / (oracle - single sample).
+        area_under_curve: Of the reward, over all rollouts.
+        expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
+        base_rate: Share of right rollouts.
+    """
+
+    split: str
+    prompts: int
+    n: int
+    accuracy: dict[str, Measured]
+    head_minus: dict[str, Measured]
+    gap_closed: Measured
+    area_under_curve: float
+    expected_calibration_error: float
+    base_rate: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Evaluation":
+        values = json.loads(text)
+        for name in ("accuracy", "head_minus"):
+            values[name] = {key: Measured(**measured) for key, measured in values[name].items()}
+        values["gap_closed"] = Measured(**values["gap_closed"])
+        return cls(**values)
+
+
+def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
+    """Evaluate rollouts that a head has followed.
+
+    Raises:
+        ValueError: Rollouts without rewards; a reward that is not finite; labels all of one class.
+    """
+    prompts = [list(group) for _, group in groupby(rollouts.rollouts(), key=lambda rollout: rollout.problem)]
+    _check(prompts)
+    table = np.array([[strategy(group) for strategy in STRATEGIES.values()] for group in prompts], dtype=np.float64)
+    columns = {name: column for column, name in enumerate(STRATEGIES)}
+    head, single, oracle = (columns[name] for name in ("reward head", "single sample", "oracle"))
+
+    def measured(statistic: Callable[[np.ndarray], np.ndarray]) -> Measured:
+        value = float(statistic(table.mean(axis=0, keepdims=True))[0])
+        return Measured(value, *bootstrap_interval(table, statistic, seed=seed))
+
+    rewards = np.array([rollout.reward for group in prompts for rollout in group], dtype=np.float64)
+    labels = np.array([rollout.label for group in prompts for rollout in group])
+    return Evaluation(
+        split=rollouts.settings["split"],
+        prompts=len(prompts),
+        n=len(prompts[0]),
+        accuracy={name: measured(lambda means, c=column: means[:, c]) for name, column in columns.items()},
+        head_minus={
+            name: measured(lambda means, c=column: means[:, head] - means[:, c])
+            for name, column in columns.items()
+            if column not in (head, oracle)
+        },
+        gap_closed=measured(lambda means: (means[:, head] - means[:, single]) / (means[:, oracle] - means[:, single])),
+        area_under_curve=area_under_curve(rewards, labels),
+        expected_calibration_error=expected_calibration_error(1 / (1 + np.exp(-rewards)), labels),
+        base_rate=float(labels.mean()),
+    )
+
+
+def _check(prompts: list[list[Rollout]]) -> None:
+    rollouts = [rollout for group in prompts for rollout in group]
+    if len({len(group) for group in prompts}) != 1:
+        raise ValueError("Prompts have different numbers of rollouts: the set is damaged, or a prompt is in it twice.")
+    if any(rollout.reward is None or not np.isfinite(rollout.reward) for rollout in rollouts):
+        raise ValueError("Every rollout needs a finite reward: sample them with a head (`hf-elhsr evaluate` does so).")
+    if len({rollout.label for rollout in rollouts}) < 2:
+        raise ValueError("All rollouts have the same label, so no strategy can be told from another: use more prompts.")

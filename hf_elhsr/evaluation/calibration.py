@@ -1,0 +1,31 @@
+"""How far rewards can be read as probabilities, and how well they part right rollouts from wrong ones."""
+
+import numpy as np
+
+
+def area_under_curve(rewards: np.ndarray, labels: np.ndarray) -> float:
+    """The probability that a right rollout has a higher reward than a wrong one, ties counted half.
+
+    Args:
+        rewards: (rollouts,) float64.
+        labels: (rollouts,) bool, with both values present.
+    """
+    order = np.argsort(rewards, kind="stable")
+    _, inverse, counts = np.unique(rewards[order], return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = np.empty(len(rewards))
+    ranks[order] = (last - (counts - 1) / 2)[inverse]
+    right = int(labels.sum())
+    wrong = len(labels) - right
+    return float((ranks[labels].sum() - right * (right + 1) / 2) / (right * wrong))
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
+    """Mean distance between predicted probability and share of right rollouts, over bins of equal width."""
+    places = np.minimum((probabilities * bins).astype(int), bins - 1)
+    error = 0.0
+    for place in range(bins):
+        inside = places == place
+        if inside.any():
+            error += inside.mean() * abs(probabilities[inside].mean() - labels[inside].mean())
+    return float(error)

@@ -1,0 +1,47 @@
+"""Strategies: ways to answer a prompt from its n rollouts, each as the probability that the answer is right.
+
+Ties are broken at random and counted by their expectation, so that no strategy gains from the order of rollouts.
+"""
+
+from collections import Counter
+
+from ..rollouts import Rollout
+
+
+def single_sample(rollouts: list[Rollout]) -> float:
+    """One rollout, drawn at random."""
+    return sum(rollout.label for rollout in rollouts) / len(rollouts)
+
+
+def majority_vote(rollouts: list[Rollout]) -> float:
+    """The final answer that most rollouts give; rollouts without an answer do not vote."""
+    votes = Counter(rollout.answer for rollout in rollouts if rollout.answer is not None)
+    if not votes:
+        return single_sample(rollouts)
+    most = max(votes.values())
+    winners = {answer for answer, count in votes.items() if count == most}
+    right = {rollout.answer for rollout in rollouts if rollout.label}
+    return len(winners & right) / len(winners)
+
+
+def mean_log_probability(rollouts: list[Rollout]) -> float:
+    """The rollout whose tokens the language model finds most likely on average."""
+    return _highest([rollout.mean_log_probability for rollout in rollouts], rollouts)
+
+
+def reward_head(rollouts: list[Rollout]) -> float:
+    """The rollout with the highest reward by the head."""
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    if len(rewards) != len(rollouts):
+        raise ValueError("These rollouts were sampled without a head: sample them again with one.")
+    return _highest(rewards, rollouts)
+
+
+def oracle(rollouts: list[Rollout]) -> float:
+    """A right rollout wherever there is one: what no choice can beat."""
+    return float(any(rollout.label for rollout in rollouts))
+
+
+def _highest(scores: list[float], rollouts: list[Rollout]) -> float:
+    best = max(scores)
+    return single_sample([rollout for rollout, score in zip(rollouts, scores, strict=True) if score == best])

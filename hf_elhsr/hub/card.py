@@ -1,0 +1,86 @@
+"""The model card of a head, written from the records of its training and evaluation."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ..configuration_elhsr import ElhsrConfig
+from ..evaluation import Evaluation
+from ..rollouts.rollout_set import write_text
+
+
+def write_card(folder: Path) -> Path:
+    """Write `README.md` into a head's folder, and return its path.
+
+    Raises:
+        ValueError: The folder lacks config.json, training.json or evaluation/*.json.
+    """
+    file = folder / "README.md"
+    write_text(file, render_card(folder))
+    return file
+
+
+def render_card(folder: Path) -> str:
+    """The card's text. Every number in it is read from the folder's own records."""
+    evaluation_files = sorted((folder / "evaluation").glob("*.json"))
+    missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
+    if missing or not evaluation_files:
+        raise ValueError(
+            f"{str(folder)!r} lacks {', '.join(missing) or 'evaluation/*.json'}: a card claims only what was measured. "
+            "Run `hf-elhsr train` and `hf-elhsr evaluate --json`."
+        )
+    config = ElhsrConfig.from_pretrained(folder)
+    training = json.loads((folder / "training.json").read_text())
+    evaluations = [Evaluation.from_json(file.read_text()) for file in evaluation_files]
+    # What only the head's author can say of its limits
+    limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
+    template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
+    return Template(template).substitute(_values(folder.name, config, training, evaluations, limits))
+
+
+def _values(
+    name: str, config: ElhsrConfig, training: dict[str, Any], evaluations: list[Evaluation], limits: str
+) -> dict[str, Any]:
+    rollouts, report = training["rollouts"], training["report"]
+    rows = 2 if config.gate else 1
+    return {
+        "name": name,
+        "base_model": config.base_model,
+        "parameters": f"{rows * (config.num_features + 1):,}",
+        "num_layers": len(config.layers),
+        "hidden_size": config.hidden_size,
+        "task": rollouts["task"],
+        "train_prompts": report["train_prompts"],
+        "held_out_prompts": report["held_out_prompts"],
+        "prompts": rollouts["prompts"],
+        "n": rollouts["sampling"]["n"],
+        "temperature": rollouts["sampling"]["temperature"],
+        "top_p": rollouts["sampling"]["top_p"],
+        "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
+        "epochs": len(report["held_out_loss"]),
+        "best_epoch": report["best_epoch"] + 1,
+        "results": "\n\n".join(_results(evaluation) for evaluation in evaluations),
+        "limits": limits,
+    }
+
+
+def _results(evaluation: Evaluation) -> str:
+    lines = [
+        f"### {evaluation.prompts} prompts of the split `{evaluation.split}`, best of {evaluation.n}",
+        "",
+        "| answer by | right, % [95 % interval] | head is ahead by, points [95 % interval] |",
+        "|---|---:|---:|",
+    ]
+    for name, measured in evaluation.accuracy.items():
+        bold = "**" if name == "reward head" else ""
+        lines.append(f"| {bold}{name}{bold} | {bold}{measured}{bold} | {evaluation.head_minus.get(name, '')} |")
+    lines += [
+        "",
+        f"The head closes {evaluation.gap_closed} % of the gap between a single sample and the oracle. Over all "
+        f"{evaluation.prompts * evaluation.n:,} rollouts, {100 * evaluation.base_rate:.1f} % of them right: AUC "
+        f"{evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
+        f"{evaluation.expected_calibration_error:.3f}.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""PromptGroups: the rollouts of a set by prompt, with their features, for batches that never split a prompt."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..rollouts import RolloutSet
+from ..rollouts.rollout_set import read_features
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rollouts side by side, without padding.
+
+    Args:
+        features: (tokens, L * d), in the dtype they were recorded in.
+        rollout: (tokens,) long, which rollout of the batch a token belongs to.
+        labels: (rollouts,) float32.
+    """
+
+    features: torch.Tensor
+    rollout: torch.LongTensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Group:
+    file: Path
+    first_row: int
+    lengths: list[int]
+    labels: list[bool]
+
+
+class PromptGroups:
+    """All prompts of a rollout set; features stay on disk, mapped, until a batch touches them."""
+
+    def __init__(self, rollouts: RolloutSet):
+        self._groups: dict[str, _Group] = {}
+        self._mapped: dict[Path, torch.Tensor] = {}
+        for shard, file in rollouts.shards():
+            for rollout in shard:
+                group = self._groups.setdefault(rollout.problem, _Group(file, rollout.first_row, [], []))
+                group.lengths.append(len(rollout.token_ids))
+                group.labels.append(rollout.label)
+
+    @property
+    def prompts(self) -> list[str]:
+        return list(self._groups)
+
+    def labels(self, prompts: list[str]) -> list[list[bool]]:
+        return [self._groups[prompt].labels for prompt in prompts]
+
+    def split(self, held_out: float, seed: int) -> tuple[list[str], list[str]]:
+        """Prompts for training and prompts held out, at random.
+
+        Raises:
+            ValueError: Either part would be empty.
+        """
+        order = torch.randperm(len(self._groups), generator=torch.Generator().manual_seed(seed)).tolist()
+        count = round(held_out * len(order))
+        if not 0 < count < len(order):
+            raise ValueError(f"held_out={held_out} of {len(order)} prompts leaves nothing to train on or to hold out.")
+        prompts = self.prompts
+        return [prompts[i] for i in order[count:]], [prompts[i] for i in order[:count]]
+
+    def batches(
+        self, prompts: list[str], size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """The prompts `size` at a time, shuffled if there is a generator."""
+        order = range(len(prompts)) if generator is None else torch.randperm(len(prompts), generator=generator).tolist()
+        shuffled = [prompts[i] for i in order]
+        for start in range(0, len(shuffled), size):
+            yield self._batch([self._groups[prompt] for prompt in shuffled[start : start + size]])
+
+    def _batch(self, groups: list[_Group]) -> Batch:
+        lengths = torch.tensor([length for group in groups for length in group.lengths])
+        return Batch(
+            features=torch.cat([self._features(group) for group in groups]),
+            rollout=torch.arange(len(lengths)).repeat_interleave(lengths),
+            labels=torch.tensor([float(label) for group in groups for label in group.labels]),
+        )
+
+    def _features(self, group: _Group) -> torch.Tensor:
+        if group.file not in self._mapped:
+            self._mapped[group.file] = read_features(group.file)
+        return self._mapped[group.file][group.first_row : group.first_row + sum(group.lengths)]

@@ -1,0 +1,184 @@
+"""train_head: binary cross-entropy on rollouts, stopped early on prompts held out."""
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..modeling_elhsr import ElhsrRewardHead, token_outputs
+from ..rollouts import RolloutSet
+from .losses import binary_cross_entropy
+from .prompt_groups import Batch, PromptGroups
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a head is trained.
+
+    Args:
+        learning_rate, weight_decay: Of AdamW, on weights that act on standardised features.
+        prompts_per_batch: Prompts per step, with all their rollouts.
+        max_epochs: At most so many passes over the training prompts.
+        patience: Stop after so many epochs without a better held-out loss.
+        held_out: Share of the prompts held out for early stopping.
+        seed: Of the split and of the order of prompts.
+    """
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 1.0
+    prompts_per_batch: int = 4
+    max_epochs: int = 40
+    patience: int = 3
+    held_out: float = 0.2
+    seed: int = 0
+
+
+@dataclass
+class TrainingReport:
+    """What happened in training.
+
+    Args:
+        train_prompts, held_out_prompts: How many of each; no prompt is in both.
+        train_loss, held_out_loss: Per epoch, mean over rollouts, in nats.
+        best_epoch: The epoch (from 0) whose weights were kept: the one with the lowest held-out loss.
+        base_rate: Share of right rollouts among the held-out ones.
+        held_out_best_of_n: Accuracy of the head's choices on the held-out prompts, with the kept weights. Slightly
+            optimistic, since these prompts chose the epoch.
+    """
+
+    train_prompts: int
+    held_out_prompts: int
+    base_rate: float
+    train_loss: list[float] = field(default_factory=list)
+    held_out_loss: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+    held_out_best_of_n: float = float("nan")
+
+
+def train_head(
+    rollouts: RolloutSet, settings: TrainingSettings = TrainingSettings()
+) -> tuple[ElhsrRewardHead, TrainingReport]:
+    """Train a head on rollouts with recorded features; the language model is not needed.
+
+    Features are standardised to mean 0 and variance 1 over the training tokens, and the standardisation is folded
+    into the weights of the head returned.
+
+    Returns:
+        The head with the weights of the best epoch, and what happened.
+
+    Raises:
+        ValueError: Too few prompts, labels all of one class, or features that are not finite.
+    """
+    groups = PromptGroups(rollouts)
+    train, held_out = groups.split(settings.held_out, settings.seed)
+    for name, prompts in (("training", train), ("held-out", held_out)):
+        if len({label for labels in groups.labels(prompts) for label in labels}) < 2:
+            raise ValueError(
+                f"All {name} rollouts have the same label, so there is nothing to learn from: sample more prompts, or "
+                "choose a task that the model solves sometimes."
+            )
+    mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
+    # Not the rollout set's own configuration, which the standardisation will be recorded in
+    head = ElhsrRewardHead(copy.deepcopy(rollouts.config))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [head.weight], "weight_decay": settings.weight_decay},
+            {"params": [head.bias], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    held_out_labels = [label for labels in groups.labels(held_out) for label in labels]
+    report = TrainingReport(len(train), len(held_out), sum(held_out_labels) / len(held_out_labels))
+    best: dict[str, torch.Tensor] = {}
+    progress = tqdm(range(settings.max_epochs), desc="Training the head", unit="epoch")
+    for epoch in progress:
+        total, count = 0.0, 0
+        for batch in groups.batches(train, settings.prompts_per_batch, generator):
+            loss = binary_cross_entropy(batch_rewards(head, batch, mean, std), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total, count = total + float(loss) * len(batch.labels), count + len(batch.labels)
+        held_out_rewards = _rewards(head, groups, held_out, settings.prompts_per_batch, mean, std)
+        held_out_loss = float(binary_cross_entropy(held_out_rewards, torch.tensor(held_out_labels)))
+        report.train_loss.append(total / count)
+        report.held_out_loss.append(held_out_loss)
+        progress.set_postfix(train=f"{total / count:.4f}", held_out=f"{held_out_loss:.4f}")
+        if held_out_loss == min(report.held_out_loss):
+            report.best_epoch = epoch
+            report.held_out_best_of_n = _best_of_n(held_out_rewards, groups.labels(held_out))
+            best = {name: value.detach().clone() for name, value in head.state_dict().items()}
+        elif epoch - report.best_epoch >= settings.patience:
+            break
+    head.load_state_dict(best)
+    head.fold_standardization(mean, std)
+    logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")
+    return head.eval(), report
+
+
+def batch_rewards(head: ElhsrRewardHead, batch: Batch, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(rollouts,) rewards of a head whose weights act on standardised features.
+
+    The standardisation is applied to the weights, which are few, and not to the features, which are many.
+    """
+    weight = head.weight / std
+    token_rewards, token_gates = token_outputs(batch.features, weight, head.bias - weight @ mean)
+    zeros = torch.zeros(len(batch.labels))
+    weighted = zeros.index_add(0, batch.rollout, token_gates * token_rewards)
+    gates = zeros.index_add(0, batch.rollout, token_gates)
+    return weighted / gates.clamp_min(head.config.eps)
+
+
+def feature_statistics(
+    groups: PromptGroups, prompts: list[str], prompts_per_batch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of every feature over the tokens of these prompts: two (L * d,) float32.
+
+    Raises:
+        ValueError: A feature is NaN or infinite.
+    """
+    count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for batch in tqdm(
+        groups.batches(prompts, prompts_per_batch),
+        desc="Standardising features",
+        total=-(-len(prompts) // prompts_per_batch),
+        unit="batch",
+    ):
+        features = batch.features.float()
+        count += len(features)
+        total = total + features.sum(0, dtype=torch.float64)
+        squares = squares + features.square().sum(0, dtype=torch.float64)
+    mean = total / count
+    variance = squares / count - mean.square()
+    if not bool(torch.isfinite(variance).all()):
+        raise ValueError("The recorded features contain NaN or infinity: sample again with the model in bfloat16.")
+    # A feature that never varies says nothing, and must not be blown up
+    std = variance.clamp_min(0).sqrt()
+    return mean.float(), torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf).float()
+
+
+@torch.no_grad()
+def _rewards(
+    head: ElhsrRewardHead,
+    groups: PromptGroups,
+    prompts: list[str],
+    prompts_per_batch: int,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+) -> torch.Tensor:
+    return torch.cat([batch_rewards(head, batch, mean, std) for batch in groups.batches(prompts, prompts_per_batch)])
+
+
+def _best_of_n(rewards: torch.Tensor, labels: list[list[bool]]) -> float:
+    chosen = [
+        group_labels[int(group_rewards.argmax())]
+        for group_rewards, group_labels in zip(rewards.split([len(group) for group in labels]), labels, strict=True)
+    ]
+    return sum(chosen) / len(chosen)
+
+

@@ -1,0 +1,42 @@
+import os
+
+import pytest
+import torch
+
+# Tests reach no network: whatever is loaded lies on this machine or on a server of the test's own
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_elhsr import enable_best_of_n
+from hf_elhsr.cli.demo_model import demo_model_folder
+from tiny_models import ragged_prompts, tiny_head, tiny_model
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def model():
+    return enable_best_of_n(tiny_model())
+
+
+@pytest.fixture
+def head(model):
+    return tiny_head(model)
+
+
+@pytest.fixture
+def inputs():
+    return ragged_prompts()
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder():
+    return demo_model_folder()
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_folder):
+    """SmolLM2-135M-Instruct in float32, and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.float32)
+    return enable_best_of_n(model), AutoTokenizer.from_pretrained(smollm2_folder)

@@ -1,0 +1,269 @@
+"""What cannot work is refused with one clear error, and nothing about the model is left changed."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import transformers as tf
+from transformers import DynamicCache
+
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward, enable_best_of_n
+from tiny_models import CONFIGS, ragged_prompts, tiny_head, tiny_model
+
+
+@pytest.fixture
+def watched(model):
+    """The model, checked afterwards for hooks, settings, mode and attributes."""
+    # transformers installs its own capture hooks when hidden states are first asked for, and keeps them
+    ElhsrConfig.for_model(model)
+    model.train()
+    attributes = set(vars(model))
+    config = model.generation_config.to_dict()
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    yield model
+    assert set(vars(model)) == attributes
+    assert model.generation_config.to_dict() == config
+    assert model.training
+    assert [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()] == hooks
+
+
+@pytest.fixture
+def head(watched):
+    head = tiny_head(watched)
+    return head
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"best_of_n": 0}, "at least 1; got 0"),
+        ({"best_of_n": -3}, "at least 1; got -3"),
+        ({"best_of_n": 2.0}, "whole number of candidates"),
+        ({"best_of_n": True}, "whole number of candidates"),
+        ({"num_return_sequences": 5}, "num_return_sequences=5 of best_of_n=4"),
+        ({"num_beams": 2}, "cannot be combined with beam sample"),
+        ({"num_beams": 2, "num_return_sequences": 2}, "cannot be combined with beam"),
+        ({"do_sample": False}, "makes all 4 candidates the same"),
+        ({"prompt_lookup_num_tokens": 3}, "cannot be combined with assisted generation"),
+        ({"cache_implementation": "paged"}, "paged cache"),
+        ({"synced_gpus": True}, "synced_gpus"),
+        ({"custom_generate": "org/name"}, "custom_generate brings its own decoding loop"),
+        ({"input_ids": torch.zeros(0, 5, dtype=torch.long), "attention_mask": None}, "batch of prompts is empty"),
+        ({"input_ids": torch.ones(1, 128, dtype=torch.long), "attention_mask": None}, "context holds 128"),
+        ({"reward_head": None}, "best_of_n needs a reward_head"),
+        ({"reward_head": 3}, "got int"),
+        ({"reward_head": "no such thing"}, "neither a folder nor a repository id"),
+        ({"reward_head": "gpt2"}, "neither a folder nor a repository id"),
+        ({"reward_head": "/no/such/folder"}, "neither a folder nor a repository id"),
+        ({"reward_head": "some-org/some-head"}, "could not be loaded from the Hub"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+    ids=str,
+)
+def test_arguments(watched, head, inputs, kwargs, message):
+    settings = {**inputs, "best_of_n": 4, "reward_head": head, "max_new_tokens": 4} | kwargs
+    with pytest.raises(ValueError, match=message):
+        watched.generate(**settings)
+
+
+def test_do_sample_false_in_a_generation_config_or_the_model(model, inputs):
+    head = tiny_head(model)
+    config = tf.GenerationConfig(do_sample=False, max_new_tokens=4)
+    with pytest.raises(ValueError, match="do_sample=False makes all 4"):
+        model.generate(**inputs, best_of_n=4, reward_head=head, generation_config=config)
+    model.generation_config.do_sample = False
+    with pytest.raises(ValueError, match="do_sample=False makes all 4"):
+        model.generate(**inputs, best_of_n=4, reward_head=head, max_new_tokens=4)
+
+
+def test_assistant_model(model, inputs):
+    with pytest.raises(ValueError, match="cannot be combined with assisted generation"):
+        model.generate(
+            **inputs, best_of_n=2, reward_head=tiny_head(model), assistant_model=tiny_model(), max_new_tokens=4
+        )
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"reward_head": "org/head"}, {"signal_processor": []}, {"output_token_rewards": True}], ids=str
+)
+def test_our_arguments_without_best_of_n(model, inputs, kwargs):
+    with pytest.raises(ValueError, match="without best_of_n"):
+        model.generate(**inputs, **kwargs)
+
+
+def test_different_ends_need_a_padding_token(model, inputs):
+    model.generation_config.pad_token_id = None
+    model.generation_config.eos_token_id = None
+    model.config.pad_token_id = model.config.eos_token_id = None
+    head = tiny_head(model)
+    from transformers import StoppingCriteria
+
+    class StopsAtSix(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids[:, -1] == 6
+
+    with pytest.raises(ValueError, match="pass pad_token_id"):
+        model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=4, stopping_criteria=[StopsAtSix()])
+    out = model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=4)
+    assert out.shape == (3, 13)
+
+
+def test_cache_passed_in_is_untouched_by_a_refusal(model, inputs):
+    cache = DynamicCache(config=model.config)
+    with pytest.raises(ValueError, match="do_sample=False"):
+        model.generate(
+            **inputs, best_of_n=2, reward_head=tiny_head(model), past_key_values=cache, do_sample=False
+        )
+    assert cache.get_seq_length() == 0
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
+def test_a_failure_in_mid_decoding_leaves_the_model_as_it_was(model, inputs, failure):
+    head = tiny_head(model)
+    attributes = set(vars(model))
+
+    class Fails(RunningReward):
+        def __call__(self, input_ids, signal):
+            raise failure("stopped")
+
+    cache = DynamicCache(config=model.config)
+    with pytest.raises(failure):
+        model.generate(
+            **inputs, best_of_n=2, reward_head=head, signal_processor=[Fails(head)], past_key_values=cache
+        )
+    assert set(vars(model)) == attributes
+    assert cache.get_seq_length() == 0
+    model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tf.T5ForConditionalGeneration(
+            tf.T5Config(vocab_size=64, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+        ), "encoder-decoder"),
+        (lambda: tf.LlamaModel(CONFIGS["llama"]()), "cannot generate"),
+        (lambda: torch.nn.Linear(2, 2), "PreTrainedModel"),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_be_enabled(make, message):
+    with pytest.raises(ValueError, match=message):
+        enable_best_of_n(make())
+
+
+def test_a_model_with_a_custom_generate_of_its_own():
+    model = tiny_model()
+    model.generate = lambda *args, **kwargs: None
+    with pytest.raises(ValueError, match="custom generate of its own"):
+        enable_best_of_n(model)
+
+
+def other_model(**changes):
+    config = CONFIGS["llama"]()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    torch.manual_seed(9)
+    return tf.AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: other_model(hidden_size=64), "hidden size 64 .head. against 32 .model."),
+        (lambda: other_model(num_hidden_layers=2), "number of layers 2 .head. against 3 .model."),
+        (lambda: other_model(vocab_size=70), "vocabulary size 70 .head. against 64 .model."),
+        (lambda: tiny_model("qwen2"), "model_type qwen2 .head. against llama .model."),
+        (lambda: tiny_model(seed=1), "embedding weights that are .* away"),
+    ],
+)
+def test_a_head_for_another_model(watched, inputs, make, message):
+    head = ElhsrRewardHead(ElhsrConfig.for_model(make(), base_model="org/other"))
+    with pytest.raises(ValueError, match=message) as error:
+        watched.generate(**inputs, best_of_n=2, reward_head=head)
+    assert "org/other" in str(error.value)
+    assert "LlamaForCausalLM" in str(error.value)
+
+
+@pytest.fixture
+def saved_head(watched, head, tmp_path):
+    head.save_pretrained(tmp_path / "head")
+    return tmp_path / "head"
+
+
+def damage(folder, what):
+    weights = folder / "model.safetensors"
+    if what == "no config":
+        (folder / "config.json").unlink()
+    elif what == "no weights":
+        weights.unlink()
+    elif what == "only a pickle":
+        torch.save({"weight": torch.zeros(2, 128)}, folder / "pytorch_model.bin")
+        weights.unlink()
+    elif what == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-50])
+    elif what == "empty":
+        weights.write_bytes(b"")
+    elif what in ("nan", "another shape", "missing bias"):
+        tensors = {"weight": torch.full((2, 128), float("nan")), "bias": torch.zeros(2)}
+        if what == "another shape":
+            tensors["weight"] = torch.zeros(2, 96)
+        if what == "missing bias":
+            tensors = {"weight": torch.zeros(2, 128)}
+        from safetensors.torch import save_file
+
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif what == "another type":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no config", "no config.json"),
+        ("no weights", "cannot be loaded"),
+        ("only a pickle", "cannot be loaded"),
+        ("truncated", "cannot be read"),
+        ("empty", "cannot be read"),
+        ("nan", "NaN or infinity"),
+        ("another shape", "cannot be read|not those of a reward head"),
+        ("missing bias", "not those of a reward head"),
+        ("another type", "type 'llama', not a reward head"),
+    ],
+)
+def test_damaged_folders(watched, saved_head, inputs, what, message):
+    damage(saved_head, what)
+    with pytest.raises(ValueError, match=message):
+        watched.generate(**inputs, best_of_n=2, reward_head=saved_head)
+
+
+def test_the_undamaged_folder_works_by_path_and_by_string(model, saved_head, inputs, tmp_path):
+    for source in (saved_head, str(saved_head), shutil.copytree(saved_head, tmp_path / "copy")):
+        assert model.generate(**inputs, best_of_n=2, reward_head=source, max_new_tokens=2).shape == (3, 11)
+
+
+def test_hidden_states_with_nan_are_not_ranked(inputs):
+    model = enable_best_of_n(tiny_model())
+    head = tiny_head(model)
+
+    class Poisons(RunningReward):
+        def __call__(self, input_ids, signal):
+            signal.hidden_states[1][1] = float("nan")
+
+    with pytest.raises(ValueError, match="reward of candidate 1 of prompt 0 is nan"):
+        # the poisoner runs first and spoils what the head's own processor sees at the next step
+        processors = [Poisons(head)]
+        from hf_elhsr.generation import mixin
+
+        running = RunningReward(head)
+        candidates = mixin._run(model, 2, [*processors, running], dict(inputs, max_new_tokens=3))
+        mixin._choose(candidates, running, 1)
+
+
+def test_nan_logits_are_not_sampled_from(model, inputs):
+    head = tiny_head(model)
+    with torch.no_grad():
+        model.lm_head.weight[7] = float("nan")
+    with pytest.raises(ValueError, match="next-token distribution has NaN"):
+        model.generate(**ragged_prompts(), best_of_n=2, reward_head=head, max_new_tokens=3)
