@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 # A 4-bit GGUF of the same weights is about 0.1 away, bfloat16 0.002; an unrelated model is about 1.4 away.
 FINGERPRINT_TOLERANCE = 0.3
@@ -157,15 +160,15 @@ def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
     not, within `FINGERPRINT_TOLERANCE`. A light fine-tune of the same weights is not told apart.
     """
     name = _late_weight_name(model)
-    values = {"embedding": _sample_embedding(model), "late_weight": _sample_parameter(model, name)}
-    unread = [part for part, sample in values.items() if sample is None]
-    if unread:
-        raise ValueError(
-            f"The {' and '.join(unread)} of {type(model).__name__} cannot be read (packed or offloaded weights), so no "
-            "fingerprint can be taken. Make the head's configuration from the model with dense weights in memory."
-        )
-    rounded = {part: [float(f"{x:.4g}") for x in sample.tolist()] for part, sample in values.items()}
-    return {"late_weight_name": name, **rounded}
+    fingerprint: dict[str, Any] = {"late_weight_name": name}
+    for part, sample in (("embedding", _sample_embedding(model)), ("late_weight", _sample_parameter(model, name))):
+        if sample is None:
+            raise ValueError(
+                f"The {part} weights of {type(model).__name__} cannot be read (packed or offloaded), so no fingerprint "
+                "can be taken. Make the head's configuration from the model with dense weights in memory."
+            )
+        fingerprint[part] = [float(f"{value:.4g}") for value in sample.tolist()]
+    return fingerprint
 
 
 def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
@@ -194,9 +197,7 @@ def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel)
 
 
 def _warn_unread(part: str) -> None:
-    from transformers.utils import logging
-
-    logging.get_logger(__name__).warning_once(
+    logger.warning_once(
         f"The model's {part} weights are packed or offloaded, so the reward head could not be held against them."
     )
 

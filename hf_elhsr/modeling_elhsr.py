@@ -91,9 +91,7 @@ class ElhsrRewardHead(PreTrainedModel):
         return super()._apply(keep_dtype, recurse)
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> "ElhsrRewardHead":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Load a head from a folder or the Hub: safetensors only, always float32, never half a head.
 
         Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`].
@@ -118,7 +116,9 @@ class ElhsrRewardHead(PreTrainedModel):
         if wrong:
             raise ValueError(f"The weights in {str(where)!r} are not those of a reward head: {wrong}.")
         if not all(bool(torch.isfinite(parameter).all()) for parameter in head.parameters()):
-            raise ValueError(f"The weights in {str(where)!r} contain NaN or infinity: train or download the head again.")
+            raise ValueError(
+                f"The weights in {str(where)!r} contain NaN or infinity: train or download the head again."
+            )
         return (head, info) if wants_info else head
 
     def forward(
@@ -162,7 +162,7 @@ class ElhsrRewardHead(PreTrainedModel):
     def score(
         self,
         model: PreTrainedModel,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         completion_mask: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:

@@ -180,5 +180,3 @@ def main() -> None:
     except ValueError as error:
         Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)
-
-

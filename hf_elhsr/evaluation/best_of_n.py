@@ -58,10 +58,12 @@ class Evaluation:
     base_rate: float
 
     def to_json(self) -> str:
+        """As `hf-elhsr evaluate --json` writes it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
+        """What [`to_json`] wrote."""
         values = json.loads(text)
         for name in ("accuracy", "head_minus"):
             values[name] = {key: Measured(**measured) for key, measured in values[name].items()}
@@ -91,9 +93,9 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         split=rollouts.settings["split"],
         prompts=len(prompts),
         n=len(prompts[0]),
-        accuracy={name: measured(lambda means, c=column: means[:, c]) for name, column in columns.items()},
+        accuracy={name: measured(_column(column)) for name, column in columns.items()},
         head_minus={
-            name: measured(lambda means, c=column: means[:, head] - means[:, c])
+            name: measured(_difference(head, column))
             for name, column in columns.items()
             if column not in (head, oracle)
         },
@@ -102,6 +104,14 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         expected_calibration_error=expected_calibration_error(1 / (1 + np.exp(-rewards)), labels),
         base_rate=float(labels.mean()),
     )
+
+
+def _column(column: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda means: means[:, column]
+
+
+def _difference(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda means: means[:, first] - means[:, second]
 
 
 def _check(prompts: list[list[Rollout]]) -> None:

@@ -49,14 +49,14 @@ class Candidates:
         records: Scores, logits, hidden states and attentions, as far as asked for.
     """
 
-    token_ids: torch.LongTensor
-    lengths: torch.LongTensor
+    token_ids: torch.Tensor
+    lengths: torch.Tensor
     prompt_length: int
     pad_token_id: int
     generation_config: GenerationConfig
     records: StepRecords = field(default_factory=StepRecords)
 
-    def completion(self, prompt: int, candidate: int) -> torch.LongTensor:
+    def completion(self, prompt: int, candidate: int) -> torch.Tensor:
         """(tokens,) long: what was sampled, the EOS included, nothing else."""
         end = self.prompt_length + int(self.lengths[prompt, candidate])
         return self.token_ids[prompt, candidate, self.prompt_length : end]
@@ -64,7 +64,7 @@ class Candidates:
 
 def sample_candidates(
     model: PreTrainedModel,
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -120,10 +120,7 @@ def sample_candidates(
         while True:
             scores = logits_processor(input_ids, logits)
             records.step(candidates, scores=scores, logits=logits)
-            if generation_config.do_sample:
-                tokens = draw_tokens(scores)
-            else:
-                tokens = scores.argmax(dim=-1)
+            tokens = draw_tokens(scores) if generation_config.do_sample else scores.argmax(dim=-1)
             tokens = tokens.masked_fill(~unfinished, pad_token_id)
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
             lengths[candidates] += unfinished

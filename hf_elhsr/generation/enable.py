@@ -3,8 +3,6 @@
 import functools
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from ..configuration_elhsr import unwrap_language_model
 from .mixin import BestOfNGenerationMixin
 from .validation import check_model
@@ -23,7 +21,7 @@ def enable_best_of_n(model: Any) -> Any:
     Raises:
         ValueError: A model that best-of-n cannot decode, with the reason.
     """
-    language_model = unwrap_language_model(model)
+    language_model: Any = unwrap_language_model(model)
     check_model(language_model)
     if not isinstance(language_model, BestOfNGenerationMixin):
         language_model.__class__ = _best_of_n_class(type(language_model))
@@ -40,7 +38,7 @@ def disable_best_of_n(model: Any) -> Any:
 
 
 @functools.cache
-def _best_of_n_class(original: type[PreTrainedModel]) -> type:
+def _best_of_n_class(original: Any) -> Any:
     def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
         # This class cannot be found by its name, where the original is; so pickles and copies go through it
         return _empty_instance, (original,), self.__getstate__()
@@ -58,6 +56,6 @@ def _best_of_n_class(original: type[PreTrainedModel]) -> type:
     )
 
 
-def _empty_instance(original: type[PreTrainedModel]) -> Any:
+def _empty_instance(original: Any) -> Any:
     cls = _best_of_n_class(original)
     return cls.__new__(cls)

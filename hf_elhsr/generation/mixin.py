@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
 
 from ..modeling_elhsr import ElhsrRewardHead
@@ -77,9 +77,9 @@ class BestOfNGenerationMixin:
         head.config.check_fits(self)
         running_reward = RunningReward(head, keep_tokens=output_token_rewards)
         candidates = _run(self, best_of_n, [running_reward, *(signal_processor or [])], kwargs)
-        output = _choose(candidates, running_reward, k)
+        output: Any = _choose(candidates, running_reward, k)
         if kwargs.get("streamer") is not None:
-            _stream(kwargs["streamer"], output, candidates)
+            _stream(kwargs["streamer"], candidates, output.winners[:, 0])
         return output if candidates.generation_config.return_dict_in_generate else output.sequences
 
     @torch.no_grad()
@@ -115,16 +115,18 @@ class BestOfNGenerationMixin:
         super()._validate_generation_mode(generation_mode, generation_config, mode_kwargs)  # type: ignore[misc]
 
     def _sample(
-        self: Any, input_ids: torch.LongTensor, *args: Any, candidate_request: CandidateRequest | None = None, **kwargs: Any
+        self: Any,
+        input_ids: torch.Tensor,
+        *args: Any,
+        candidate_request: CandidateRequest | None = None,
+        **kwargs: Any,
     ) -> Any:
         if candidate_request is None:
             return super()._sample(input_ids, *args, **kwargs)  # type: ignore[misc]
         # The streamer is fed by `generate`, once the winner is known; rows of other processes are refused before
         kwargs.pop("streamer", None)
         kwargs.pop("synced_gpus", None)
-        named = {
-            name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")
-        }
+        named = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
         return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
 
 
@@ -160,25 +162,24 @@ def _choose(candidates: Candidates, running_reward: RunningReward, k: int) -> Be
     new_tokens = int(candidates.lengths.gather(1, winners).max())
     offsets = torch.arange(batch, device=winners.device)[:, None] * n
     sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
-    tokens: dict[str, torch.Tensor] = {}
+    asked_for: dict[str, Any] = candidates.records.of((winners + offsets).flatten(), steps=new_tokens)
     if running_reward.keep_tokens:
-        tokens["token_rewards"] = running_reward.token_rewards.view(batch, n, -1)
-        tokens["token_gates"] = running_reward.token_gates.view(batch, n, -1)
+        asked_for["token_rewards"] = running_reward.token_rewards.view(batch, n, -1)
+        asked_for["token_gates"] = running_reward.token_gates.view(batch, n, -1)
     return BestOfNOutput(
         sequences=sequences[:, : candidates.prompt_length + new_tokens],
         rewards=rewards,
         candidates=candidates.token_ids,
         lengths=candidates.lengths,
         winners=winners,
-        **tokens,
-        **candidates.records.of((winners + offsets).flatten(), steps=new_tokens),
+        **asked_for,
     )
 
 
-def _stream(streamer: BaseStreamer, output: BestOfNOutput, candidates: Candidates) -> None:
+def _stream(streamer: BaseStreamer, candidates: Candidates, best: torch.Tensor) -> None:
     """The best candidate of every prompt, token by token, as `generate` streams; `generate` has put the prompt."""
-    best = output.sequences.view(len(output.winners), -1, output.sequences.shape[-1])[:, 0]
-    length = int(candidates.lengths.gather(1, output.winners[:, :1]).max())
-    for tokens in best[:, candidates.prompt_length : candidates.prompt_length + length].T:
+    rows = torch.arange(len(best), device=best.device)
+    length = int(candidates.lengths[rows, best].max())
+    for tokens in candidates.token_ids[rows, best, candidates.prompt_length : candidates.prompt_length + length].T:
         streamer.put(tokens.cpu())
     streamer.end()

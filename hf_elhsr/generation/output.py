@@ -25,11 +25,11 @@ class BestOfNOutput(ModelOutput):
             the winners; zero past a winner's end.
     """
 
-    sequences: torch.LongTensor | None = None
+    sequences: torch.Tensor | None = None
     rewards: torch.Tensor | None = None
-    candidates: torch.LongTensor | None = None
-    lengths: torch.LongTensor | None = None
-    winners: torch.LongTensor | None = None
+    candidates: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+    winners: torch.Tensor | None = None
     token_rewards: torch.Tensor | None = None
     token_gates: torch.Tensor | None = None
     scores: tuple[torch.Tensor, ...] | None = None

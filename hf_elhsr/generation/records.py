@@ -18,10 +18,11 @@ class StepRecords:
     def __init__(self, wanted: frozenset[str] = frozenset()):
         self.wanted = wanted
         # per name and step: the candidates in the batch then, and a tensor or a tuple (a layer each) of tensors
-        self._steps: dict[str, list[tuple[torch.LongTensor, Any]]] = {name: [] for name in wanted}
+        self._steps: dict[str, list[tuple[torch.Tensor, Any]]] = {name: [] for name in wanted}
 
     @classmethod
     def asked_for(cls, generation_config: GenerationConfig) -> "StepRecords":
+        """What generate's `output_*` settings ask for; nothing without `return_dict_in_generate`."""
         if not generation_config.return_dict_in_generate:
             return cls()
         return cls(frozenset(name for name in NAMES if getattr(generation_config, f"output_{name}", False)))
@@ -31,12 +32,13 @@ class StepRecords:
         self._n = n
         self.forward(outputs, torch.arange(batch, device=device))
 
-    def forward(self, outputs: Any, rows: torch.LongTensor) -> None:
+    def forward(self, outputs: Any, rows: torch.Tensor) -> None:
         """A forward pass, and whose row is whose: candidate numbers, or prompt numbers in the prefill."""
         for name in self.wanted & {"hidden_states", "attentions"}:
             self._steps[name].append((rows, outputs[name]))
 
-    def step(self, candidates: torch.LongTensor, **values: torch.Tensor) -> None:
+    def step(self, candidates: torch.Tensor, **values: torch.Tensor) -> None:
+        """Scores and logits of one step, and whose row is whose."""
         for name in self.wanted & values.keys():
             self._steps[name].append((candidates, values[name]))
 
@@ -46,7 +48,7 @@ class StepRecords:
             return None
         return tuple(value for _, value in self._steps[name])
 
-    def of(self, winners: torch.LongTensor, steps: int) -> dict[str, tuple[Any, ...]]:
+    def of(self, winners: torch.Tensor, steps: int) -> dict[str, tuple[Any, ...]]:
         """The first `steps` steps of these candidates, in their order; zeros where a candidate had left.
 
         Args:
@@ -54,7 +56,7 @@ class StepRecords:
         """
         result: dict[str, tuple[Any, ...]] = {}
         for name, recorded in self._steps.items():
-            selected = []
+            selected: list[Any] = []
             for step, (candidates, value) in enumerate(recorded[:steps]):
                 is_prefill = step == 0 and name in ("hidden_states", "attentions")
                 wanted = winners // self._n if is_prefill else winners

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead
@@ -23,7 +23,9 @@ def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> Elh
     if isinstance(source, ElhsrRewardHead):
         return source
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}.")
+        raise ValueError(
+            f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}."
+        )
     if Path(source).is_dir():
         return _from_folder(Path(source))
     repo_id, _, revision = str(source).partition("@")
@@ -34,7 +36,7 @@ def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> Elh
         is_repo_id = False
     if not is_repo_id:
         raise ValueError(
-            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder that holds config.json "
+            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder with config.json "
             "and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
         )
     return _from_hub(repo_id, revision or None)

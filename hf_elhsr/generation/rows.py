@@ -46,7 +46,7 @@ def rows_may_leave(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     return all(type(item) in _INDEPENDENT_OF_ROWS | _SELECTABLE for item in (*processors, *criteria))
 
 
-def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.LongTensor, rows: int) -> dict[str, Any]:
+def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows: int) -> dict[str, Any]:
     """The model's inputs and cache with row i taken from former row index[i]; rows may multiply or leave.
 
     Every cache of transformers supports `reorder_cache`, whatever its layers hold (keys and values, quantised ones,
@@ -94,7 +94,7 @@ def multiply_processors(processors: LogitsProcessorList, batch: int, n: int) -> 
     return LogitsProcessorList(_multiplied(processor, batch, n) for processor in processors)
 
 
-def select_processor_rows(processors: LogitsProcessorList, index: torch.LongTensor) -> LogitsProcessorList:
+def select_processor_rows(processors: LogitsProcessorList, index: torch.Tensor) -> LogitsProcessorList:
     """The processors for the rows that stay."""
     return LogitsProcessorList(
         _with_ignored_lengths(processor, lambda lengths: lengths[index.to(lengths.device)])

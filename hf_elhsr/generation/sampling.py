@@ -17,7 +17,7 @@ class PartialTopP(LogitsProcessor):
     def __init__(self, warper: TopPLogitsWarper):
         self._warper = warper
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """As the warper: (rows, vocabulary) scores with everything outside the nucleus at the filter value."""
         if scores.shape[-1] <= 2 * _PARTIAL:
             return self._warper(input_ids, scores)
@@ -42,7 +42,7 @@ def with_partial_top_p(processors: LogitsProcessorList) -> LogitsProcessorList:
     )
 
 
-def draw_tokens(scores: torch.Tensor) -> torch.LongTensor:
+def draw_tokens(scores: torch.Tensor) -> torch.Tensor:
     """One token per row from softmax(scores): (rows, vocabulary) -> (rows,) long.
 
     The inverse of the cumulative distribution at one uniform number per row, from torch's global generator.

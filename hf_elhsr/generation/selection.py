@@ -3,7 +3,7 @@
 import torch
 
 
-def select_winners(rewards: torch.Tensor, k: int = 1) -> torch.LongTensor:
+def select_winners(rewards: torch.Tensor, k: int = 1) -> torch.Tensor:
     """The k candidates with the highest reward of every prompt, best first; of equal ones the earlier.
 
     Args:

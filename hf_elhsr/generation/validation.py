@@ -48,7 +48,9 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> int:
         raise ValueError(
             f"do_sample=False makes all {n} candidates the same: leave it out or set do_sample=True with best_of_n > 1."
         )
-    prompts = next((kwargs[name] for name in ("inputs", "input_ids", "inputs_embeds") if kwargs.get(name) is not None), None)
+    prompts = next(
+        (kwargs[name] for name in ("inputs", "input_ids", "inputs_embeds") if kwargs.get(name) is not None), None
+    )
     if isinstance(prompts, torch.Tensor) and prompts.shape[0] == 0:
         raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
     return k

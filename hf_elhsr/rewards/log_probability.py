@@ -15,7 +15,7 @@ class RunningLogProbability(SignalProcessor):
         self._sum = torch.zeros(num_candidates, device=device)
         self._count = torch.zeros(num_candidates, device=device)
 
-    def __call__(self, input_ids: torch.LongTensor, signal: StepSignal) -> None:
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         logits = signal.logits
         if logits is None:
             raise ValueError("This step has no logits: name them in the processor's `needs`.")
@@ -23,7 +23,7 @@ class RunningLogProbability(SignalProcessor):
         self._sum.index_add_(0, signal.candidates, chosen.masked_fill(~signal.active, 0.0))
         self._count.index_add_(0, signal.candidates, signal.active.to(self._count))
 
-    def candidates_multiplied(self, index: torch.LongTensor) -> None:
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
         self._sum, self._count = self._sum[index], self._count[index]
 
     @property

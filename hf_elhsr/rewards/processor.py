@@ -23,7 +23,7 @@ class SignalProcessor(ABC):
         """Start afresh with this many candidates. Called once per decoding call, before the first token."""
 
     @abstractmethod
-    def __call__(self, input_ids: torch.LongTensor, signal: StepSignal) -> None:
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         """Take in one token per row.
 
         Args:
@@ -31,10 +31,10 @@ class SignalProcessor(ABC):
             signal: What the model showed of that token. Rows with `signal.active` false must be passed over.
         """
 
-    def candidates_multiplied(self, index: torch.LongTensor) -> None:
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
         """Notice: candidate i goes on as a copy of former candidate index[i]. Override it to copy the state."""
 
-    def candidates_left(self, candidates: torch.LongTensor) -> None:
+    def candidates_left(self, candidates: torch.Tensor) -> None:
         """Notice: these candidates are complete and get no more calls."""
 
 
@@ -49,14 +49,14 @@ class SignalProcessorList(list[SignalProcessor]):
         for processor in self:
             processor.begin(num_candidates, device)
 
-    def __call__(self, input_ids: torch.LongTensor, signal: StepSignal) -> None:
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         for processor in self:
             processor(input_ids, signal)
 
-    def candidates_multiplied(self, index: torch.LongTensor) -> None:
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
         for processor in self:
             processor.candidates_multiplied(index)
 
-    def candidates_left(self, candidates: torch.LongTensor) -> None:
+    def candidates_left(self, candidates: torch.Tensor) -> None:
         for processor in self:
             processor.candidates_left(candidates)

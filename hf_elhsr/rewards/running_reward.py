@@ -29,7 +29,7 @@ class RunningReward(SignalProcessor):
         self._gate_sum = torch.zeros(num_candidates, device=device)
         self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def __call__(self, input_ids: torch.LongTensor, signal: StepSignal) -> None:
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         features = signal.features(self._head.config.layers, self._weight.device)
         rewards, gates = token_outputs(features, self._weight, self._bias)
         # masked_fill, not a product: what the model makes of padding may be anything
@@ -42,7 +42,7 @@ class RunningReward(SignalProcessor):
             step[:, signal.candidates] = torch.stack([rewards, gates])
             self._steps.append((step[0], step[1]))
 
-    def candidates_multiplied(self, index: torch.LongTensor) -> None:
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
         self._weighted_sum = self._weighted_sum[index]
         self._gate_sum = self._gate_sum[index]
         self._steps = [(rewards[index], gates[index]) for rewards, gates in self._steps]

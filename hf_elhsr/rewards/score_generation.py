@@ -29,9 +29,10 @@ class GenerationRewards:
         self.processor = processor
         self._model = model
         self._pending: dict[str, Any] | None = None
-        self._input_ids: torch.LongTensor | None = None
-        self._active: torch.BoolTensor | None = None
-        self._unfinished: torch.BoolTensor | None = None
+        # Tensors, once a token has been sampled
+        self._input_ids: Any = None
+        self._active: Any = None
+        self._unfinished: Any = None
         self._drawn_from: torch.Tensor | None = None
         self._scored_length = 0
 
@@ -49,7 +50,7 @@ class GenerationRewards:
         self.finish()
         self._input_ids = self._pending = self._unfinished = None
 
-    def sampled(self, input_ids: torch.LongTensor, done: torch.BoolTensor) -> None:
+    def sampled(self, input_ids: torch.Tensor, done: torch.Tensor) -> None:
         """The loop has appended a token to every row and knows which rows are done."""
         if self._unfinished is None:
             self.processor.begin(len(input_ids), input_ids.device)
@@ -96,16 +97,14 @@ class _WatchedCriteria(StoppingCriteriaList):
         super().__init__(criteria)
         self._rewards = rewards
 
-    def __call__(self, input_ids: torch.LongTensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         done = super().__call__(input_ids, scores, **kwargs)
         self._rewards.sampled(input_ids, done)
         return done
 
 
 @contextmanager
-def score_generation(
-    model: PreTrainedModel, head: ElhsrRewardHead | SignalProcessor
-) -> Iterator[GenerationRewards]:
+def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProcessor) -> Iterator[GenerationRewards]:
     """Score whatever `model.generate` samples inside the context, with transformers' own decoding loop.
 
         with score_generation(model, head) as scored:

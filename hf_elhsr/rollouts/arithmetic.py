@@ -105,28 +105,29 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 class ArithmeticTask:
     """Word problems of one or two steps with a whole number as the answer; see the module's docstring."""
 
-    name = "arithmetic"
-    splits = ("train", "test", "unseen_templates")
+    name: str = "arithmetic"
+    splits: tuple[str, ...] = ("train", "test", "unseen_templates")
 
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, or the split has fewer than `count` problems within reach.
+            ValueError: `split` is unknown, or the split has fewer than `count` problems.
         """
         if split not in self.splits:
             raise ValueError(f"Unknown split {split!r} of the arithmetic task: choose one of {self.splits}.")
         templates = UNSEEN_TEMPLATES if split == "unseen_templates" else SEEN_TEMPLATES
         rng = random.Random(f"{self.name}/{split}/{seed}")
         found: dict[str, Problem] = {}
-        for _ in range(100 * count + 1000):
-            if len(found) == count:
-                break
+        misses = 0
+        while len(found) < count:
             problem = _make(rng.choice(templates), rng)
-            if split == "unseen_templates" or _split_of(problem.question) == split:
-                found.setdefault(problem.id, problem)
-        if len(found) < count:
-            raise ValueError(f"The split {split!r} gave only {len(found)} distinct problems; ask for fewer than {count}.")
+            is_new = problem.id not in found
+            if is_new and (split == "unseen_templates" or _split_of(problem.question) == split):
+                found[problem.id] = problem
+                misses = 0
+            elif (misses := misses + 1) > 10_000:
+                raise ValueError(f"The split {split!r} has about {len(found)} problems; ask for fewer than {count}.")
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:

@@ -23,7 +23,7 @@ class FeatureRecorder(SignalProcessor):
         self._features: list[torch.Tensor] = []
         self._candidates: list[torch.Tensor] = []
 
-    def __call__(self, input_ids: torch.LongTensor, signal: StepSignal) -> None:
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         self._features.append(signal.features(self.layers, "cpu")[signal.active.cpu()])
         self._candidates.append(signal.candidates[signal.active].cpu())
 

@@ -19,6 +19,4 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> 
     if tokenizer.pad_token is None:
         raise ValueError("The tokenizer has no padding token: set tokenizer.pad_token, e.g. to tokenizer.eos_token.")
     # A chat template writes the special tokens itself
-    return tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not has_template
-    )
+    return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not has_template)

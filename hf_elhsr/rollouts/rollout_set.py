@@ -82,7 +82,9 @@ class RolloutSet:
         if (folder / "settings.json").is_file():
             present = cls(folder)
             different = sorted(
-                name for name in wanted.keys() | present.settings.keys() if wanted.get(name) != present.settings.get(name)
+                name
+                for name in wanted.keys() | present.settings.keys()
+                if wanted.get(name) != present.settings.get(name)
             )
             if different:
                 raise ValueError(
@@ -94,6 +96,7 @@ class RolloutSet:
         return cls(folder)
 
     def has_shard(self, index: int) -> bool:
+        """Whether the shard is there, whole."""
         return self._records_file(index).is_file()
 
     def write_shard(self, index: int, rollouts: list[Rollout], features: torch.Tensor | None) -> None:

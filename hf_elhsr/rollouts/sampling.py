@@ -44,6 +44,7 @@ class SamplingSettings:
         return {name: getattr(self, name) for name in names}
 
     def seed_of_batch(self, batch: int) -> int:
+        """Of the random numbers of one batch."""
         return self.seed * 1_000_003 + batch
 
 

@@ -1,9 +1,11 @@
 """The tasks that can be named on the command line."""
 
+from collections.abc import Callable
+
 from .arithmetic import ArithmeticTask
 from .task import Task
 
-TASKS: dict[str, type[Task]] = {ArithmeticTask.name: ArithmeticTask}
+TASKS: dict[str, Callable[[], Task]] = {ArithmeticTask.name: ArithmeticTask}
 
 
 def find_task(name: str) -> Task:

@@ -22,6 +22,7 @@ class SignalNeeds:
 
     @classmethod
     def union(cls, needs: Iterable["SignalNeeds"]) -> "SignalNeeds":
+        """What several processors need together."""
         needs = list(needs)
         return cls(frozenset().union(*(need.layers for need in needs)), any(need.logits for need in needs))
 
@@ -38,8 +39,8 @@ class StepSignal:
             changed it. None where nobody needs it.
     """
 
-    candidates: torch.LongTensor
-    active: torch.BoolTensor
+    candidates: torch.Tensor
+    active: torch.Tensor
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     logits: torch.Tensor | None = None
 
@@ -59,8 +60,8 @@ class StepSignal:
 def read_step(
     outputs: ModelOutput | None,
     drawn_from: torch.Tensor | None,
-    candidates: torch.LongTensor,
-    active: torch.BoolTensor,
+    candidates: torch.Tensor,
+    active: torch.Tensor,
     needs: SignalNeeds,
 ) -> StepSignal:
     """The signal of the tokens that were drawn from `drawn_from` and then fed to the model, which gave `outputs`."""

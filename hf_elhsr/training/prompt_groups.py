@@ -15,13 +15,13 @@ class Batch:
     """Rollouts side by side, without padding.
 
     Args:
-        features: (tokens, L * d), in the dtype they were recorded in.
+        features: (tokens, L * d) float32, in memory that the next batch will overwrite.
         rollout: (tokens,) long, which rollout of the batch a token belongs to.
         labels: (rollouts,) float32.
     """
 
     features: torch.Tensor
-    rollout: torch.LongTensor
+    rollout: torch.Tensor
     labels: torch.Tensor
 
 
@@ -39,6 +39,8 @@ class PromptGroups:
     def __init__(self, rollouts: RolloutSet):
         self._groups: dict[str, _Group] = {}
         self._mapped: dict[Path, torch.Tensor] = {}
+        # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic
+        self._buffer = torch.empty(0, 0)
         for shard, file in rollouts.shards():
             for rollout in shard:
                 group = self._groups.setdefault(rollout.problem, _Group(file, rollout.first_row, [], []))
@@ -47,9 +49,11 @@ class PromptGroups:
 
     @property
     def prompts(self) -> list[str]:
+        """Ids of all prompts, in the order they were sampled."""
         return list(self._groups)
 
     def labels(self, prompts: list[str]) -> list[list[bool]]:
+        """Labels of these prompts' rollouts."""
         return [self._groups[prompt].labels for prompt in prompts]
 
     def split(self, held_out: float, seed: int) -> tuple[list[str], list[str]]:
@@ -65,9 +69,7 @@ class PromptGroups:
         prompts = self.prompts
         return [prompts[i] for i in order[count:]], [prompts[i] for i in order[:count]]
 
-    def batches(
-        self, prompts: list[str], size: int, generator: torch.Generator | None = None
-    ) -> Iterator[Batch]:
+    def batches(self, prompts: list[str], size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """The prompts `size` at a time, shuffled if there is a generator."""
         order = range(len(prompts)) if generator is None else torch.randperm(len(prompts), generator=generator).tolist()
         shuffled = [prompts[i] for i in order]
@@ -77,10 +79,20 @@ class PromptGroups:
     def _batch(self, groups: list[_Group]) -> Batch:
         lengths = torch.tensor([length for group in groups for length in group.lengths])
         return Batch(
-            features=torch.cat([self._features(group) for group in groups]),
+            features=self._read(groups, int(lengths.sum())),
             rollout=torch.arange(len(lengths)).repeat_interleave(lengths),
             labels=torch.tensor([float(label) for group in groups for label in group.labels]),
         )
+
+    def _read(self, groups: list[_Group], tokens: int) -> torch.Tensor:
+        features = [self._features(group) for group in groups]
+        if len(self._buffer) < tokens:
+            self._buffer = torch.empty(tokens, features[0].shape[1])
+        first = 0
+        for part in features:
+            self._buffer[first : first + len(part)].copy_(part)
+            first += len(part)
+        return self._buffer[:tokens]
 
     def _features(self, group: _Group) -> torch.Tensor:
         if group.file not in self._mapped:

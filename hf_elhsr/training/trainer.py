@@ -2,8 +2,10 @@
 
 import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -22,6 +24,8 @@ class TrainingSettings:
     Args:
         learning_rate, weight_decay: Of AdamW, on weights that act on standardised features.
         prompts_per_batch: Prompts per step, with all their rollouts.
+        averaging: Decay of the exponential moving average of the weights, per step. The average is what is evaluated
+            and kept: single steps are noisy with as many weights as rollouts.
         max_epochs: At most so many passes over the training prompts.
         patience: Stop after so many epochs without a better held-out loss.
         held_out: Share of the prompts held out for early stopping.
@@ -31,6 +35,7 @@ class TrainingSettings:
     learning_rate: float = 1e-4
     weight_decay: float = 1.0
     prompts_per_batch: int = 4
+    averaging: float = 0.998
     max_epochs: int = 40
     patience: int = 3
     held_out: float = 0.2
@@ -91,6 +96,8 @@ def train_head(
         ],
         lr=settings.learning_rate,
     )
+    averaged = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
+    kept: Any = averaged.module
     generator = torch.Generator().manual_seed(settings.seed)
     held_out_labels = [label for labels in groups.labels(held_out) for label in labels]
     report = TrainingReport(len(train), len(held_out), sum(held_out_labels) / len(held_out_labels))
@@ -103,8 +110,9 @@ def train_head(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            averaged.update_parameters(head)
             total, count = total + float(loss) * len(batch.labels), count + len(batch.labels)
-        held_out_rewards = _rewards(head, groups, held_out, settings.prompts_per_batch, mean, std)
+        held_out_rewards = _rewards(kept, groups, held_out, settings.prompts_per_batch, mean, std)
         held_out_loss = float(binary_cross_entropy(held_out_rewards, torch.tensor(held_out_labels)))
         report.train_loss.append(total / count)
         report.held_out_loss.append(held_out_loss)
@@ -112,7 +120,7 @@ def train_head(
         if held_out_loss == min(report.held_out_loss):
             report.best_epoch = epoch
             report.held_out_best_of_n = _best_of_n(held_out_rewards, groups.labels(held_out))
-            best = {name: value.detach().clone() for name, value in head.state_dict().items()}
+            best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
         elif epoch - report.best_epoch >= settings.patience:
             break
     head.load_state_dict(best)
@@ -149,10 +157,9 @@ def feature_statistics(
         total=-(-len(prompts) // prompts_per_batch),
         unit="batch",
     ):
-        features = batch.features.float()
-        count += len(features)
-        total = total + features.sum(0, dtype=torch.float64)
-        squares = squares + features.square().sum(0, dtype=torch.float64)
+        count += len(batch.features)
+        total = total + batch.features.sum(0).double()
+        squares = squares + torch.linalg.vector_norm(batch.features, dim=0).double().square()
     mean = total / count
     variance = squares / count - mean.square()
     if not bool(torch.isfinite(variance).all()):
@@ -180,5 +187,3 @@ def _best_of_n(rewards: torch.Tensor, labels: list[list[bool]]) -> float:
         for group_rewards, group_labels in zip(rewards.split([len(group) for group in labels]), labels, strict=True)
     ]
     return sum(chosen) / len(chosen)
-
-

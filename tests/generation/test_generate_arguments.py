@@ -9,7 +9,7 @@ from transformers.generation import BaseStreamer
 
 from hf_elhsr import enable_best_of_n
 from oracle import assert_rewards_close, oracle_rewards
-from tiny_models import ragged_prompts, tiny_head, tiny_model
+from tiny_models import ragged_prompts, tiny_model
 
 
 def generate(model, head, inputs, seed=0, **kwargs):
@@ -51,7 +51,9 @@ def test_same_seed_same_result(model, head, inputs):
     first, second = generate(model, head, inputs, seed=7), generate(model, head, inputs, seed=7)
     assert torch.equal(first.candidates, second.candidates)
     assert torch.equal(first.rewards, second.rewards)
-    assert not torch.equal(first.candidates, generate(model, head, inputs, seed=8).candidates[:, :, : first.candidates.shape[2]])
+    assert not torch.equal(
+        first.candidates, generate(model, head, inputs, seed=8).candidates[:, :, : first.candidates.shape[2]]
+    )
 
 
 def test_num_return_sequences_returns_the_k_best_best_first(model, head, inputs):
@@ -292,9 +294,7 @@ def test_watermarking(model, head, inputs, kind):
     from transformers import SynthIDTextWatermarkingConfig, WatermarkingConfig
 
     config = (
-        WatermarkingConfig(bias=4.0)
-        if kind == "green"
-        else SynthIDTextWatermarkingConfig(keys=[3, 5, 7], ngram_len=3)
+        WatermarkingConfig(bias=4.0) if kind == "green" else SynthIDTextWatermarkingConfig(keys=[3, 5, 7], ngram_len=3)
     )
     out = generate(model, head, inputs, watermarking_config=config)
     assert_law(model, head, out, inputs)

@@ -112,9 +112,7 @@ def test_different_ends_need_a_padding_token(model, inputs):
 def test_cache_passed_in_is_untouched_by_a_refusal(model, inputs):
     cache = DynamicCache(config=model.config)
     with pytest.raises(ValueError, match="do_sample=False"):
-        model.generate(
-            **inputs, best_of_n=2, reward_head=tiny_head(model), past_key_values=cache, do_sample=False
-        )
+        model.generate(**inputs, best_of_n=2, reward_head=tiny_head(model), past_key_values=cache, do_sample=False)
     assert cache.get_seq_length() == 0
 
 
@@ -129,9 +127,7 @@ def test_a_failure_in_mid_decoding_leaves_the_model_as_it_was(model, inputs, fai
 
     cache = DynamicCache(config=model.config)
     with pytest.raises(failure):
-        model.generate(
-            **inputs, best_of_n=2, reward_head=head, signal_processor=[Fails(head)], past_key_values=cache
-        )
+        model.generate(**inputs, best_of_n=2, reward_head=head, signal_processor=[Fails(head)], past_key_values=cache)
     assert set(vars(model)) == attributes
     assert cache.get_seq_length() == 0
     model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=2)
@@ -247,18 +243,21 @@ def test_hidden_states_with_nan_are_not_ranked(inputs):
     model = enable_best_of_n(tiny_model())
     head = tiny_head(model)
 
-    class Poisons(RunningReward):
-        def __call__(self, input_ids, signal):
-            signal.hidden_states[1][1] = float("nan")
+    class Spoils(torch.nn.Module):
+        def forward(self, hidden):
+            hidden = hidden.clone()
+            if hidden.shape[1] == 1:
+                hidden[1] = float("nan")
+            return hidden
 
+    # the last layer's hidden state is spoiled for row 1, after the logits were taken from the sound one
+    model.model.norm = torch.nn.Sequential(model.model.norm, Spoils())
+    weight = model.lm_head.weight
+    model.lm_head = torch.nn.Linear(32, 64, bias=False)
+    model.lm_head.weight = weight
+    model.lm_head.register_forward_pre_hook(lambda module, args: (args[0].nan_to_num(0.0),))
     with pytest.raises(ValueError, match="reward of candidate 1 of prompt 0 is nan"):
-        # the poisoner runs first and spoils what the head's own processor sees at the next step
-        processors = [Poisons(head)]
-        from hf_elhsr.generation import mixin
-
-        running = RunningReward(head)
-        candidates = mixin._run(model, 2, [*processors, running], dict(inputs, max_new_tokens=3))
-        mixin._choose(candidates, running, 1)
+        model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=3)
 
 
 def test_nan_logits_are_not_sampled_from(model, inputs):

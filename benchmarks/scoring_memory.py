@@ -1,0 +1,60 @@
+"""Does the working memory of scoring grow with the completion's length? Writes scoring_memory.json beside itself.
+
+Counts the bytes that a RunningReward holds while candidates of SmolLM2's width and depth get longer and longer, and
+the peak of all tensors alive during one step, beside what keeping the hidden states would take.
+"""
+
+import json
+import platform
+import tracemalloc
+from pathlib import Path
+
+import torch
+
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward, StepSignal
+
+CANDIDATES, LAYERS, WIDTH = 8, 31, 576
+
+
+def held_bytes(processor: RunningReward) -> int:
+    """Bytes of tensors the processor holds beyond its copy of the head."""
+    own = {id(processor._weight), id(processor._bias)}
+    tensors = [v for v in vars(processor).values() if isinstance(v, torch.Tensor) and id(v) not in own]
+    tensors += [t for step in processor._steps for t in step]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    head = ElhsrRewardHead(ElhsrConfig(hidden_size=WIDTH, layers=list(range(LAYERS))))
+    running = RunningReward(head)
+    running.begin(CANDIDATES, torch.device("cpu"))
+    states = tuple(torch.randn(CANDIDATES, WIDTH) for _ in range(LAYERS))
+    signal = StepSignal(torch.arange(CANDIDATES), torch.ones(CANDIDATES, dtype=torch.bool), states)
+    input_ids = torch.zeros(CANDIDATES, 1, dtype=torch.long)
+    rows = []
+    tracemalloc.start()
+    for token in range(1, 4097):
+        running(input_ids, signal)
+        if token & (token - 1) == 0 and token >= 16:
+            rows.append(
+                {
+                    "tokens": token,
+                    "scoring_state_bytes": held_bytes(running),
+                    "python_bytes": tracemalloc.get_traced_memory()[0],
+                    "hidden_states_would_be_bytes": token * CANDIDATES * LAYERS * WIDTH * 4,
+                }
+            )
+    result = {
+        "question": "Does the working memory of scoring grow with the completion's length?",
+        "candidates": CANDIDATES,
+        "machine": f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        "rows": rows,
+    }
+    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    for row in rows:
+        print(row)
+
+
+if __name__ == "__main__":
+    main()

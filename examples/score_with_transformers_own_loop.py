@@ -1,0 +1,17 @@
+"""Rewards from transformers' own sampling loop, for whoever does not want ours: `score_generation`."""
+
+from pathlib import Path
+
+from hf_elhsr import ElhsrRewardHead, score_generation
+from hf_elhsr.cli.load_model import load_model
+from hf_elhsr.rollouts import encode_prompts
+
+HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
+
+model, tokenizer = load_model("smollm2-demo")
+head = ElhsrRewardHead.from_pretrained(HEAD)
+inputs = encode_prompts(tokenizer, ["One box holds 4 pens. How many pens are in 3 boxes?"])
+with score_generation(model, head) as scored:
+    sequences = model.generate(**inputs, do_sample=True, num_return_sequences=4, max_new_tokens=40)
+for sequence, reward in zip(sequences, scored.rewards.tolist(), strict=True):
+    print(f"{reward:+.2f}", tokenizer.decode(sequence[inputs["input_ids"].shape[1] :], skip_special_tokens=True))

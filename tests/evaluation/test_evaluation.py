@@ -1,0 +1,134 @@
+"""Evaluation: worked by hand, against scipy, and with intervals that cover."""
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu
+
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.evaluation import Evaluation, evaluate_rollouts, strategies
+from hf_elhsr.evaluation.bootstrap import bootstrap_interval
+from hf_elhsr.evaluation.calibration import area_under_curve, expected_calibration_error
+from hf_elhsr.rollouts import Rollout, RolloutSet
+
+
+def rollout(problem, answer, label, log_probability=-1.0, reward=0.0):
+    return Rollout(problem, "t", [1, 2], "text", answer, label, log_probability, 0, reward)
+
+
+GROUP = [
+    rollout("p", "5", True, -0.9, 0.3),
+    rollout("p", "7", False, -0.1, 0.9),
+    rollout("p", "7", False, -0.5, -2.0),
+    rollout("p", None, False, -0.2, 0.1),
+]
+
+
+def test_strategies_by_hand():
+    assert strategies.single_sample(GROUP) == 0.25
+    assert strategies.majority_vote(GROUP) == 0.0
+    assert strategies.mean_log_probability(GROUP) == 0.0
+    assert strategies.reward_head(GROUP) == 0.0
+    assert strategies.oracle(GROUP) == 1.0
+    assert strategies.majority_vote(GROUP[:2]) == 0.5
+    assert strategies.majority_vote([GROUP[3]] * 2) == 0.0
+    assert strategies.mean_log_probability([GROUP[0], GROUP[2]]) == 0.0
+    assert strategies.reward_head([GROUP[0], GROUP[3]]) == 1.0
+
+
+def test_ties_are_counted_by_their_expectation():
+    tied = [rollout("p", "5", True), rollout("p", "6", False), rollout("p", "6", False)]
+    assert strategies.reward_head(tied) == pytest.approx(1 / 3)
+    assert strategies.mean_log_probability(tied) == pytest.approx(1 / 3)
+
+
+def test_rollouts_without_rewards():
+    with pytest.raises(ValueError, match="sampled without a head"):
+        strategies.reward_head([Rollout("p", "t", [1], "", None, True, -1.0, 0)])
+
+
+def make_set(folder, prompts=200, n=4, seed=0, quality=2.0):
+    rng = np.random.default_rng(seed)
+    rollouts = RolloutSet.create(folder, {"split": "test"}, ElhsrConfig(hidden_size=2, layers=[0]))
+    rows = []
+    for prompt in range(prompts):
+        for _ in range(n):
+            label = bool(rng.random() < 0.25)
+            answer = "right" if label else str(rng.integers(0, 3))
+            reward = float(quality * label + rng.normal() - 1.5)
+            rows.append(rollout(f"p{prompt}", answer, label, float(-rng.random()), reward))
+    rollouts.write_shard(0, rows, None)
+    return rollouts
+
+
+def test_evaluation_of_a_set(tmp_path):
+    rollouts = make_set(tmp_path)
+    evaluation = evaluate_rollouts(rollouts)
+    groups = [rollouts.rollouts()[i : i + 4] for i in range(0, 800, 4)]
+    accuracy = {name: evaluation.accuracy[name].value for name in evaluation.accuracy}
+    assert (evaluation.prompts, evaluation.n, evaluation.split) == (200, 4, "test")
+    assert accuracy["single sample"] == pytest.approx(evaluation.base_rate)
+    best = np.mean([max(group, key=lambda r: r.reward).label for group in groups])
+    assert accuracy["reward head"] == pytest.approx(best)
+    assert accuracy["oracle"] == pytest.approx(np.mean([any(r.label for r in g) for g in groups]))
+    gap = (best - evaluation.base_rate) / (accuracy["oracle"] - evaluation.base_rate)
+    assert evaluation.gap_closed.value == pytest.approx(gap)
+    assert evaluation.head_minus["single sample"].value == pytest.approx(best - evaluation.base_rate)
+    assert evaluation.head_minus["single sample"].low > 0.2
+    for measured in (*evaluation.accuracy.values(), *evaluation.head_minus.values(), evaluation.gap_closed):
+        assert measured.low <= measured.value <= measured.high
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+
+
+def test_a_head_that_knows_nothing_gains_nothing(tmp_path):
+    """The negative control."""
+    evaluation = evaluate_rollouts(make_set(tmp_path, prompts=400, quality=0.0))
+    ahead = evaluation.head_minus["single sample"]
+    assert ahead.low < 0 < ahead.high
+    assert abs(evaluation.area_under_curve - 0.5) < 0.05
+
+
+def test_bootstrap_intervals_cover(tmp_path):
+    """About 95 of 100 intervals of a mean hold the true one, and they are as wide as theory says."""
+    rng = np.random.default_rng(0)
+    hits, widths = 0, []
+    for seed in range(200):
+        values = rng.normal(1.0, 2.0, size=(80, 1))
+        low, high = bootstrap_interval(values, lambda means: means[:, 0], resamples=1000, seed=seed)
+        hits += low <= 1.0 <= high
+        widths.append(high - low)
+    assert 0.89 <= hits / 200 <= 0.99
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * 2 / np.sqrt(80), rel=0.05)
+
+
+def test_area_under_curve_is_the_mann_whitney_statistic():
+    rng = np.random.default_rng(0)
+    labels = rng.random(300) < 0.3
+    rewards = np.round(rng.normal(size=300) + labels, 1)
+    expected = mannwhitneyu(rewards[labels], rewards[~labels]).statistic / (labels.sum() * (~labels).sum())
+    assert area_under_curve(rewards, labels) == pytest.approx(expected)
+
+
+def test_expected_calibration_error():
+    labels = np.array([True, False, False, False])
+    assert expected_calibration_error(np.full(4, 0.25), labels) == pytest.approx(0.0)
+    assert expected_calibration_error(np.full(4, 0.95), labels) == pytest.approx(0.7)
+    assert expected_calibration_error(np.array([1.0, 0.0, 0.0, 0.0]), labels) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-1], "different numbers of rollouts"),
+        (
+            lambda rows: [r.replace('"reward": ', '"reward": NaN, "x": ').split(', "x"')[0] + "}" for r in rows],
+            "finite",
+        ),
+        (lambda rows: [r.replace('"label": true', '"label": false') for r in rows], "same label"),
+    ],
+)
+def test_sets_that_cannot_be_evaluated(tmp_path, change, message):
+    rollouts = make_set(tmp_path, prompts=5)
+    file = tmp_path / "shard-00000.jsonl"
+    file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
+    with pytest.raises(ValueError, match=message):
+        evaluate_rollouts(rollouts)

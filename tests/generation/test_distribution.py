@@ -1,0 +1,116 @@
+"""What is sampled is distributed as transformers samples it: chi-square tests on a tiny vocabulary."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2_contingency, chisquare
+from transformers import LogitsProcessorList, TopPLogitsWarper
+
+from hf_elhsr import enable_best_of_n
+from hf_elhsr.generation.sampling import PartialTopP, draw_tokens, with_partial_top_p
+from tiny_models import ragged_prompts, tiny_head, tiny_model
+
+SAMPLES = 6000
+
+
+def counts(tokens: torch.Tensor) -> np.ndarray:
+    return np.bincount(tokens.flatten().numpy(), minlength=64)
+
+
+def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Chi-square test of homogeneity; the bound is far in the tail, since the seeds are fixed."""
+    table = np.stack([ours, theirs])
+    rare = table.sum(0) < 10
+    table = np.concatenate([table[:, ~rare], table[:, rare].sum(1, keepdims=True)], axis=1)
+    table = table[:, table.sum(0) > 0]
+    assert chi2_contingency(table).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1.3, "top_k": 0},
+        {"temperature": 0.6, "top_k": 0},
+        {"top_k": 7},
+        {"top_p": 0.7, "top_k": 0},
+        {"top_p": 0.9, "top_k": 20, "temperature": 0.8},
+        {"min_p": 0.1, "top_k": 0},
+    ],
+    ids=str,
+)
+def test_token_frequencies_match_generate(settings):
+    """First and second tokens of many samples, ours against generate(num_return_sequences=...)."""
+    model = enable_best_of_n(tiny_model())
+    head = tiny_head(model)
+    model.generation_config.eos_token_id = 2
+    inputs = ragged_prompts(batch=1)
+    torch.manual_seed(1)
+    theirs = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=2, **settings)
+    torch.manual_seed(2)
+    out = model.generate(
+        **inputs, best_of_n=SAMPLES, reward_head=head, max_new_tokens=2, return_dict_in_generate=True, **settings
+    )
+    for position in (9, 10):
+        ours = counts(out.candidates[0, :, position])
+        assert len(ours.nonzero()[0]) > 3
+        assert_same_distribution(ours, counts(theirs[:, position]))
+
+
+def test_the_comparison_can_fail():
+    """A negative control: a slightly different temperature is noticed."""
+    model = enable_best_of_n(tiny_model())
+    inputs = ragged_prompts(batch=1)
+    torch.manual_seed(1)
+    theirs = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=1, top_k=0)
+    ours = model.sample_candidates(**inputs, n=SAMPLES, max_new_tokens=1, top_k=0, temperature=1.25)
+    with pytest.raises(AssertionError):
+        assert_same_distribution(counts(ours.token_ids[0, :, 9]), counts(theirs[:, 9]))
+
+
+def test_draw_tokens_follows_the_softmax():
+    torch.manual_seed(0)
+    scores = torch.randn(1, 12) * 2
+    scores[0, [0, 5, 11]] = -float("inf")
+    drawn = np.bincount(draw_tokens(scores.expand(40_000, -1)).numpy(), minlength=12)
+    expected = scores[0].double().softmax(-1).numpy()
+    assert (drawn[[0, 5, 11]] == 0).all()
+    possible = expected > 0
+    assert chisquare(drawn[possible], expected[possible] * 40_000).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.49999997, 0.5, 1 - 2**-24])
+def test_draw_tokens_at_the_edges(monkeypatch, uniform):
+    """No uniform number leads to a token of no probability, or past the vocabulary."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: torch.full(size, uniform))
+    inf = float("inf")
+    scores = torch.tensor([[-inf, 0.0, -inf, 0.0, -inf], [-inf, -inf, 3.0, -inf, -inf], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    tokens = draw_tokens(scores)
+    assert torch.isfinite(scores.gather(1, tokens[:, None])).all()
+
+
+@pytest.mark.parametrize("spread", [0.05, 1.0, 5.0])
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.99])
+def test_partial_top_p_keeps_what_the_warper_keeps(spread, top_p):
+    """Flat rows need the full sort (spread 0.05: thousands of tokens), peaked ones do not."""
+    torch.manual_seed(0)
+    scores = torch.randn(40, 5000) * spread
+    scores[::3, 7] = -float("inf")
+    warper = TopPLogitsWarper(top_p)
+    theirs, ours = warper(None, scores), PartialTopP(warper)(torch.zeros(40, 1), scores)
+    kept_by_one = torch.isfinite(theirs) != torch.isfinite(ours)
+    # Sums are rounded in another order, so a token on the boundary may fall on the other side
+    assert kept_by_one.sum(-1).max() <= 1
+    assert kept_by_one.sum() <= 2
+    both = torch.isfinite(theirs) & torch.isfinite(ours)
+    assert torch.equal(theirs[both], ours[both])
+    assert both.any(-1).all()
+
+
+def test_only_plain_top_p_warpers_are_exchanged():
+    class Own(TopPLogitsWarper):
+        pass
+
+    plain, own = TopPLogitsWarper(0.9), Own(0.9)
+    exchanged = with_partial_top_p(LogitsProcessorList([plain, own]))
+    assert type(exchanged[0]) is PartialTopP
+    assert exchanged[1] is own

@@ -1,0 +1,192 @@
+"""SignalProcessors: what they are shown, when, and how they compose; a user's own works as ours do."""
+
+import pytest
+import torch
+
+from hf_elhsr import (
+    RunningLogProbability,
+    RunningReward,
+    SignalNeeds,
+    SignalProcessor,
+    SignalProcessorList,
+    StepSignal,
+)
+from hf_elhsr.rollouts import FeatureRecorder
+from oracle import assert_rewards_close, oracle_rewards, plain_features
+from tiny_models import tiny_head
+
+
+class Journal(SignalProcessor):
+    """A user's processor: writes down everything it is told."""
+
+    needs = SignalNeeds(layers=frozenset([1]), logits=True)
+
+    def begin(self, num_candidates, device):
+        self.begun = num_candidates
+        self.multiplied, self.left, self.tokens, self.norms = [], [], {}, {}
+
+    def __call__(self, input_ids, signal):
+        for row, candidate in enumerate(signal.candidates.tolist()):
+            if signal.active[row]:
+                self.tokens.setdefault(candidate, []).append(int(input_ids[row, -1]))
+                self.norms.setdefault(candidate, []).append(signal.hidden_states[1][row].norm())
+        assert signal.hidden_states[0] is None
+        assert signal.logits.shape == (len(input_ids), 64)
+
+    def candidates_multiplied(self, index):
+        self.multiplied.append(index.tolist())
+
+    def candidates_left(self, candidates):
+        self.left += candidates.tolist()
+
+
+def test_a_users_processor_sees_every_sampled_token_once(model, inputs):
+    head = tiny_head(model, layers=[2])
+    journal = Journal()
+    torch.manual_seed(0)
+    out = model.generate(
+        **inputs,
+        best_of_n=4,
+        reward_head=head,
+        signal_processor=[journal],
+        max_new_tokens=10,
+        return_dict_in_generate=True,
+    )
+    assert journal.begun == 3
+    assert journal.multiplied == [[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]]
+    assert sorted(journal.left) == list(range(12))
+    for row in range(3):
+        for column in range(4):
+            length = int(out.lengths[row, column])
+            assert journal.tokens[4 * row + column] == out.candidates[row, column, 9 : 9 + length].tolist()
+    # With another layer asked for beside the head's, the head's rewards are what they were
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+
+
+def test_several_heads_and_recorders_at_once(model, inputs):
+    heads = [tiny_head(model, seed=seed, layers=layers) for seed, layers in ((1, [0, 3]), (2, [1]), (3, None))]
+    recorder, log_probability = FeatureRecorder([0, 1, 2, 3]), RunningLogProbability()
+    rewards = [RunningReward(head) for head in heads]
+    torch.manual_seed(0)
+    candidates = model.sample_candidates(
+        **inputs, n=4, signal_processor=[*rewards, recorder, log_probability], max_new_tokens=10, temperature=0.7
+    )
+    features = recorder.features()
+    assert len(features) == int(candidates.lengths.sum())
+    first = 0
+    for number in range(12):
+        row, column = divmod(number, 4)
+        completion = candidates.completion(row, column)
+        prompt = inputs["input_ids"][row][inputs["attention_mask"][row].bool()]
+        expected = torch.from_numpy(plain_features(model, prompt, completion, [0, 1, 2, 3]))
+        actual = features[first : first + len(completion)]
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+        first += len(completion)
+        for head, running in zip(heads, rewards, strict=True):
+            mask = torch.ones(1, len(completion))
+            width = model.config.hidden_size
+            columns = torch.cat([torch.arange(layer * width, (layer + 1) * width) for layer in head.config.layers])
+            assert_rewards_close(running.rewards[number], head(expected[None][..., columns], mask).rewards[0].detach())
+        logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+        chosen = logits.log_softmax(-1).gather(-1, completion[:, None]).mean()
+        torch.testing.assert_close(log_probability.mean[number], chosen, rtol=1e-4, atol=1e-4)
+
+
+def test_without_hidden_state_needs_the_last_token_is_not_fed(model, inputs):
+    fed = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: fed.append(kwargs.get("output_hidden_states")), with_kwargs=True
+    )
+    candidates = model.sample_candidates(**inputs, n=2, signal_processor=[RunningLogProbability()], max_new_tokens=6)
+    handle.remove()
+    assert len(fed) == int(candidates.lengths.max())
+    assert not any(fed)
+
+
+def step(candidates, active, hidden):
+    return StepSignal(torch.tensor(candidates), torch.tensor(active), hidden_states=(hidden,))
+
+
+@pytest.fixture
+def small_head(model):
+    return tiny_head(model, layers=[0])
+
+
+def test_state_is_per_candidate_and_multiplies(small_head):
+    running = RunningReward(small_head, keep_tokens=True)
+    running.begin(2, torch.device("cpu"))
+    torch.manual_seed(0)
+    first, second, third = torch.randn(2, 32), torch.randn(3, 32), torch.randn(1, 32)
+    running(torch.zeros(2, 1), step([0, 1], [True, True], first))
+    running.candidates_multiplied(torch.tensor([1, 0, 1]))
+    running(torch.zeros(3, 1), step([0, 1, 2], [True, False, True], second))
+    running(torch.zeros(1, 1), step([2], [True], third))
+    paths = [torch.stack([first[1], second[0]]), first[:1], torch.stack([first[1], second[2], third[0]])]
+    expected = [small_head(path[None], torch.ones(1, len(path))).rewards[0].detach() for path in paths]
+    assert_rewards_close(running.rewards, torch.stack(expected))
+    assert (running.token_gates > 0).sum(-1).tolist() == [2, 1, 3]
+
+
+def test_nothing_is_kept_per_token_unless_asked(small_head):
+    running = RunningReward(small_head)
+    running.begin(1, torch.device("cpu"))
+    for _ in range(50):
+        running(torch.zeros(1, 1), step([0], [True], torch.randn(1, 32)))
+    tensors = [v for v in vars(running).values() if isinstance(v, torch.Tensor)]
+    assert sum(t.numel() for t in tensors) == 2 + small_head.weight.numel() + small_head.bias.numel()
+    assert running._steps == []
+    with pytest.raises(ValueError, match="keep_tokens=True"):
+        _ = running.token_rewards
+
+
+def test_padding_with_nan_is_not_scored(small_head):
+    running = RunningReward(small_head)
+    running.begin(2, torch.device("cpu"))
+    hidden = torch.randn(2, 32)
+    hidden[1] = float("nan")
+    running(torch.zeros(2, 1), step([0, 1], [True, False], hidden))
+    assert torch.isfinite(running.rewards).all()
+
+
+def test_begin_starts_afresh(model, head, inputs):
+    running = RunningReward(head)
+    for _ in range(2):
+        torch.manual_seed(0)
+        model.sample_candidates(**inputs, n=2, signal_processor=[running], max_new_tokens=4)
+    first = running.rewards
+    torch.manual_seed(0)
+    model.sample_candidates(**inputs, n=2, signal_processor=[fresh := RunningReward(head)], max_new_tokens=4)
+    assert torch.equal(first, fresh.rewards)
+
+
+def test_list_unites_needs():
+    class Needs(Journal):
+        def __init__(self, **needs):
+            self.needs = SignalNeeds(**needs)
+
+    processors = SignalProcessorList(
+        [Needs(layers=frozenset([1, 4])), Needs(layers=frozenset([2])), Needs(logits=True)]
+    )
+    assert processors.needs == SignalNeeds(frozenset([1, 2, 4]), True)
+    assert SignalProcessorList().needs == SignalNeeds()
+
+
+def test_signal_refuses_what_was_not_asked_for():
+    signal = StepSignal(torch.tensor([0]), torch.tensor([True]), hidden_states=(torch.zeros(1, 4), None))
+    for layer in (1, 2):
+        with pytest.raises(ValueError, match=f"no hidden state {layer}"):
+            signal.features([0, layer])
+    with pytest.raises(ValueError, match="no hidden states"):
+        StepSignal(torch.tensor([0]), torch.tensor([True])).features([0])
+    log_probability = RunningLogProbability()
+    log_probability.begin(1, torch.device("cpu"))
+    with pytest.raises(ValueError, match="no logits"):
+        log_probability(torch.zeros(1, 1, dtype=torch.long), signal)
+
+
+def test_a_layer_the_model_does_not_have(model, inputs):
+    class Asks(Journal):
+        needs = SignalNeeds(layers=frozenset([9]))
+
+    with pytest.raises(ValueError, match=r"Layers \[9\] were asked for, but the model returned 4"):
+        model.sample_candidates(**inputs, n=2, signal_processor=[Asks()], max_new_tokens=4)

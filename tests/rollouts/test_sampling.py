@@ -1,0 +1,186 @@
+"""Rollouts on disk: complete, resumable to the byte, refused where they do not belong."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from hf_elhsr.rollouts.rollout_set import read_features
+from oracle import assert_rewards_close, plain_features
+from tiny_models import tiny_head
+
+SETTINGS = SamplingSettings(n=3, max_new_tokens=6, prompts_per_batch=2)
+
+
+@pytest.fixture(scope="module")
+def language_model(smollm2):
+    model, _ = smollm2
+    return model
+
+
+@pytest.fixture(scope="module")
+def config(language_model):
+    return ElhsrConfig.for_model(language_model, layers=[0, 15, 30], base_model="org/smollm2")
+
+
+def sample(smollm2, config, folder, count=4, settings=SETTINGS, **kwargs):
+    model, tokenizer = smollm2
+    return sample_rollouts(
+        model, tokenizer, ArithmeticTask(), "train", count, folder, settings, config=config, **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def rollouts(smollm2, config, tmp_path_factory):
+    return sample(smollm2, config, tmp_path_factory.mktemp("rollouts"))
+
+
+def test_rollouts_are_labelled_completions_of_the_tasks_prompts(smollm2, rollouts):
+    task, (_, tokenizer) = ArithmeticTask(), smollm2
+    problems = task.problems("train", 4)
+    sampled = rollouts.rollouts()
+    assert [r.problem for r in sampled] == [p.id for p in problems for _ in range(3)]
+    for number, rollout in enumerate(sampled):
+        problem = problems[number // 3]
+        assert rollout.template == problem.template
+        assert 1 <= len(rollout.token_ids) <= 6
+        assert rollout.text == tokenizer.decode(rollout.token_ids, skip_special_tokens=True)
+        assert rollout.answer == task.extract(rollout.text)
+        assert rollout.label == task.verify(problem, rollout.text)
+        assert rollout.reward is None
+    assert len({tuple(r.token_ids) for r in sampled}) > 6
+
+
+def test_features_are_those_of_a_plain_forward_pass(smollm2, rollouts, config):
+    model, tokenizer = smollm2
+    problems = ArithmeticTask().problems("train", 4)
+    number = 0
+    for shard, file in rollouts.shards():
+        features = read_features(file)
+        assert features.dtype == torch.float32
+        for rollout in shard:
+            inputs = encode_prompts(tokenizer, [problems[number // 3].question])
+            completion = torch.tensor(rollout.token_ids)
+            expected = plain_features(model, inputs["input_ids"][0], completion, config.layers)
+            actual = features[rollout.first_row : rollout.first_row + len(completion)]
+            torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
+            logits = model(input_ids=torch.cat([inputs["input_ids"][0], completion])[None]).logits[0]
+            chosen = logits[-len(completion) - 1 : -1].log_softmax(-1).gather(-1, completion[:, None]).mean()
+            assert rollout.mean_log_probability == pytest.approx(float(chosen), rel=1e-3)
+            number += 1
+    assert number == 12
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(smollm2, config, rollouts, tmp_path):
+    model, _ = smollm2
+    calls, killed_at = 0, random.Random(0).randrange(3, 9)
+
+    def die(module, args):
+        nonlocal calls
+        calls += 1
+        if calls == killed_at:
+            raise KeyboardInterrupt
+
+    handle = model.register_forward_pre_hook(die)
+    with pytest.raises(KeyboardInterrupt):
+        sample(smollm2, config, tmp_path)
+    handle.remove()
+    assert files(tmp_path).keys() < files(rollouts.folder).keys()
+    # left behind by a run killed while writing
+    (tmp_path / "shard-00001.partial").write_bytes(b"half")
+    torch.manual_seed(99)
+    sample(smollm2, config, tmp_path)
+    (tmp_path / "shard-00001.partial").unlink(missing_ok=True)
+    assert files(tmp_path) == files(rollouts.folder)
+
+
+def test_a_complete_run_is_not_sampled_again(smollm2, config, rollouts):
+    model, _ = smollm2
+    before = files(rollouts.folder)
+    handle = model.register_forward_pre_hook(lambda *args: pytest.fail("the model was run"))
+    sample(smollm2, config, rollouts.folder)
+    handle.remove()
+    assert files(rollouts.folder) == before
+
+
+def test_sampling_leaves_the_global_random_state_alone(smollm2, config, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    sample(smollm2, config, tmp_path, count=2)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_rollouts_made_with_other_settings_are_not_mixed(smollm2, config, rollouts):
+    with pytest.raises(ValueError, match=r"other settings \(sampling differ\)"):
+        sample(smollm2, config, rollouts.folder, settings=SamplingSettings(n=3, max_new_tokens=7, prompts_per_batch=2))
+    with pytest.raises(ValueError, match=r"other settings \(prompts differ\)"):
+        sample(smollm2, config, rollouts.folder, count=5)
+
+
+def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):
+    model, tokenizer = smollm2
+    head = tiny_head_of(model)
+    scored = sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=head)
+    problems = ArithmeticTask().problems("test", 2)
+    assert not list(tmp_path.glob("*.safetensors"))
+    for number, rollout in enumerate(scored.rollouts()):
+        prompt = encode_prompts(tokenizer, [problems[number // 3].question])["input_ids"][0]
+        ids = torch.cat([prompt, torch.tensor(rollout.token_ids)])[None]
+        mask = torch.zeros_like(ids)
+        mask[:, len(prompt) :] = 1
+        assert_rewards_close([rollout.reward], head.score(model, ids, mask))
+    with pytest.raises(ValueError, match="sampled without features"):
+        read_features(next(scored.shards())[1])
+    other = tiny_head_of(model, seed=1)
+    with pytest.raises(ValueError, match=r"other settings \(head_sha256 differ\)"):
+        sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=other)
+
+
+def tiny_head_of(model, seed=0):
+    from hf_elhsr import ElhsrRewardHead
+
+    head = ElhsrRewardHead(ElhsrConfig.for_model(model))
+    torch.nn.init.normal_(head.weight, std=1e-4, generator=torch.Generator().manual_seed(seed))
+    return head
+
+
+def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):
+    language_model, tokenizer = smollm2
+    with pytest.raises(ValueError, match="does not fit"):
+        sample_rollouts(
+            language_model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=tiny_head(model)
+        )
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_no_rollouts_there(tmp_path):
+    with pytest.raises(ValueError, match="holds no rollouts"):
+        RolloutSet(tmp_path)
+
+
+def test_features_that_do_not_match_are_not_written(rollouts, tmp_path):
+    settings = {k: v for k, v in rollouts.settings.items() if k != "head_config"}
+    copy = RolloutSet.create(tmp_path, settings, rollouts.config)
+    shard, _ = next(rollouts.shards())
+    with pytest.raises(ValueError, match="rows of features"):
+        copy.write_shard(0, shard, torch.zeros(3, 4))
+    assert not copy.has_shard(0)
+    assert json.loads((tmp_path / "settings.json").read_text()) == rollouts.settings
+
+
+def test_prompts_are_left_padded_chats(smollm2):
+    _, tokenizer = smollm2
+    inputs = encode_prompts(tokenizer, ["Hi.", "A much longer question, is it not?"])
+    assert inputs["attention_mask"][0, 0] == 0
+    assert inputs["attention_mask"][:, -1].tolist() == [1, 1]
+    text = tokenizer.decode(inputs["input_ids"][1])
+    assert text.count("<|im_start|>assistant") == 1
+    assert text.endswith("<|im_start|>assistant\n")

@@ -1,0 +1,195 @@
+"""Training: finds a planted signal, finds nothing in shuffled labels, keeps the best weights, splits by prompt."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.evaluation.calibration import area_under_curve
+from hf_elhsr.rollouts import Rollout, RolloutSet
+from hf_elhsr.training import TrainingSettings, binary_cross_entropy, train_head
+from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.trainer import batch_rewards, feature_statistics
+
+SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+
+
+def make_rollouts(folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, poison=False, features_per_layer=8):
+    """Synthetic features with a planted direction, at awkward scales, as hidden states have."""
+    rng = np.random.default_rng(seed)
+    config = ElhsrConfig(hidden_size=features_per_layer, layers=[0, 1])
+    rollouts = RolloutSet.create(folder, {"task": "planted", "split": "train", "seed": seed}, config)
+    width = 2 * features_per_layer
+    direction = np.random.default_rng(42).normal(size=width)
+    direction /= np.linalg.norm(direction)
+    labels = rng.random(prompts * n) < 0.3
+    shown = labels.copy()
+    if shuffle:
+        rng.shuffle(labels)
+    for shard in range(4):
+        rows, features = [], []
+        for prompt in range(shard, prompts, 4):
+            for candidate in range(n):
+                number, length = prompt * n + candidate, int(rng.integers(2, 9))
+                noise = rng.normal(size=(length, width))
+                noise += signal * (shown[number] - 0.3) * direction
+                first_row = sum(len(f) for f in features)
+                features.append(noise * np.logspace(-2, 3, width) + np.linspace(-500, 500, width))
+                rows.append(
+                    Rollout(f"prompt-{prompt}", "t", [1] * length, "", None, bool(labels[number]), -1.0, first_row)
+                )
+        stacked = torch.tensor(np.concatenate(features), dtype=torch.float32)
+        if poison:
+            stacked[5, 3] = float("nan")
+        rollouts.write_shard(shard, rows, stacked)
+    return rollouts
+
+
+def auc_on(head, rollouts):
+    groups = PromptGroups(rollouts)
+    zeros, ones = torch.zeros(head.config.num_features), torch.ones(head.config.num_features)
+    batches = [(batch_rewards(head, b, zeros, ones).detach(), b.labels) for b in groups.batches(groups.prompts, 10)]
+    rewards = torch.cat([rewards for rewards, _ in batches]).double().numpy()
+    return area_under_curve(rewards, torch.cat([labels for _, labels in batches]).bool().numpy())
+
+
+def test_a_planted_signal_is_found(tmp_path):
+    rollouts = make_rollouts(tmp_path / "train")
+    head, report = train_head(rollouts, SETTINGS)
+    unseen = make_rollouts(tmp_path / "unseen", seed=1)
+    assert auc_on(head, unseen) > 0.9
+    assert report.held_out_best_of_n > report.base_rate + 0.4
+    assert head.config.standardization == "per_feature"
+    assert rollouts.config.standardization is None
+
+
+def test_shuffled_labels_teach_nothing(tmp_path):
+    """The negative control: AUC one half, within three standard errors."""
+    head, _ = train_head(make_rollouts(tmp_path / "train", shuffle=True), SETTINGS)
+    unseen = make_rollouts(tmp_path / "unseen", seed=1)
+    right = sum(r.label for r in unseen.rollouts())
+    wrong = len(unseen.rollouts()) - right
+    standard_error = np.sqrt((right + wrong + 1) / (12 * right * wrong))
+    assert abs(auc_on(head, unseen) - 0.5) < 0.25
+    assert abs(auc_on(train_head(make_rollouts(tmp_path / "no", signal=0.0), SETTINGS)[0], unseen) - 0.5) < 0.25
+    fresh = make_rollouts(tmp_path / "fresh", seed=2, shuffle=True)
+    assert abs(auc_on(head, fresh) - 0.5) < 3 * standard_error
+
+
+def test_the_best_weights_are_returned(tmp_path):
+    """Trained far past the best epoch, the head has that epoch's held-out loss, not the last one's."""
+    rollouts = make_rollouts(tmp_path, signal=0.4, prompts=60)
+    settings = TrainingSettings(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
+    head, report = train_head(rollouts, settings)
+    losses = report.held_out_loss
+    assert report.best_epoch == int(np.argmin(losses))
+    assert losses[-1] > min(losses) + 0.02
+    groups = PromptGroups(rollouts)
+    _, held_out = groups.split(settings.held_out, settings.seed)
+    zeros, ones = torch.zeros(16), torch.ones(16)
+    [batch] = groups.batches(held_out, len(held_out))
+    with torch.no_grad():
+        loss = float(binary_cross_entropy(batch_rewards(head, batch, zeros, ones), batch.labels))
+    assert loss == pytest.approx(min(losses), abs=1e-3)
+
+
+def test_patience_stops_early(tmp_path):
+    _, report = train_head(
+        make_rollouts(tmp_path, signal=0.0), TrainingSettings(learning_rate=0.1, max_epochs=40, patience=2)
+    )
+    assert len(report.held_out_loss) == report.best_epoch + 3 < 40
+
+
+def test_same_seed_same_head(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    first, second = train_head(rollouts, SETTINGS)[0], train_head(rollouts, SETTINGS)[0]
+    assert torch.equal(first.weight, second.weight)
+    other = train_head(rollouts, TrainingSettings(**{**SETTINGS.__dict__, "seed": 1}))[0]
+    assert not torch.equal(first.weight, other.weight)
+
+
+def test_prompts_are_never_split(tmp_path):
+    groups = PromptGroups(make_rollouts(tmp_path))
+    train, held_out = groups.split(0.2, seed=3)
+    assert not set(train) & set(held_out)
+    assert sorted(train + held_out) == sorted(groups.prompts)
+    assert len(held_out) == 24
+    for share in (0.0, 0.001, 1.0):
+        with pytest.raises(ValueError, match="leaves nothing"):
+            groups.split(share, seed=0)
+
+
+def test_batches_hold_the_rollouts_features(tmp_path):
+    rollouts = make_rollouts(tmp_path, prompts=9)
+    groups = PromptGroups(rollouts)
+    from hf_elhsr.rollouts.rollout_set import read_features
+
+    expected = {}
+    for shard, file in rollouts.shards():
+        for rollout in shard:
+            rows = read_features(file)[rollout.first_row : rollout.first_row + len(rollout.token_ids)]
+            expected.setdefault(rollout.problem, []).append((rollout.label, rows))
+    seen = []
+    order = list(groups.prompts)
+    random.Random(0).shuffle(order)
+    for start, batch in zip(range(0, 9, 4), groups.batches(order, 4), strict=True):
+        features, rollout, labels = batch.features.clone(), batch.rollout, batch.labels
+        wanted = [pair for prompt in order[start : start + 4] for pair in expected[prompt]]
+        assert labels.bool().tolist() == [label for label, _ in wanted]
+        for index, (_, rows) in enumerate(wanted):
+            assert torch.equal(features[rollout == index], rows)
+        seen += wanted
+    assert len(seen) == 54
+
+
+def test_statistics_are_numpys(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    groups = PromptGroups(rollouts)
+    mean, std = feature_statistics(groups, groups.prompts, 7)
+    everything = torch.cat([b.features.clone() for b in groups.batches(groups.prompts, 5)]).double().numpy()
+    np.testing.assert_allclose(mean, everything.mean(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(std, everything.std(0), rtol=1e-2)
+
+
+def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    from safetensors.torch import save_file
+
+    from hf_elhsr.rollouts.rollout_set import read_features
+
+    for _, file in rollouts.shards():
+        features = read_features(file).clone()
+        features[:, 4] = 7.0
+        save_file({"features": features}, file)
+    head, _ = train_head(rollouts, SETTINGS)
+    assert torch.isfinite(head.weight).all()
+    assert (head.weight[:, 4] == 0).all()
+
+
+def test_labels_of_one_class(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    for file in tmp_path.glob("*.jsonl"):
+        file.write_text(file.read_text().replace('"label": true', '"label": false'))
+    with pytest.raises(ValueError, match="training rollouts have the same label"):
+        train_head(rollouts, SETTINGS)
+
+
+def test_features_that_are_not_finite(tmp_path):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        train_head(make_rollouts(tmp_path, poison=True), SETTINGS)
+
+
+def test_binary_cross_entropy_by_hand():
+    rewards, labels = torch.tensor([0.0, 2.0]), torch.tensor([True, False])
+    expected = (np.log(2) + np.log1p(np.exp(2))) / 2
+    assert float(binary_cross_entropy(rewards, labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_training_does_not_touch_the_rollout_set(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    before = copy.deepcopy({p.name: p.read_bytes() for p in tmp_path.iterdir()})
+    train_head(rollouts, SETTINGS)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
