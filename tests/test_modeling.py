@@ -111,9 +111,8 @@ def test_save_and_load_is_exact(tmp_path):
         assert type(loaded) is ElhsrRewardHead
         assert torch.equal(loaded.weight, head.weight)
         assert torch.equal(loaded.bias, head.bias)
-        assert loaded.config.to_dict() | {"transformers_version": 0} == head.config.to_dict() | {
-            "transformers_version": 0
-        }
+        elsewhere = {"_name_or_path": "", "transformers_version": ""}
+        assert loaded.config.to_dict() | elsewhere == head.config.to_dict() | elsewhere
     assert type(AutoConfig.from_pretrained(tmp_path)) is ElhsrConfig
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["ElhsrRewardHead"]
 

@@ -24,7 +24,8 @@ def enable_best_of_n(model: Any) -> Any:
     language_model: Any = unwrap_language_model(model)
     check_model(language_model)
     if not isinstance(language_model, BestOfNGenerationMixin):
-        language_model.__class__ = _best_of_n_class(type(language_model))
+        original: Any = type(language_model)
+        language_model.__class__ = _best_of_n_class(original)
     return model
 
 

@@ -1,11 +1,12 @@
 """train_head: binary cross-entropy on rollouts, stopped early on prompts held out."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -24,8 +25,8 @@ class TrainingSettings:
     Args:
         learning_rate, weight_decay: Of AdamW, on weights that act on standardised features.
         prompts_per_batch: Prompts per step, with all their rollouts.
-        averaging: Decay of the exponential moving average of the weights, per step. The average is what is evaluated
-            and kept: single steps are noisy with as many weights as rollouts.
+        averaging: Decay of the exponential moving average of the weights, per step; smaller in the first steps, so
+            that the start is forgotten. The average is what is evaluated and kept: single steps are noisy.
         max_epochs: At most so many passes over the training prompts.
         patience: Stop after so many epochs without a better held-out loss.
         held_out: Share of the prompts held out for early stopping.
@@ -96,7 +97,7 @@ def train_head(
         ],
         lr=settings.learning_rate,
     )
-    averaged = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
+    averaged = AveragedModel(head, multi_avg_fn=_moving_average(settings.averaging))
     kept: Any = averaged.module
     generator = torch.Generator().manual_seed(settings.seed)
     held_out_labels = [label for labels in groups.labels(held_out) for label in labels]
@@ -111,7 +112,7 @@ def train_head(
             loss.backward()
             optimizer.step()
             averaged.update_parameters(head)
-            total, count = total + float(loss) * len(batch.labels), count + len(batch.labels)
+            total, count = total + float(loss.detach()) * len(batch.labels), count + len(batch.labels)
         held_out_rewards = _rewards(kept, groups, held_out, settings.prompts_per_batch, mean, std)
         held_out_loss = float(binary_cross_entropy(held_out_rewards, torch.tensor(held_out_labels)))
         report.train_loss.append(total / count)
@@ -150,23 +151,36 @@ def feature_statistics(
     Raises:
         ValueError: A feature is NaN or infinite.
     """
-    count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    count = 0
+    mean, squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for batch in tqdm(
         groups.batches(prompts, prompts_per_batch),
         desc="Standardising features",
         total=-(-len(prompts) // prompts_per_batch),
         unit="batch",
     ):
-        count += len(batch.features)
-        total = total + batch.features.sum(0).double()
-        squares = squares + torch.linalg.vector_norm(batch.features, dim=0).double().square()
-    mean = total / count
-    variance = squares / count - mean.square()
+        # Merged batch by batch (Chan et al.): a plain sum of squares drowns features whose mean dwarfs their spread
+        variance, batch_mean = torch.var_mean(batch.features, dim=0, correction=0)
+        new = len(batch.features)
+        difference = batch_mean.double() - mean
+        squares = squares + variance.double() * new + difference.square() * (count * new / (count + new))
+        mean = mean + difference * (new / (count + new))
+        count += new
+    variance = squares / count
     if not bool(torch.isfinite(variance).all()):
         raise ValueError("The recorded features contain NaN or infinity: sample again with the model in bfloat16.")
     # A feature that never varies says nothing, and must not be blown up
-    std = variance.clamp_min(0).sqrt()
+    std = variance.sqrt()
     return mean.float(), torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf).float()
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, steps: Any) -> None:
+        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(averaged, current, weight)
+
+    return update
 
 
 @torch.no_grad()

@@ -67,16 +67,17 @@ def test_a_planted_signal_is_found(tmp_path):
 
 
 def test_shuffled_labels_teach_nothing(tmp_path):
-    """The negative control: AUC one half, within three standard errors."""
-    head, _ = train_head(make_rollouts(tmp_path / "train", shuffle=True), SETTINGS)
+    """The negative control: same features, labels shuffled; what is learned ranks real labels no better than chance."""
     unseen = make_rollouts(tmp_path / "unseen", seed=1)
-    right = sum(r.label for r in unseen.rollouts())
-    wrong = len(unseen.rollouts()) - right
-    standard_error = np.sqrt((right + wrong + 1) / (12 * right * wrong))
-    assert abs(auc_on(head, unseen) - 0.5) < 0.25
-    assert abs(auc_on(train_head(make_rollouts(tmp_path / "no", signal=0.0), SETTINGS)[0], unseen) - 0.5) < 0.25
-    fresh = make_rollouts(tmp_path / "fresh", seed=2, shuffle=True)
-    assert abs(auc_on(head, fresh) - 0.5) < 3 * standard_error
+    settings = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=4)
+    curves: dict[bool, list[float]] = {True: [], False: []}
+    for shuffle in curves:
+        for seed in range(10, 18):
+            rollouts = make_rollouts(tmp_path / f"{shuffle}-{seed}", seed=seed, shuffle=shuffle)
+            curves[shuffle].append(auc_on(train_head(rollouts, settings)[0], unseen))
+    assert min(curves[False]) > 0.9
+    # a random direction among 16 has an AUC of 0.5 +- 0.15, so the mean of eight has +- 0.05
+    assert abs(np.mean(curves[True]) - 0.5) < 0.16
 
 
 def test_the_best_weights_are_returned(tmp_path):

@@ -1,0 +1,106 @@
+"""The command line, from nothing to a head and its card, on the real model at a small size."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_elhsr import ElhsrRewardHead
+from hf_elhsr.cli.app import app
+
+MODEL = ["--model", "smollm2-demo"]
+SMALL = ["--max-new-tokens", "24", "--n", "4"]
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    sampled = run("sample", folder / "rollouts", *MODEL, *SMALL, "--prompts", 32)
+    printed = run("train", folder / "rollouts", folder / "head", "--max-epochs", 2)
+    return folder, sampled, printed
+
+
+def test_sample_and_train(trained):
+    folder, sampled, printed = trained
+    assert "128 rollouts of 32 prompts" in sampled
+    assert "held-out loss" in printed
+    head = ElhsrRewardHead.from_pretrained(folder / "head")
+    assert head.config.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    record = json.loads((folder / "head" / "training.json").read_text())
+    assert record["rollouts"]["sampling"]["n"] == 4
+    assert record["settings"]["max_epochs"] == 2
+    assert record["report"]["train_prompts"] + record["report"]["held_out_prompts"] == 32
+
+
+def test_evaluate_and_card(trained):
+    folder, _, _ = trained
+    file = folder / "head" / "evaluation" / "test.json"
+    arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16, "--json", file]
+    printed = run("evaluate", *arguments)
+    assert "16 prompts (test), n = 4" in printed
+    assert "majority vote" in printed
+    evaluation = json.loads(file.read_text())
+    assert evaluation["prompts"] == 16
+    # asked again, nothing is sampled again and the numbers are the same
+    assert run("evaluate", *arguments).split("16 prompts")[-1] == printed.split("16 prompts")[-1]
+    run("card", folder / "head")
+    card = (folder / "head" / "README.md").read_text()
+    assert "35,714 parameters" in card
+    assert "16 prompts of the split `test`, best of 4" in card
+
+
+def test_generate(trained):
+    folder, _, _ = trained
+    arguments = ["What is 2 + 3?", *MODEL, *SMALL, "--head", folder / "head", "--seed", "3"]
+    winner = run("generate", *arguments)
+    table = run("generate", *arguments, "--all")
+    assert "winner" in table
+    assert "P(correct)" in table
+    assert winner == run("generate", *arguments)
+    assert winner.split()[0] in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere", "out"], "holds no rollouts"),
+        (["sample", "out", *MODEL, "--task", "poetry", "--prompts", "2"], "Unknown task 'poetry'"),
+        (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
+        (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),
+        (["card", "nowhere"], "lacks config.json"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, arguments, message):
+    command = [sys.executable, "-m", "hf_elhsr.cli", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "Error: " in result.stderr
+    assert message in " ".join(result.stderr.split())
+
+
+def test_rollouts_of_another_head_are_refused(trained, tmp_path):
+    folder, _, _ = trained
+    other = shutil.copytree(folder / "head", tmp_path / "other")
+    head = ElhsrRewardHead.from_pretrained(other)
+    head.bias.data += 1
+    head.save_pretrained(other)
+    from hf_elhsr.rollouts import RolloutSet
+
+    if not (folder / "test" / "settings.json").is_file():
+        run("evaluate", folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16)
+    assert "head_sha256" in RolloutSet(folder / "test").settings
+    result = CliRunner().invoke(
+        app, [str(a) for a in ("evaluate", folder / "test", *MODEL, *SMALL, "--head", other, "--prompts", 16)]
+    )
+    assert isinstance(result.exception, ValueError)
+    assert "head_sha256 differ" in str(result.exception)

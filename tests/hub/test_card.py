@@ -1,0 +1,74 @@
+"""The card says what was measured, and nothing else."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_elhsr import ElhsrRewardHead
+from hf_elhsr.hub import write_card
+from hf_elhsr.hub.card import render_card
+
+SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
+
+
+def test_the_shipped_card_is_the_one_the_records_make():
+    assert (SHIPPED / "README.md").read_text() == render_card(SHIPPED)
+
+
+def test_every_accuracy_in_the_card_is_in_an_evaluation_file():
+    card = render_card(SHIPPED)
+    values = set()
+    for file in (SHIPPED / "evaluation").glob("*.json"):
+        evaluation = json.loads(file.read_text())
+        for group in ("accuracy", "head_minus"):
+            for measured in evaluation[group].values():
+                values |= {f"{100 * measured[key]:.1f}" for key in ("value", "low", "high")}
+    cells = re.findall(r"(-?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]\*{0,2} \|", card)
+    assert len(cells) >= 16
+    assert {number for cell in cells for number in cell} <= values
+
+
+def test_the_shipped_head_loads_and_is_the_papers_size():
+    head = ElhsrRewardHead.from_pretrained(SHIPPED)
+    assert sum(parameter.numel() for parameter in head.parameters()) == 35_714
+    assert head.config.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert head.config.standardization == "per_feature"
+
+
+def test_the_shipped_results_meet_what_was_asked():
+    """400 unseen prompts or more; 20 points over one sample; ahead of both baselines; 0.6 of the gap."""
+    evaluation = json.loads((SHIPPED / "evaluation" / "test.json").read_text())
+    assert evaluation["prompts"] >= 400
+    assert evaluation["head_minus"]["single sample"]["value"] >= 0.20
+    assert evaluation["head_minus"]["majority vote"]["low"] > 0
+    assert evaluation["head_minus"]["mean log-probability"]["low"] > 0
+    assert evaluation["gap_closed"]["value"] >= 0.6
+
+
+def test_shipped_training_and_evaluation_share_no_prompt():
+    from hf_elhsr.rollouts import ArithmeticTask
+
+    task = ArithmeticTask()
+    trained = json.loads((SHIPPED / "training.json").read_text())["rollouts"]
+    assert trained["split"] == "train"
+    train = {problem.id for problem in task.problems("train", trained["prompts"])}
+    for split in ("test", "unseen_templates"):
+        measured = json.loads((SHIPPED / "evaluation" / f"{split}.json").read_text())
+        assert measured["split"] == split
+        assert not train & {problem.id for problem in task.problems(split, measured["prompts"])}
+
+
+@pytest.mark.parametrize("missing", ["config.json", "training.json", "evaluation"])
+def test_a_card_without_measurements_is_refused(tmp_path, missing):
+    folder = shutil.copytree(SHIPPED, tmp_path / "head")
+    if missing == "evaluation":
+        shutil.rmtree(folder / missing)
+    else:
+        (folder / missing).unlink()
+    (folder / "README.md").unlink()
+    with pytest.raises(ValueError, match=f"lacks {missing}"):
+        write_card(folder)
+    assert not (folder / "README.md").exists()
