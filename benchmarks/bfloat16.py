@@ -42,7 +42,7 @@ def main() -> None:
         differences: dict[str, list[np.ndarray]] = {"same dtype": [], "float32": []}
         same_winner = []
         for first in tqdm(range(0, PROMPTS, 8), desc=dtype):
-            inputs = encode_prompts(tokenizer, [p.question for p in problems[first : first + 8]])
+            inputs = encode_prompts(tokenizer, [p.question for p in problems[first : first + 8]]).to(model.device)
             torch.manual_seed(first)
             out = model.generate(
                 **inputs, best_of_n=8, reward_head=head, return_dict_in_generate=True, **settings.generate_kwargs()

@@ -18,12 +18,13 @@ from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.rollouts import ArithmeticTask, SamplingSettings, encode_prompts, sample_rollouts
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
-QUESTION = "Kira has 9 shells and buys 6 more. How many shells does Kira have now?"
-ANSWER = "15"
+# Of the test split, like all questions below
+QUESTION = "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
+ANSWER = "11"
 
 
 def show_one_question(model, tokenizer, head, console: Console, settings: SamplingSettings) -> None:
-    inputs = encode_prompts(tokenizer, [QUESTION])
+    inputs = encode_prompts(tokenizer, [QUESTION]).to(model.device)
     torch.manual_seed(settings.seed)
     started = time.perf_counter()
     out = model.generate(

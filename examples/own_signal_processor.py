@@ -36,7 +36,9 @@ class Restlessness(SignalProcessor):
 
 
 model, tokenizer = load_model("smollm2-demo")
-inputs = encode_prompts(tokenizer, ["Ben had 14 coins but lost 5 of them. How many coins are left?"])
+inputs = encode_prompts(tokenizer, ["Paul had 14 pencils but lost 6 of them. How many pencils are left?"]).to(
+    model.device
+)
 restlessness = Restlessness()
 torch.manual_seed(0)
 out = model.generate(

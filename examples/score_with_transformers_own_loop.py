@@ -10,7 +10,7 @@ HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-
 
 model, tokenizer = load_model("smollm2-demo")
 head = ElhsrRewardHead.from_pretrained(HEAD)
-inputs = encode_prompts(tokenizer, ["One box holds 4 pens. How many pens are in 3 boxes?"])
+inputs = encode_prompts(tokenizer, ["One box holds 9 stones. How many stones are in 4 boxes?"]).to(model.device)
 with score_generation(model, head) as scored:
     sequences = model.generate(**inputs, do_sample=True, num_return_sequences=4, max_new_tokens=40)
 for sequence, reward in zip(sequences, scored.rewards.tolist(), strict=True):

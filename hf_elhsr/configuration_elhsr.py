@@ -173,16 +173,16 @@ def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
 
 def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
     """What of a fingerprint the model contradicts, in words; empty where they agree."""
-    samples = {
-        "embedding": _sample_embedding(model),
-        "late_weight": _sample_parameter(model, fingerprint["late_weight_name"]),
-    }
+    name = fingerprint.get("late_weight_name")
+    if not isinstance(name, str) or not all(_is_sample(fingerprint.get(part)) for part in ("embedding", "late_weight")):
+        raise ValueError("The fingerprint in the head's config.json is damaged: download or save the head again.")
+    samples = {"embedding": _sample_embedding(model), "late_weight": _sample_parameter(model, name)}
     differences = []
     for part, sample in samples.items():
         if sample is None:
             _warn_unread(part)
             continue
-        wanted = torch.tensor(fingerprint[part])
+        wanted = torch.tensor(fingerprint[part], device="cpu", dtype=torch.float32)
         if sample.shape != wanted.shape:
             differences.append(f"{part} weights of another size")
             continue
@@ -238,16 +238,17 @@ def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
 
 
 def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
-    module_name, _, parameter_name = name.rpartition(".")
-    try:
-        module = model.get_submodule(module_name)
-    except AttributeError:
-        return torch.empty(0)
-    module = getattr(module, "base_layer", module)
-    weight = getattr(module, parameter_name, None)
+    parameters = dict(model.named_parameters())
+    module, _, last = name.rpartition(".")
+    # PEFT puts a wrapped layer's own weights one level down
+    weight = parameters.get(name, parameters.get(f"{module}.base_layer.{last}"))
     if weight is None:
-        return torch.empty(0)
+        return torch.empty(0, device="cpu")
     return _thin_out(weight.detach()) if _is_readable(weight) else None
+
+
+def _is_sample(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
 
 
 def _is_readable(weight: torch.Tensor) -> bool:

@@ -44,7 +44,9 @@ def token_outputs(
     Returns:
         r_t and g_t, both (...,) float32.
     """
-    outputs = nn.functional.linear(features.float(), weight, bias)
+    # Autocast would compute it in half precision
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        outputs = nn.functional.linear(features.float(), weight, bias)
     rewards = outputs[..., -1]
     gates = torch.sigmoid(outputs[..., 0]) if weight.shape[0] == 2 else torch.ones_like(rewards)
     return rewards, gates
@@ -67,11 +69,19 @@ class ElhsrRewardHead(PreTrainedModel):
         super().__init__(config)
         if config.signal != "hidden_states":
             raise ValueError(f"Unknown signal {config.signal!r}: this version reads 'hidden_states'.")
-        if config.num_features <= 0 or config.layers != sorted(set(config.layers)) or config.layers[0] < 0:
+        numbers = [config.hidden_size, *config.layers]
+        if (
+            any(isinstance(number, bool) or not isinstance(number, int) for number in numbers)
+            or config.num_features <= 0
+            or config.layers != sorted(set(config.layers))
+            or config.layers[0] < 0
+        ):
             raise ValueError(
                 f"hidden_size={config.hidden_size} and layers={config.layers} make no reward head: give a positive "
                 "width and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
             )
+        if not isinstance(config.eps, float) or not 0 < config.eps < 1:
+            raise ValueError(f"eps={config.eps!r} is not a small positive number: the paper's is 1e-8.")
         rows = 2 if config.gate else 1
         self.weight = nn.Parameter(torch.zeros(rows, config.num_features, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(rows, dtype=torch.float32))

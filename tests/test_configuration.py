@@ -117,3 +117,23 @@ def test_the_4_bit_and_bfloat16_versions_of_smollm2_agree(smollm2, smollm2_folde
     config = ElhsrConfig.for_model(model)
     config.check_fits(AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.bfloat16))
     assert config.num_features == 17_856
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"late_weight_name": "device"}, {"late_weight_name": 3}, {"embedding": None}, {"embedding": ["x"]}],
+    ids=str,
+)
+def test_a_damaged_fingerprint_is_a_clear_error(change):
+    model = tiny_model()
+    config = ElhsrConfig.for_model(model)
+    config.fingerprint = {**config.fingerprint, **change} if change else {}
+    with pytest.raises(ValueError, match=r"fingerprint in the head's config.json is damaged|late_weight"):
+        config.check_fits(model)
+
+
+def test_default_device_does_not_matter():
+    model = tiny_model()
+    config = ElhsrConfig.for_model(model)
+    with torch.device("meta"):
+        config.check_fits(model)

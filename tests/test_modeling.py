@@ -92,7 +92,15 @@ def test_bad_shapes(features, mask, message):
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"hidden_size": 4}, {"hidden_size": 4, "layers": [1, 0]}, {"hidden_size": 4, "layers": [-1, 2]}],
+    [
+        {},
+        {"hidden_size": 4},
+        {"hidden_size": 4, "layers": [1, 0]},
+        {"hidden_size": 4, "layers": [-1, 2]},
+        {"hidden_size": 4, "layers": [0.0, 1.0]},
+        {"hidden_size": 4, "layers": ["a"]},
+        {"hidden_size": 4.0, "layers": [1]},
+    ],
     ids=str,
 )
 def test_configurations_that_make_no_head(config):
@@ -148,3 +156,16 @@ def test_folded_standardisation_gives_the_same_rewards():
     head.fold_standardization(mean, std)
     assert head.config.standardization == "per_feature"
     assert_rewards_close(head(features, torch.ones(3, 6)).rewards.detach(), standardised.detach(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("eps", [0, 0.0, -1.0, None, float("nan"), "x"])
+def test_a_bad_eps_is_refused(eps):
+    with pytest.raises(ValueError, match="small positive number"):
+        ElhsrRewardHead(ElhsrConfig(hidden_size=4, layers=[0], eps=eps))
+
+
+def test_autocast_does_not_cost_precision():
+    head, features = random_head(), torch.randn(2, 5, 10)
+    expected = head(features, torch.ones(2, 5)).rewards
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(features, torch.ones(2, 5)).rewards, expected)

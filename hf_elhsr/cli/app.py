@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, evaluate_rollouts
 from ..generation.resolve import resolve_reward_head
 from ..hub import write_card
@@ -33,7 +35,7 @@ Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model
 Dtype = Annotated[str, typer.Option(help="The language model's dtype: bfloat16, float32 or float16.")]
 Task = Annotated[str, typer.Option(help="The task that makes problems and verifies answers.")]
 Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
-N = Annotated[int, typer.Option("--n", min=1, help="Candidates per prompt.")]
+N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
@@ -55,8 +57,6 @@ def sample(
     dtype: Dtype = "bfloat16",
 ) -> None:
     """Sample rollouts for training: completions, labels and features in one pass."""
-    from ..configuration_elhsr import ElhsrConfig
-
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
     config = ElhsrConfig.for_model(language_model, base_model=base_model_id(model))
@@ -64,7 +64,9 @@ def sample(
         language_model, tokenizer, find_task(task), split, prompts, out, settings, config=config
     ).rollouts()
     right = sum(rollout.label for rollout in rollouts)
-    console.print(f"{len(rollouts)} rollouts of {prompts} prompts in {out}, {right / len(rollouts):.1%} of them right.")
+    console.print(
+        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right."
+    )
 
 
 @app.command()
@@ -95,7 +97,7 @@ def train(
     console.print(
         f"Kept epoch {report.best_epoch + 1} of {len(report.held_out_loss)}: held-out loss "
         f"{min(report.held_out_loss):.4f}; best-of-n on {report.held_out_prompts} held-out prompts "
-        f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {out}."
+        f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {escape(str(out))}."
     )
 
 
@@ -169,7 +171,7 @@ def card(
     folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
 ) -> None:
     """Write a head's model card, README.md, from its training and evaluation records."""
-    console.print(f"Wrote {write_card(folder)}.")
+    console.print(f"Wrote {escape(str(write_card(folder)))}.")
 
 
 def main() -> None:
@@ -177,6 +179,7 @@ def main() -> None:
     run: Callable[..., Any] = app
     try:
         run()
-    except ValueError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+    except (ValueError, OSError) as error:
+        # OSError: transformers' word for a model or tokenizer that is not there
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -22,7 +22,7 @@ def candidates_table(texts: list[str], rewards: list[float], winner: int, marks:
         table.add_column("Right?")
     table.add_column("Text")
     for index in sorted(range(len(texts)), key=lambda i: -rewards[i]):
-        cells = [str(index + 1), f"{rewards[index]:+.2f}", f"{1 / (1 + math.exp(-rewards[index])):.1%}"]
+        cells = [str(index + 1), f"{rewards[index]:+.2f}", f"{0.5 + 0.5 * math.tanh(rewards[index] / 2):.1%}"]
         if marks is not None:
             cells.append(marks[index])
         text = escape("".join(c for c in " ".join(texts[index].split()) if c.isprintable()))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,9 @@ class Evaluation:
     """What came out, all as shares of prompts between 0 and 1.
 
     Args:
-        split, prompts, n: What was evaluated: so many prompts of a split, n rollouts each.
+        task, split, prompts, n: What was evaluated: so many prompts of a task's split, n rollouts each.
+        sampling: The settings the rollouts were sampled with.
+        head_sha256: Of the head's weights, see [`head_digest`].
         accuracy: Per strategy, the share of prompts answered right.
         head_minus: The head's accuracy less another strategy's on the same prompts (paired).
         gap_closed: (head - single sample) / (oracle - single sample).
@@ -47,9 +50,12 @@ class Evaluation:
         base_rate: Share of right rollouts.
     """
 
+    task: str
     split: str
     prompts: int
     n: int
+    sampling: dict[str, Any]
+    head_sha256: str
     accuracy: dict[str, Measured]
     head_minus: dict[str, Measured]
     gap_closed: Measured
@@ -75,8 +81,9 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
     """Evaluate rollouts that a head has followed.
 
     Raises:
-        ValueError: Rollouts without rewards; a reward that is not finite; labels all of one class.
+        ValueError: Prompts missing; rollouts without rewards; a reward that is not finite; labels all of one class.
     """
+    rollouts.check_complete()
     prompts = [list(group) for _, group in groupby(rollouts.rollouts(), key=lambda rollout: rollout.problem)]
     _check(prompts)
     table = np.array([[strategy(group) for strategy in STRATEGIES.values()] for group in prompts], dtype=np.float64)
@@ -90,9 +97,12 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
     rewards = np.array([rollout.reward for group in prompts for rollout in group], dtype=np.float64)
     labels = np.array([rollout.label for group in prompts for rollout in group])
     return Evaluation(
+        task=rollouts.settings["task"],
         split=rollouts.settings["split"],
         prompts=len(prompts),
         n=len(prompts[0]),
+        sampling=rollouts.settings["sampling"],
+        head_sha256=rollouts.settings["head_sha256"],
         accuracy={name: measured(_column(column)) for name, column in columns.items()},
         head_minus={
             name: measured(_difference(head, column))
@@ -120,5 +130,7 @@ def _check(prompts: list[list[Rollout]]) -> None:
         raise ValueError("Prompts have different numbers of rollouts: the set is damaged, or a prompt is in it twice.")
     if any(rollout.reward is None or not np.isfinite(rollout.reward) for rollout in rollouts):
         raise ValueError("Every rollout needs a finite reward: sample them with a head (`hf-elhsr evaluate` does so).")
-    if len({rollout.label for rollout in rollouts}) < 2:
-        raise ValueError("All rollouts have the same label, so no strategy can be told from another: use more prompts.")
+    if not any(0 < sum(rollout.label for rollout in group) < len(group) for group in prompts):
+        raise ValueError(
+            "No prompt has both right and wrong rollouts, so there is nothing to choose: use more prompts."
+        )

@@ -29,5 +29,9 @@ def bootstrap_interval(
     for start in range(0, resamples, 500):
         drawn = rng.integers(0, prompts, size=(min(500, resamples - start), prompts))
         means[start : start + len(drawn)] = values[drawn].mean(axis=1)
-    low, high = np.quantile(statistic(means), [(1 - level) / 2, (1 + level) / 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values_of_resamples = statistic(means)
+    # A ratio has no value in the rare resample whose denominator is zero
+    values_of_resamples = values_of_resamples[np.isfinite(values_of_resamples)]
+    low, high = np.quantile(values_of_resamples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

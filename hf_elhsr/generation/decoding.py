@@ -15,12 +15,11 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation import stopping_criteria as criteria_module
 
 from ..rewards import SignalProcessorList
+from ..rewards.caches import CACHE_NAMES, copy_cache
 from ..signals import read_step
 from .records import StepRecords
 from .rows import (
-    CACHE_NAMES,
     check_cache,
-    copy_cache,
     multiply_processors,
     rows_may_leave,
     select_model_kwargs,
@@ -42,7 +41,7 @@ class Candidates:
     """What the loop gives back.
 
     Args:
-        token_ids: (batch, n, length) long, prompt included, padded on the right with `pad_token_id`.
+        token_ids: (batch, n, length) long, prompt included, padded on the right.
         lengths: (batch, n) long, sampled tokens of every candidate, the EOS included.
         prompt_length: How many of the positions are the (left-padded) prompt.
         generation_config: The one in force, defaults filled in.
@@ -52,7 +51,6 @@ class Candidates:
     token_ids: torch.Tensor
     lengths: torch.Tensor
     prompt_length: int
-    pad_token_id: int
     generation_config: GenerationConfig
     records: StepRecords = field(default_factory=StepRecords)
 
@@ -60,6 +58,37 @@ class Candidates:
         """(tokens,) long: what was sampled, the EOS included, nothing else."""
         end = self.prompt_length + int(self.lengths[prompt, candidate])
         return self.token_ids[prompt, candidate, self.prompt_length : end]
+
+
+@dataclass
+class _Rows:
+    """The running batch: everything that has one entry per row, and multiplies and leaves together.
+
+    Args:
+        input_ids: (rows, length) long, the prompt and everything sampled so far.
+        logits: (rows, vocabulary) float32, raw, of the next token.
+        candidates: (rows,) long, which candidate a row is.
+        unfinished: (rows,) bool, false for rows that have ended and stay.
+    """
+
+    input_ids: torch.Tensor
+    logits: torch.Tensor
+    candidates: torch.Tensor
+    unfinished: torch.Tensor
+    model_kwargs: dict[str, Any]
+    logits_processor: LogitsProcessorList
+
+    def keep_unfinished(self) -> "_Rows":
+        """The rows that go on."""
+        keep = self.unfinished.nonzero().squeeze(-1)
+        return _Rows(
+            input_ids=self.input_ids[keep],
+            logits=self.logits[keep],
+            candidates=self.candidates[keep],
+            unfinished=self.unfinished[keep],
+            model_kwargs=select_model_kwargs(self.model_kwargs, keep, rows=len(self.input_ids)),
+            logits_processor=select_processor_rows(self.logits_processor, keep),
+        )
 
 
 def sample_candidates(
@@ -81,93 +110,107 @@ def sample_candidates(
     """
     batch, prompt_length = input_ids.shape
     pad_token_id = _pad_token_id(generation_config, stopping_criteria)
-    check_context_length(model, prompt_length)
-    model_kwargs = _prepare_model_kwargs(model, generation_config, model_kwargs, batch)
     processors, needs = request.processors, request.processors.needs
     records = StepRecords.asked_for(generation_config)
+    rows = _prefill(model, input_ids, logits_processor, generation_config, request, model_kwargs, records)
 
-    outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
-    model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
-    check_cache(model_kwargs, type(model).__name__)
-    records.prefill(outputs, batch, request.n, input_ids.device)
-
-    processors.begin(batch, input_ids.device)
-    prompt_of_row = torch.arange(batch, device=input_ids.device).repeat_interleave(request.n)
-    # Embeddings of the prompt have been consumed
-    model_kwargs.pop("inputs_embeds", None)
-    model_kwargs = select_model_kwargs(model_kwargs, prompt_of_row, rows=batch)
-    logits_processor = multiply_processors(logits_processor, batch, request.n)
-    processors.candidates_multiplied(prompt_of_row)
-    input_ids = input_ids[prompt_of_row]
-    logits = _last_logits(outputs, input_ids)[prompt_of_row]
-    del outputs
-
-    if needs.layers and not model_kwargs.get("output_hidden_states"):
-        model_kwargs["output_hidden_states"] = sorted(needs.layers)
-    compiled = model._valid_auto_compile_criteria(model_kwargs, generation_config)
-    forward: Callable[..., Any] = (
-        model.get_compiled_call(generation_config.compile_config) if compiled else model.__call__
-    )
-    may_leave = not compiled and rows_may_leave(logits_processor, stopping_criteria)
-    logits_processor = with_partial_top_p(logits_processor)
-
-    candidates = torch.arange(len(input_ids), device=input_ids.device)
-    unfinished = torch.ones_like(candidates, dtype=torch.bool)
-    lengths = torch.zeros_like(candidates)
-    finished_ids: dict[int, torch.Tensor] = {}
+    compiled = model._valid_auto_compile_criteria(rows.model_kwargs, generation_config)
+    forward = model.get_compiled_call(generation_config.compile_config) if compiled else model.__call__
+    # Rows that leave change the shapes, for which a compiled step would be compiled anew
+    may_leave = not compiled and rows_may_leave(rows.logits_processor, stopping_criteria)
+    rows.logits_processor = with_partial_top_p(rows.logits_processor)
+    keeps_logits = needs.logits or "logits" in records.wanted
+    lengths = torch.zeros_like(rows.candidates)
+    token_ids: dict[int, torch.Tensor] = {}
 
     with model._optimize_model_for_decode():
         while True:
-            scores = logits_processor(input_ids, logits)
-            records.step(candidates, scores=scores, logits=logits)
+            # Processors may work in place, and the raw logits are a signal
+            scores = rows.logits_processor(rows.input_ids, rows.logits.clone() if keeps_logits else rows.logits)
+            records.step(rows.candidates, scores=scores, logits=rows.logits)
             tokens = draw_tokens(scores) if generation_config.do_sample else scores.argmax(dim=-1)
-            tokens = tokens.masked_fill(~unfinished, pad_token_id)
-            input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
-            lengths[candidates] += unfinished
-            active, unfinished = unfinished, unfinished & ~stopping_criteria(input_ids, records.history("scores"))
-            any_left = bool(unfinished.any())
+            tokens = tokens.masked_fill(~rows.unfinished, pad_token_id)
+            rows.input_ids = torch.cat([rows.input_ids, tokens[:, None]], dim=-1)
+            lengths[rows.candidates] += rows.unfinished
+            active = rows.unfinished
+            rows.unfinished = active & ~stopping_criteria(rows.input_ids, records.history("scores"))
+            is_last = not bool(rows.unfinished.any())
 
-            outputs = None
-            if any_left or needs.layers:
-                inputs = model.prepare_inputs_for_generation(
-                    input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
-                )
-                outputs = forward(**inputs, return_dict=True)
-                model_kwargs = model._update_model_kwargs_for_generation(
-                    outputs, model_kwargs, is_encoder_decoder=False
-                )
-            processors(input_ids, read_step(outputs, logits, candidates, active, needs))
-            ended = candidates[active & ~unfinished]
-            if len(ended):
-                processors.candidates_left(ended)
-            if not any_left:
+            # The last tokens are fed for their hidden states alone
+            outputs = _feed(model, forward, rows) if needs.layers or not is_last else None
+            processors(rows.input_ids, read_step(outputs, rows.logits, rows.candidates, active, needs))
+            ended = active & ~rows.unfinished
+            if bool(ended.any()):
+                processors.candidates_left(rows.candidates[ended])
+            if is_last:
                 break
-
-            logits = _last_logits(outputs, input_ids)
-            records.forward(outputs, candidates)
+            rows.logits = _last_logits(outputs, rows.input_ids)
+            records.forward(outputs, rows.candidates)
             del outputs
-            if may_leave and len(ended):
-                finished_ids |= zip(ended.tolist(), input_ids[~unfinished], strict=True)
-                keep = unfinished.nonzero().squeeze(-1)
-                model_kwargs = select_model_kwargs(model_kwargs, keep, rows=len(input_ids))
-                logits_processor = select_processor_rows(logits_processor, keep)
-                input_ids, logits, candidates = input_ids[keep], logits[keep], candidates[keep]
-                unfinished = unfinished[keep]
+            if may_leave and bool(ended.any()):
+                token_ids |= zip(rows.candidates[ended].tolist(), rows.input_ids[ended], strict=True)
+                rows = rows.keep_unfinished()
 
-    finished_ids |= zip(candidates.tolist(), input_ids, strict=True)
-    token_ids = nn.utils.rnn.pad_sequence(
-        [finished_ids[candidate] for candidate in range(batch * request.n)],
-        batch_first=True,
-        padding_value=pad_token_id,
-    )
+    token_ids |= zip(rows.candidates.tolist(), rows.input_ids, strict=True)
+    in_order = [token_ids[candidate] for candidate in range(batch * request.n)]
+    padded = nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=pad_token_id)
     return Candidates(
-        token_ids=token_ids.view(batch, request.n, -1),
+        token_ids=padded.view(batch, request.n, -1),
         lengths=lengths.view(batch, request.n),
         prompt_length=prompt_length,
-        pad_token_id=pad_token_id,
         generation_config=generation_config,
         records=records,
     )
+
+
+def _prefill(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    generation_config: GenerationConfig,
+    request: CandidateRequest,
+    model_kwargs: dict[str, Any],
+    records: StepRecords,
+) -> _Rows:
+    """Run the prompts through the model, once each, and multiply their rows by n."""
+    batch, n = len(input_ids), request.n
+    embeds = model_kwargs.get("inputs_embeds")
+    prompt_length = (input_ids if embeds is None else embeds).shape[1]
+    check_context_length(model, prompt_length)
+    # max_length counts input_ids, which do not hold a prompt that is given as embeddings
+    positions = generation_config.max_length + prompt_length - input_ids.shape[1]
+    model_kwargs = _prepare_model_kwargs(model, generation_config, model_kwargs, batch, positions)
+    outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
+    model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
+    check_cache(model_kwargs, type(model).__name__)
+    records.prefill(outputs, batch, n, input_ids.device)
+    # They have been consumed
+    model_kwargs.pop("inputs_embeds", None)
+
+    prompt_of_row = torch.arange(batch, device=input_ids.device).repeat_interleave(n)
+    request.processors.begin(batch, input_ids.device)
+    request.processors.candidates_multiplied(prompt_of_row)
+    layers = request.processors.needs.layers
+    if layers and not model_kwargs.get("output_hidden_states"):
+        model_kwargs["output_hidden_states"] = sorted(layers)
+    return _Rows(
+        input_ids=input_ids[prompt_of_row],
+        logits=_last_logits(outputs, input_ids)[prompt_of_row],
+        candidates=torch.arange(batch * n, device=input_ids.device),
+        unfinished=torch.ones(batch * n, dtype=torch.bool, device=input_ids.device),
+        model_kwargs=select_model_kwargs(model_kwargs, prompt_of_row, rows=batch),
+        logits_processor=multiply_processors(logits_processor, batch, n),
+    )
+
+
+def _feed(model: PreTrainedModel, forward: Callable[..., Any], rows: _Rows) -> Any:
+    """Feed every row's last token to the model, whose inputs are then ready for the next."""
+    inputs = model.prepare_inputs_for_generation(
+        rows.input_ids, next_sequence_length=1 if rows.model_kwargs["use_cache"] else None, **rows.model_kwargs
+    )
+    outputs = forward(**inputs, return_dict=True)
+    rows.model_kwargs = model._update_model_kwargs_for_generation(outputs, rows.model_kwargs, is_encoder_decoder=False)
+    return outputs
 
 
 def check_context_length(model: PreTrainedModel, prompt_length: int) -> None:
@@ -181,7 +224,11 @@ def check_context_length(model: PreTrainedModel, prompt_length: int) -> None:
 
 
 def _prepare_model_kwargs(
-    model: PreTrainedModel, generation_config: GenerationConfig, model_kwargs: dict[str, Any], batch: int
+    model: PreTrainedModel,
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    batch: int,
+    positions: int,
 ) -> dict[str, Any]:
     """The model's inputs, with a cache that is ours alone and has room for the last token to be fed back."""
     # These are generate's, not the model's
@@ -192,9 +239,9 @@ def _prepare_model_kwargs(
             continue
         if getattr(cache, "_is_user_defined", False):
             capacity = cache.get_max_length()
-            if isinstance(cache, StaticCache) and capacity < generation_config.max_length:
+            if isinstance(cache, StaticCache) and capacity < positions:
                 raise ValueError(
-                    f"The static cache holds {capacity} tokens and best_of_n needs {generation_config.max_length}: "
+                    f"The static cache holds {capacity} tokens and best_of_n needs {positions}: "
                     "prompt and completion, the last token included. Make it larger."
                 )
             # Its rows are going to multiply and leave, and the user may want it for the next call
@@ -203,7 +250,7 @@ def _prepare_model_kwargs(
             model_kwargs[name] = model._prepare_static_cache(
                 cache_implementation=generation_config.cache_implementation,
                 batch_size=batch,
-                max_cache_len=generation_config.max_length,
+                max_cache_len=positions,
                 prefill_chunk_size=generation_config.prefill_chunk_size,
                 model_kwargs=model_kwargs,
             )

@@ -15,7 +15,7 @@ from .decoding import CandidateRequest, Candidates, sample_candidates
 from .output import BestOfNOutput
 from .resolve import resolve_reward_head
 from .selection import select_winners
-from .validation import check_generation_mode, check_request
+from .validation import check_generation_mode, check_request, requested_sequences
 
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
@@ -72,7 +72,8 @@ class BestOfNGenerationMixin:
                 "best_of_n needs a reward_head to choose the winner: pass an ElhsrRewardHead, a folder or 'org/name'."
             )
         kwargs = _by_name(args, kwargs)
-        k = check_request(self, best_of_n, kwargs)
+        check_request(self, best_of_n, kwargs)
+        k = requested_sequences(self, best_of_n, kwargs)
         head = resolve_reward_head(reward_head)
         head.config.check_fits(self)
         running_reward = RunningReward(head, keep_tokens=output_token_rewards)
@@ -95,9 +96,14 @@ class BestOfNGenerationMixin:
 
         Returns:
             The token ids (batch, n, length) and lengths (batch, n) of all candidates.
+
+        Raises:
+            ValueError: What `generate(best_of_n=n)` refuses, and a streamer, since there is no winner to stream.
         """
         kwargs = _by_name(args, kwargs)
         check_request(self, n, kwargs)
+        if kwargs.get("streamer") is not None:
+            raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
         return _run(self, n, signal_processor or [], kwargs)
 
     def _extract_generation_mode_kwargs(

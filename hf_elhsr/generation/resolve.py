@@ -1,7 +1,6 @@
 """Where a reward head comes from: an object, a folder, or a repository on the Hub."""
 
 import functools
-import json
 import os
 from pathlib import Path
 
@@ -43,16 +42,10 @@ def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> Elh
 
 
 def _from_folder(folder: Path) -> ElhsrRewardHead:
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not (folder / "config.json").is_file():
         raise ValueError(f"The folder {str(folder)!r} has no config.json, so it holds no reward head.")
-    model_type = json.loads(config_file.read_text()).get("model_type")
-    if model_type != ElhsrConfig.model_type:
-        raise ValueError(
-            f"The folder {str(folder)!r} holds a model of type {model_type!r}, not a reward head ('elhsr')."
-        )
     try:
-        return ElhsrRewardHead.from_pretrained(folder)
+        return _load(str(folder), {})
     except OSError as error:
         raise ValueError(f"The reward head in {str(folder)!r} cannot be loaded: {error}") from error
 
@@ -60,8 +53,17 @@ def _from_folder(folder: Path) -> ElhsrRewardHead:
 @functools.lru_cache(maxsize=8)
 def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
     try:
-        return ElhsrRewardHead.from_pretrained(repo_id, **({} if revision is None else {"revision": revision}))
+        return _load(repo_id, {} if revision is None else {"revision": revision})
     except OSError as error:
         raise ValueError(
             f"reward_head={repo_id!r} is no folder here, and could not be loaded from the Hub: {error}"
         ) from error
+
+
+def _load(source: str, options: dict[str, str]) -> ElhsrRewardHead:
+    # The configuration first: the weights of a language model named by mistake would be downloaded whole
+    config, _ = ElhsrConfig.get_config_dict(source, **options)
+    if config.get("model_type") != ElhsrConfig.model_type:
+        raise ValueError(f"{source!r} holds a model of type {config.get('model_type')!r}, not a reward head ('elhsr').")
+    head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(source, **options)
+    return head

@@ -7,7 +7,7 @@ import torch
 from transformers import Cache, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import logits_process, stopping_criteria
 
-CACHE_NAMES = ("past_key_values", "cache_params")
+from ..rewards.caches import CACHE_NAMES
 
 # These look at a row's own tokens and at settings that hold for all rows, and at nothing else. Subclasses do not
 # count, since they may keep anything.
@@ -47,7 +47,9 @@ def rows_may_leave(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
 
 
 def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows: int) -> dict[str, Any]:
-    """The model's inputs and cache with row i taken from former row index[i]; rows may multiply or leave.
+    """The model's inputs with row i taken from former row index[i]; rows may multiply or leave.
+
+    The cache among them is changed in place, all else is left as it was.
 
     Every cache of transformers supports `reorder_cache`, whatever its layers hold (keys and values, quantised ones,
     recurrent states); its other row-wise methods do not reach all layers.
@@ -62,18 +64,6 @@ def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows:
             if value.shape[dim] == rows:
                 selected[name] = value.index_select(dim, index.to(value.device))
     return selected
-
-
-def copy_cache(cache: Cache) -> Cache:
-    """A copy that shares nothing with the original, of a cache that may have been filled with gradients on."""
-    memo: dict[int, Any] = {}
-    for layer in cache.layers:
-        for value in vars(layer).values():
-            for tensor in value.values() if isinstance(value, dict) else [value]:
-                if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
-                    # deepcopy refuses these
-                    memo[id(tensor)] = tensor.detach().clone()
-    return copy.deepcopy(cache, memo)
 
 
 def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:

@@ -50,14 +50,16 @@ def draw_tokens(scores: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: A row has NaN, or no token at all.
     """
-    cumulative = torch.nn.functional.softmax(scores, dim=-1).cumsum(dim=-1)
+    # In float32 a large vocabulary's unlikely tokens would get no width; MPS has no float64
+    precision = torch.float32 if scores.device.type == "mps" else torch.float64
+    cumulative = torch.nn.functional.softmax(scores.float(), dim=-1).cumsum(dim=-1, dtype=precision)
     total = cumulative[:, -1:]
     if not bool((total > 0).all()):
         raise ValueError(
             "The next-token distribution has NaN or no token left: the model overflowed (load it in bfloat16 or "
             "float32, not float16), or a logits processor forbade every token."
         )
-    uniform = torch.rand(len(scores), 1, device=scores.device, dtype=scores.dtype)
+    uniform = torch.rand(len(scores), 1, device=scores.device, dtype=precision)
     # Rounding must not reach the total, above which there is no token; `right` passes over tokens of no probability
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)

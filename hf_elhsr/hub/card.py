@@ -8,6 +8,8 @@ from typing import Any
 
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation
+from ..modeling_elhsr import ElhsrRewardHead
+from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
 
 
@@ -15,7 +17,8 @@ def write_card(folder: Path) -> Path:
     """Write `README.md` into a head's folder, and return its path.
 
     Raises:
-        ValueError: The folder lacks config.json, training.json or evaluation/*.json.
+        ValueError: The folder lacks config.json, training.json or evaluation/*.json, or an evaluation is of another
+            head or on training prompts.
     """
     file = folder / "README.md"
     write_text(file, render_card(folder))
@@ -34,10 +37,24 @@ def render_card(folder: Path) -> str:
     config = ElhsrConfig.from_pretrained(folder)
     training = json.loads((folder / "training.json").read_text())
     evaluations = [Evaluation.from_json(file.read_text()) for file in evaluation_files]
+    _check_evaluations(folder, training, evaluations)
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
     return Template(template).substitute(_values(folder.name, config, training, evaluations, limits))
+
+
+def _check_evaluations(folder: Path, training: dict[str, Any], evaluations: list[Evaluation]) -> None:
+    digest = head_digest(ElhsrRewardHead.from_pretrained(folder))
+    for evaluation in evaluations:
+        if evaluation.head_sha256 != digest:
+            raise ValueError(
+                f"The evaluation on {evaluation.split!r} is of another head than the one in {str(folder)!r}: evaluate "
+                "this head again."
+            )
+        rollouts = training["rollouts"]
+        if (evaluation.task, evaluation.split) == (rollouts["task"], rollouts["split"]):
+            raise ValueError(f"The evaluation on {evaluation.split!r} is on training prompts: evaluate another split.")
 
 
 def _values(
@@ -58,6 +75,7 @@ def _values(
         "n": rollouts["sampling"]["n"],
         "temperature": rollouts["sampling"]["temperature"],
         "top_p": rollouts["sampling"]["top_p"],
+        "top_k": rollouts["sampling"]["top_k"],
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
@@ -69,6 +87,9 @@ def _values(
 def _results(evaluation: Evaluation) -> str:
     lines = [
         f"### {evaluation.prompts} prompts of the split `{evaluation.split}`, best of {evaluation.n}",
+        "",
+        f"Temperature {evaluation.sampling['temperature']}, top_p {evaluation.sampling['top_p']}, top_k "
+        f"{evaluation.sampling['top_k']}, at most {evaluation.sampling['max_new_tokens']} new tokens.",
         "",
         "| answer by | right, % [95 % interval] | head is ahead by, points [95 % interval] |",
         "|---|---:|---:|",

@@ -12,8 +12,8 @@ class RunningLogProbability(SignalProcessor):
     needs = SignalNeeds(logits=True)
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        self._sum = torch.zeros(num_candidates, device=device)
-        self._count = torch.zeros(num_candidates, device=device)
+        self._sum = torch.zeros(num_candidates, device=device, dtype=torch.float32)
+        self._count = torch.zeros(num_candidates, device=device, dtype=torch.float32)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         logits = signal.logits

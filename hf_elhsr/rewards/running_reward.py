@@ -25,8 +25,8 @@ class RunningReward(SignalProcessor):
     def begin(self, num_candidates: int, device: torch.device) -> None:
         self._weight = self._head.weight.detach().to(device, torch.float32)
         self._bias = self._head.bias.detach().to(device, torch.float32)
-        self._weighted_sum = torch.zeros(num_candidates, device=device)
-        self._gate_sum = torch.zeros(num_candidates, device=device)
+        self._weighted_sum = torch.zeros(num_candidates, device=device, dtype=torch.float32)
+        self._gate_sum = torch.zeros(num_candidates, device=device, dtype=torch.float32)
         self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
@@ -38,7 +38,7 @@ class RunningReward(SignalProcessor):
         self._weighted_sum.index_add_(0, signal.candidates, gates * rewards)
         self._gate_sum.index_add_(0, signal.candidates, gates)
         if self.keep_tokens:
-            step = torch.zeros(2, len(self._gate_sum), device=rewards.device)
+            step = torch.zeros(2, len(self._gate_sum), device=rewards.device, dtype=torch.float32)
             step[:, signal.candidates] = torch.stack([rewards, gates])
             self._steps.append((step[0], step[1]))
 

@@ -1,21 +1,19 @@
 """score_generation: rewards from any sampling or greedy loop of transformers, ours not needed."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, StoppingCriteriaList
+from transformers import PreTrainedModel, StaticCache, StoppingCriteriaList
 from transformers.generation import GenerationMode
 
 from ..configuration_elhsr import unwrap_language_model
 from ..modeling_elhsr import ElhsrRewardHead
 from ..signals import read_step
+from .caches import CACHE_NAMES, copy_cache
 from .processor import SignalProcessor
 from .running_reward import RunningReward
-
-_CACHE_NAMES = ("past_key_values", "cache_params")
 
 
 class GenerationRewards:
@@ -74,7 +72,8 @@ class GenerationRewards:
             return
         # The cache may be the user's, or be handed to the user: this one token is not to show in it
         model_kwargs = {
-            key: copy.deepcopy(value) if key in _CACHE_NAMES else value for key, value in self._pending.items()
+            key: copy_cache(value) if key in CACHE_NAMES and value is not None else value
+            for key, value in self._pending.items()
         }
         with torch.no_grad():
             inputs = self._model.prepare_inputs_for_generation(
@@ -128,6 +127,7 @@ def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProce
     rewards = GenerationRewards(language_model, head)
     criteria_of: Callable[..., StoppingCriteriaList] = language_model._get_stopping_criteria
     update: Callable[..., dict[str, Any]] = language_model._update_model_kwargs_for_generation
+    prepare_cache: Callable[..., Any] = language_model._prepare_cache_for_generation
 
     def watch_criteria(generation_config: Any, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
         mode = generation_config.get_generation_mode()
@@ -145,7 +145,24 @@ def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProce
         rewards.forwarded(outputs, model_kwargs)
         return model_kwargs
 
-    watched = {"_get_stopping_criteria": watch_criteria, "_update_model_kwargs_for_generation": watch_update}
+    def watch_cache(
+        generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch: int, max_cache_length: int
+    ) -> None:
+        # One more, for the last token
+        prepare_cache(generation_config, model_kwargs, mode, batch, max_cache_length + 1)
+        for name in CACHE_NAMES:
+            cache = model_kwargs.get(name)
+            if isinstance(cache, StaticCache) and cache.get_max_length() <= max_cache_length:
+                raise ValueError(
+                    f"The static cache holds {cache.get_max_length()} tokens and score_generation needs "
+                    f"{max_cache_length + 1}: prompt and completion, the last token included. Make it larger."
+                )
+
+    watched = {
+        "_prepare_cache_for_generation": watch_cache,
+        "_get_stopping_criteria": watch_criteria,
+        "_update_model_kwargs_for_generation": watch_update,
+    }
     taken = [name for name in watched if name in vars(language_model)]
     if taken:
         raise ValueError("This model is already inside a score_generation context: leave that one first.")

@@ -4,7 +4,7 @@ from .arithmetic import ArithmeticTask
 from .feature_recorder import FeatureRecorder
 from .prompts import encode_prompts
 from .rollout_set import Rollout, RolloutSet
-from .sampling import SamplingSettings, sample_rollouts
+from .sampling import SamplingSettings, head_digest, sample_rollouts
 from .task import Problem, Task
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "SamplingSettings",
     "Task",
     "encode_prompts",
+    "head_digest",
     "sample_rollouts",
 ]

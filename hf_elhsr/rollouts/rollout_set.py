@@ -111,6 +111,25 @@ class RolloutSet:
         lines = (json.dumps(dataclasses.asdict(rollout)) + "\n" for rollout in rollouts)
         write_text(self._records_file(index), "".join(lines))
 
+    def check_complete(self) -> None:
+        """Refuse a set whose sampling was stopped, or that has a prompt twice.
+
+        Raises:
+            ValueError: Prompts are missing or double.
+        """
+        seen: set[str] = set()
+        for shard, file in self.shards():
+            problems = {rollout.problem for rollout in shard}
+            if problems & seen:
+                raise ValueError(f"{str(file.with_suffix('.jsonl'))!r} has prompts that are in another shard, too.")
+            seen |= problems
+        wanted = self.settings["prompts"]
+        if len(seen) != wanted:
+            raise ValueError(
+                f"{str(self.folder)!r} has rollouts of {len(seen)} of {wanted} prompts: give the command that samples "
+                "them again, and it goes on where it stopped."
+            )
+
     def rollouts(self) -> list[Rollout]:
         """All rollouts, in the order they were sampled: the n of a prompt stand together."""
         return [rollout for rollouts, _ in self.shards() for rollout in rollouts]

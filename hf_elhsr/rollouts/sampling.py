@@ -80,9 +80,19 @@ def sample_rollouts(
     elif config is None:
         config = ElhsrConfig.for_model(model)
     problems = task.problems(split, count)
-    described = {"task": task.name, "split": split, "prompts": count, "sampling": dataclasses.asdict(settings)}
+    prompts = [encode_prompts(tokenizer, [problem.question])["input_ids"] for problem in problems]
+    described = {
+        "task": task.name,
+        "split": split,
+        "prompts": count,
+        "sampling": dataclasses.asdict(settings),
+        # What else decides what is sampled, so that a resumed run does not mix two things
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "generation_config": model.generation_config.to_diff_dict(),
+        "prompts_sha256": hashlib.sha256(str([ids.tolist() for ids in prompts]).encode()).hexdigest(),
+    }
     if head is not None:
-        described["head_sha256"] = _digest(head)
+        described["head_sha256"] = head_digest(head)
     rollouts = RolloutSet.create(folder, described, config)
     followers = _Followers(head, config)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
@@ -150,6 +160,7 @@ def _label(
     return rollouts
 
 
-def _digest(head: ElhsrRewardHead) -> str:
+def head_digest(head: ElhsrRewardHead) -> str:
+    """SHA-256 of a head's weights, by which rollouts and evaluations know whose they are."""
     values = torch.cat([head.weight.detach().flatten(), head.bias.detach()]).cpu().numpy()
     return hashlib.sha256(values.tobytes()).hexdigest()

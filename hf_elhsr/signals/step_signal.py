@@ -73,6 +73,9 @@ def read_step(
                 f"Layers {sorted(needs.layers)} were asked for, but the model returned "
                 f"{len(returned) if returned else 'no'} hidden states in decoding."
             )
+        unselected = [layer for layer in sorted(needs.layers) if returned[layer] is None]
+        if unselected:
+            raise ValueError(f"Layers {unselected} were asked for, but output_hidden_states selects others: pass True.")
         # The last position only: without a cache the model is fed the whole row each time
         hidden_states = tuple(state[:, -1] if layer in needs.layers else None for layer, state in enumerate(returned))
     return StepSignal(candidates, active, hidden_states, drawn_from if needs.logits else None)

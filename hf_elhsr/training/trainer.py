@@ -77,8 +77,10 @@ def train_head(
         The head with the weights of the best epoch, and what happened.
 
     Raises:
-        ValueError: Too few prompts, labels all of one class, or features that are not finite.
+        ValueError: Prompts missing or too few, labels all of one class, features that are not finite, or a training
+            that diverges.
     """
+    rollouts.check_complete()
     groups = PromptGroups(rollouts)
     train, held_out = groups.split(settings.held_out, settings.seed)
     for name, prompts in (("training", train), ("held-out", held_out)):
@@ -124,6 +126,10 @@ def train_head(
             best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
         elif epoch - report.best_epoch >= settings.patience:
             break
+    if not best:
+        raise ValueError(
+            f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
+        )
     head.load_state_dict(best)
     head.fold_standardization(mean, std)
     logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")

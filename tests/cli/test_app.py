@@ -77,6 +77,8 @@ def test_generate(trained):
         (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
         (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),
         (["card", "nowhere"], "lacks config.json"),
+        (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
+        (["train", "run[/x]", "out"], "run[/x]"),
     ],
 )
 def test_errors_are_one_line(tmp_path, arguments, message):

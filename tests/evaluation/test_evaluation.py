@@ -48,7 +48,11 @@ def test_rollouts_without_rewards():
 
 def make_set(folder, prompts=200, n=4, seed=0, quality=2.0):
     rng = np.random.default_rng(seed)
-    rollouts = RolloutSet.create(folder, {"split": "test"}, ElhsrConfig(hidden_size=2, layers=[0]))
+    rollouts = RolloutSet.create(
+        folder,
+        {"task": "made", "split": "test", "prompts": prompts, "sampling": {}, "head_sha256": "0"},
+        ElhsrConfig(hidden_size=2, layers=[0]),
+    )
     rows = []
     for prompt in range(prompts):
         for _ in range(n):
@@ -119,11 +123,12 @@ def test_expected_calibration_error():
     ("change", "message"),
     [
         (lambda rows: rows[:-1], "different numbers of rollouts"),
+        (lambda rows: rows[:-4], "rollouts of 4 of 5 prompts"),
         (
             lambda rows: [r.replace('"reward": ', '"reward": NaN, "x": ').split(', "x"')[0] + "}" for r in rows],
             "finite",
         ),
-        (lambda rows: [r.replace('"label": true', '"label": false') for r in rows], "same label"),
+        (lambda rows: [r.replace('"label": true', '"label": false') for r in rows], "No prompt has both"),
     ],
 )
 def test_sets_that_cannot_be_evaluated(tmp_path, change, message):

@@ -83,13 +83,14 @@ def test_pipeline(smollm2):
     torch.nn.init.normal_(head.weight, std=1e-4)
     pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
     chat = [{"role": "user", "content": "Name a colour."}]
-    arguments = {"best_of_n": 3, "reward_head": head, "max_new_tokens": 8}
+    # the pipeline would choose a temperature of its own
+    arguments = {"best_of_n": 3, "reward_head": head, "max_new_tokens": 8, "do_sample": True, "temperature": 0.9}
     torch.manual_seed(0)
     answer = pipe(chat, **arguments)[0]["generated_text"][-1]
     assert answer["role"] == "assistant"
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     torch.manual_seed(0)
-    sequences = model.generate(**inputs, **arguments, **pipe.generation_config.to_diff_dict())
+    sequences = model.generate(**inputs, **arguments)
     text = tokenizer.decode(sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert answer["content"].strip() == text.strip()
 

@@ -8,7 +8,8 @@ import torch
 import transformers as tf
 from transformers import DynamicCache
 
-from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward, enable_best_of_n
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward, enable_best_of_n, score_generation
+from oracle import assert_rewards_close, oracle_rewards
 from tiny_models import CONFIGS, ragged_prompts, tiny_head, tiny_model
 
 
@@ -42,6 +43,11 @@ def head(watched):
         ({"best_of_n": 2.0}, "whole number of candidates"),
         ({"best_of_n": True}, "whole number of candidates"),
         ({"num_return_sequences": 5}, "num_return_sequences=5 of best_of_n=4"),
+        ({"num_return_sequences": 0}, "num_return_sequences must be a whole number"),
+        ({"num_return_sequences": -1}, "num_return_sequences must be a whole number"),
+        ({"num_return_sequences": 2.0}, "num_return_sequences must be a whole number"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
+        ({"output_hidden_states": [0, 1]}, "selects layers"),
         ({"num_beams": 2}, "cannot be combined with beam sample"),
         ({"num_beams": 2, "num_return_sequences": 2}, "cannot be combined with beam"),
         ({"do_sample": False}, "makes all 4 candidates the same"),
@@ -209,6 +215,8 @@ def damage(folder, what):
         from safetensors.torch import save_file
 
         save_file(tensors, weights, metadata={"format": "pt"})
+    elif what == "config no JSON":
+        (folder / "config.json").write_text("{half")
     elif what == "another type":
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
@@ -218,6 +226,7 @@ def damage(folder, what):
     ("what", "message"),
     [
         ("no config", "no config.json"),
+        ("config no JSON", "cannot be loaded.*not a valid JSON"),
         ("no weights", "cannot be loaded"),
         ("only a pickle", "cannot be loaded"),
         ("truncated", "cannot be read"),
@@ -266,3 +275,46 @@ def test_nan_logits_are_not_sampled_from(model, inputs):
         model.lm_head.weight[7] = float("nan")
     with pytest.raises(ValueError, match="next-token distribution has NaN"):
         model.generate(**ragged_prompts(), best_of_n=2, reward_head=head, max_new_tokens=3)
+
+
+def test_gradient_checkpointing_in_training_mode(model, inputs):
+    """The model ignores its cache then, and every token would be decoded without its prompt."""
+    head = tiny_head(model)
+    model.gradient_checkpointing_enable()
+    model.train()
+    with pytest.raises(ValueError, match=r"call model.eval"):
+        model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=4)
+    out = model.generate(
+        **inputs, best_of_n=2, reward_head=head, max_new_tokens=4, use_cache=False, return_dict_in_generate=True
+    )
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+    model.eval()
+    out = model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=4, return_dict_in_generate=True)
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+
+
+def test_inside_score_generation(model, inputs):
+    head = tiny_head(model)
+    with score_generation(model, head), pytest.raises(ValueError, match="outside of score_generation"):
+        model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("method", ["_sample", "generate"])
+def test_a_class_with_a_loop_of_its_own(method):
+    own = type("Own", (tf.LlamaForCausalLM,), {method: lambda self, *args, **kwargs: None})
+    with pytest.raises(ValueError, match=f"has a {method} of its own .from Own."):
+        enable_best_of_n(own(CONFIGS["llama"]()))
+
+
+def test_sample_candidates_has_nothing_to_stream(model, inputs):
+    with pytest.raises(ValueError, match="nothing to stream"):
+        model.sample_candidates(**inputs, n=2, streamer=object())
+    model.generation_config.do_sample = True
+    model.generation_config.num_return_sequences = 3
+    assert model.sample_candidates(**inputs, n=2, max_new_tokens=2, eos_token_id=63).token_ids.shape == (3, 2, 11)
+
+
+def test_a_language_model_named_as_reward_head(model, inputs, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "llama")
+    with pytest.raises(ValueError, match="type 'llama', not a reward head"):
+        model.generate(**inputs, best_of_n=2, reward_head=tmp_path / "llama", max_new_tokens=2)

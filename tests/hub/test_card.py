@@ -72,3 +72,15 @@ def test_a_card_without_measurements_is_refused(tmp_path, missing):
     with pytest.raises(ValueError, match=f"lacks {missing}"):
         write_card(folder)
     assert not (folder / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"head_sha256": "0" * 64}, "of another head"), ({"split": "train"}, "on training prompts")],
+)
+def test_a_card_with_numbers_of_something_else_is_refused(tmp_path, change, message):
+    folder = shutil.copytree(SHIPPED, tmp_path / "head")
+    file = folder / "evaluation" / "test.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        write_card(folder)

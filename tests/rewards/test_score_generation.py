@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
 from hf_elhsr import RunningLogProbability, score_generation
 from oracle import assert_rewards_close, oracle_reward, plain_features
@@ -124,3 +124,25 @@ def test_a_head_that_does_not_fit_is_refused(inputs):
         score_generation(tiny_model(), tiny_head(tiny_model("qwen2"))),
     ):
         pass
+
+
+def test_static_caches_have_room_for_the_last_token(head, inputs):
+    model = tiny_model()
+    with score_generation(model, head) as scored:
+        sequences = model.generate(**inputs, do_sample=True, max_new_tokens=7, cache_implementation="static")
+    assert_rewards_close(scored.rewards, expected_rewards(model, head, sequences, inputs))
+    cache = StaticCache(config=model.config, max_cache_len=15)
+    with (
+        pytest.raises(ValueError, match="holds 15 tokens and score_generation needs 16"),
+        score_generation(model, head),
+    ):
+        model.generate(**inputs, max_new_tokens=7, past_key_values=cache)
+
+
+def test_a_cache_filled_with_gradients_on(head):
+    model, inputs = tiny_model(), ragged_prompts(batch=1)
+    cache = DynamicCache(config=model.config)
+    model(input_ids=inputs["input_ids"][:, :5], past_key_values=cache, use_cache=True)
+    with score_generation(model, head) as scored:
+        sequences = model.generate(**inputs, max_new_tokens=5, past_key_values=cache)
+    assert_rewards_close(scored.rewards, expected_rewards(model, head, sequences, inputs))

@@ -121,7 +121,7 @@ def test_sampling_leaves_the_global_random_state_alone(smollm2, config, tmp_path
 def test_rollouts_made_with_other_settings_are_not_mixed(smollm2, config, rollouts):
     with pytest.raises(ValueError, match=r"other settings \(sampling differ\)"):
         sample(smollm2, config, rollouts.folder, settings=SamplingSettings(n=3, max_new_tokens=7, prompts_per_batch=2))
-    with pytest.raises(ValueError, match=r"other settings \(prompts differ\)"):
+    with pytest.raises(ValueError, match=r"other settings \(prompts, prompts_sha256 differ\)"):
         sample(smollm2, config, rollouts.folder, count=5)
 
 

@@ -21,7 +21,9 @@ def make_rollouts(folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, p
     """Synthetic features with a planted direction, at awkward scales, as hidden states have."""
     rng = np.random.default_rng(seed)
     config = ElhsrConfig(hidden_size=features_per_layer, layers=[0, 1])
-    rollouts = RolloutSet.create(folder, {"task": "planted", "split": "train", "seed": seed}, config)
+    rollouts = RolloutSet.create(
+        folder, {"task": "planted", "split": "train", "seed": seed, "prompts": prompts}, config
+    )
     width = 2 * features_per_layer
     direction = np.random.default_rng(42).normal(size=width)
     direction /= np.linalg.norm(direction)
@@ -194,3 +196,24 @@ def test_training_does_not_touch_the_rollout_set(tmp_path):
     before = copy.deepcopy({p.name: p.read_bytes() for p in tmp_path.iterdir()})
     train_head(rollouts, SETTINGS)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_an_unfinished_set_is_not_trained_on(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    (tmp_path / "shard-00003.jsonl").unlink()
+    with pytest.raises(ValueError, match="rollouts of 90 of 120 prompts"):
+        train_head(rollouts, SETTINGS)
+
+
+def test_a_prompt_in_two_shards_is_refused(tmp_path):
+    rollouts = make_rollouts(tmp_path)
+    file = tmp_path / "shard-00003.jsonl"
+    file.write_text(file.read_text().replace('"prompt-3"', '"prompt-2"'))
+    with pytest.raises(ValueError, match="in another shard, too"):
+        train_head(rollouts, SETTINGS)
+
+
+def test_a_training_that_diverges_says_so(tmp_path):
+    settings = TrainingSettings(learning_rate=1e38, max_epochs=2)
+    with pytest.raises(ValueError, match=r"diverged\. Lower learning_rate"):
+        train_head(make_rollouts(tmp_path), settings)
