@@ -15,6 +15,9 @@ def enable_best_of_n(model: Any) -> Any:
     configurations, pickles and copies are those of the original class. Nothing else about the model changes. Of a
     PEFT or `torch.compile` wrapper the model inside is enabled. Calling it again does nothing.
 
+    A model that has returned hidden states, by best-of-n or otherwise, can no longer be pickled: transformers keeps
+    capture hooks on it that pickle refuses. `save_pretrained` and `copy.deepcopy` work as ever.
+
     Returns:
         The same object that was passed in.
 

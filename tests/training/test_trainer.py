@@ -214,6 +214,6 @@ def test_a_prompt_in_two_shards_is_refused(tmp_path):
 
 
 def test_a_training_that_diverges_says_so(tmp_path):
-    settings = TrainingSettings(learning_rate=1e38, max_epochs=2)
+    settings = TrainingSettings(learning_rate=1e30, max_epochs=2)
     with pytest.raises(ValueError, match=r"diverged\. Lower learning_rate"):
         train_head(make_rollouts(tmp_path), settings)
