@@ -17,7 +17,7 @@ from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.rollouts import ArithmeticTask, SamplingSettings, encode_prompts
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
-PROMPTS = 24
+PROMPTS = 16
 
 
 def rescore(model, head, inputs, out) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Does the working memory of scoring grow with the completion's length? Writes scoring_memory.json beside itself.
 
-Counts the bytes that a RunningReward holds while candidates of SmolLM2's width and depth get longer and longer, and
-the peak of all tensors alive during one step, beside what keeping the hidden states would take.
+Counts the bytes of tensors, and of Python objects, that a RunningReward holds beyond its copy of the head while
+candidates of SmolLM2's width and depth get longer and longer, beside what keeping their hidden states would take.
 """
 
 import json
