@@ -58,7 +58,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     prompts = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
     if isinstance(prompts, torch.Tensor) and prompts.shape[0] == 0:
         raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
-    if model.training and model.is_gradient_checkpointing and _setting(model, kwargs, "use_cache") is not False:
+    if model.training and model.is_activation_checkpointing and _setting(model, kwargs, "use_cache") is not False:
         raise ValueError(
             "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."

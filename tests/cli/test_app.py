@@ -12,33 +12,33 @@ from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.app import app
 
 MODEL = ["--model", "smollm2-demo"]
-SMALL = ["--max-new-tokens", "24", "--n", "4"]
+SMALL = ["--max-new-tokens", "32", "--n", "6"]
 
 
 def run(*arguments):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return " ".join(result.output.split())
+    return " ".join(result.stdout.split())
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    sampled = run("sample", folder / "rollouts", *MODEL, *SMALL, "--prompts", 32)
+    sampled = run("sample", folder / "rollouts", *MODEL, *SMALL, "--prompts", 48)
     printed = run("train", folder / "rollouts", folder / "head", "--max-epochs", 2)
     return folder, sampled, printed
 
 
 def test_sample_and_train(trained):
     folder, sampled, printed = trained
-    assert "128 rollouts of 32 prompts" in sampled
+    assert "288 rollouts of 48 prompts" in sampled
     assert "held-out loss" in printed
     head = ElhsrRewardHead.from_pretrained(folder / "head")
     assert head.config.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     record = json.loads((folder / "head" / "training.json").read_text())
-    assert record["rollouts"]["sampling"]["n"] == 4
+    assert record["rollouts"]["sampling"]["n"] == 6
     assert record["settings"]["max_epochs"] == 2
-    assert record["report"]["train_prompts"] + record["report"]["held_out_prompts"] == 32
+    assert record["report"]["train_prompts"] + record["report"]["held_out_prompts"] == 48
 
 
 def test_evaluate_and_card(trained):
@@ -46,7 +46,7 @@ def test_evaluate_and_card(trained):
     file = folder / "head" / "evaluation" / "test.json"
     arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16, "--json", file]
     printed = run("evaluate", *arguments)
-    assert "16 prompts (test), n = 4" in printed
+    assert "16 prompts (test), n = 6" in printed
     assert "majority vote" in printed
     evaluation = json.loads(file.read_text())
     assert evaluation["prompts"] == 16
@@ -55,7 +55,7 @@ def test_evaluate_and_card(trained):
     run("card", folder / "head")
     card = (folder / "head" / "README.md").read_text()
     assert "35,714 parameters" in card
-    assert "16 prompts of the split `test`, best of 4" in card
+    assert "16 prompts of the split `test`, best of 6" in card
 
 
 def test_generate(trained):

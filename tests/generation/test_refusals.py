@@ -280,7 +280,7 @@ def test_nan_logits_are_not_sampled_from(model, inputs):
 def test_gradient_checkpointing_in_training_mode(model, inputs):
     """The model ignores its cache then, and every token would be decoded without its prompt."""
     head = tiny_head(model)
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     model.train()
     with pytest.raises(ValueError, match=r"call model.eval"):
         model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=4)
