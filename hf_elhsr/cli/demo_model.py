@@ -18,7 +18,7 @@ logger = logging.get_logger(__name__)
 
 
 def demo_model_folder() -> Path:
-    """The folder with the model in safetensors, made from the 4-bit GGUF file at the first call (20 seconds).
+    """The folder with the model in safetensors, made from the 4-bit GGUF file at the first call.
 
     It lies below $XDG_CACHE_HOME (~/.cache by default).
 
@@ -37,7 +37,7 @@ def demo_model_folder() -> Path:
             "`pip install gguf accelerate`."
         )
     source = spec.submodule_search_locations[0]
-    logger.warning("Converting the demo's model to safetensors, once: about 20 seconds.")
+    logger.warning("Converting the demo's model to safetensors, once.")
     model = AutoModelForCausalLM.from_pretrained(
         source, gguf_file=_GGUF_FILE, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )

@@ -318,3 +318,16 @@ def test_a_language_model_named_as_reward_head(model, inputs, tmp_path):
     tiny_model().save_pretrained(tmp_path / "llama")
     with pytest.raises(ValueError, match="type 'llama', not a reward head"):
         model.generate(**inputs, best_of_n=2, reward_head=tmp_path / "llama", max_new_tokens=2)
+
+
+def test_a_model_whose_state_is_no_cache_works_without_one_only():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64}
+    model = enable_best_of_n(tf.RwkvForCausalLM(tf.RwkvConfig(**sizes, bos_token_id=1, eos_token_id=2)).eval())
+    model.generation_config.pad_token_id = 0
+    head, inputs = tiny_head(model), ragged_prompts(batch=1)
+    arguments = {"best_of_n": 3, "reward_head": head, "max_new_tokens": 5, "return_dict_in_generate": True}
+    with pytest.raises(ValueError, match="Pass use_cache=False"):
+        model.generate(**inputs, **arguments)
+    out = model.generate(**inputs, **arguments, use_cache=False)
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
