@@ -44,12 +44,20 @@ def token_outputs(
     Returns:
         r_t and g_t, both (...,) float32.
     """
+    return rewards_and_gates(token_logits(features, weight, bias))
+
+
+def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """W h_t + b in float32: (..., L * d) of any floating dtype, (rows, L * d) and (rows,) give (..., rows)."""
     # Autocast would compute it in half precision
     with torch.autocast(device_type=features.device.type, enabled=False):
-        outputs = nn.functional.linear(features.float(), weight, bias)
-    rewards = outputs[..., -1]
-    gates = torch.sigmoid(outputs[..., 0]) if weight.shape[0] == 2 else torch.ones_like(rewards)
-    return rewards, gates
+        return nn.functional.linear(features.float(), weight, bias)
+
+
+def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """r_t and g_t from (..., 2), the gate's logit and the reward, or from (..., 1), the reward alone (g_t = 1)."""
+    rewards = logits[..., -1]
+    return rewards, torch.sigmoid(logits[..., 0]) if logits.shape[-1] == 2 else torch.ones_like(rewards)
 
 
 class ElhsrRewardHead(PreTrainedModel):
@@ -59,6 +67,11 @@ class ElhsrRewardHead(PreTrainedModel):
 
     `weight` is (2, L * d): row 0 the gate, row 1 the reward, layers in ascending order; `bias` is (2,). Without a
     gate both have the one row of the reward. Parameters are float32 and stay so.
+
+    With `config.value` there are `value_weight`, (1, L * d), and `value_bias`, (1,), too. They judge a completion from
+    its first t tokens, for pruning, and have no part in R:
+
+        v_t = u h_t + c,   V_t = (v_1 + ... + v_t) / t,   sigmoid(V_t) estimates P(correct | first t tokens)
     """
 
     config_class = ElhsrConfig
@@ -85,6 +98,9 @@ class ElhsrRewardHead(PreTrainedModel):
         rows = 2 if config.gate else 1
         self.weight = nn.Parameter(torch.zeros(rows, config.num_features, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(rows, dtype=torch.float32))
+        if config.value:
+            self.value_weight = nn.Parameter(torch.zeros(1, config.num_features, dtype=torch.float32))
+            self.value_bias = nn.Parameter(torch.zeros(1, dtype=torch.float32))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -216,9 +232,13 @@ class ElhsrRewardHead(PreTrainedModel):
     @torch.no_grad()
     def fold_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Rewrite W and b, trained on (h - mean) / std, so that they apply to h itself: W/std and b - (W/std) mean."""
-        folded = self.weight.double() / std.double()
-        self.bias.copy_((self.bias.double() - folded @ mean.double()).float())
-        self.weight.copy_(folded.float())
+        parameters = [(self.weight, self.bias)]
+        if self.config.value:
+            parameters.append((self.value_weight, self.value_bias))
+        for weight, bias in parameters:
+            folded = weight.double() / std.double()
+            bias.copy_((bias.double() - folded @ mean.double()).float())
+            weight.copy_(folded.float())
         self.config.standardization = "per_feature"
 
 

@@ -137,3 +137,49 @@ def test_default_device_does_not_matter():
     config = ElhsrConfig.for_model(model)
     with torch.device("meta"):
         config.check_fits(model)
+
+
+DECISIONS = {
+    "calibration": {"slope": 1.0, "offset": 0.0, "winner": {"slope": 0.9, "offset": -0.1}, "n": 8, "prompts": 400},
+    "pruning": {
+        "interval": 4,
+        "prefix": [[0.1, 0.2], [0.3, 0.4]],
+        "final": [0.0, 1.0],
+        "value": [[0.0, 1.0, -1.0], [0.0, 1.0, -1.0]],
+        "prices": {"0.01": 0.005},
+        "n": 8,
+        "prompts": 400,
+    },
+    "adaptive": {"wave": 2, "thresholds": {"0.01": 0.5}, "n": 8, "prompts": 400},
+}
+
+
+def test_decisions_are_absent_unless_fitted():
+    config = ElhsrConfig(hidden_size=2, layers=[0])
+    assert all(getattr(config, name) is None for name in DECISIONS)
+    assert ElhsrConfig(hidden_size=2, layers=[0], **DECISIONS).pruning == DECISIONS["pruning"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("calibration", {"slope": 0}, "slope must be a number above 0, got 0"),
+        ("calibration", {"offset": float("nan")}, "offset must be a number"),
+        ("calibration", {"temperature": 1.0}, "expected exactly slope, offset, winner"),
+        ("calibration", {"winner": {"slope": -1.0, "offset": 0.0}}, "winner must be a slope above 0"),
+        ("pruning", {"interval": 0}, "interval must be a count"),
+        ("pruning", {"interval": True}, "interval must be a count"),
+        ("pruning", {"prefix": [[0.1, 0.2], [0.3]]}, "prefix must be rows"),
+        ("pruning", {"prefix": [[0.1, 0.2]]}, "prefix and value must have a row each per check, got 1 and 2"),
+        ("pruning", {"value": [[0.0, float("inf"), 1.0]] * 2}, "value must be rows of three numbers"),
+        ("pruning", {"prices": {"1%": 0.1}}, "prices must be a table"),
+        ("pruning", {"prices": {}}, "prices must be a table"),
+        ("adaptive", {"thresholds": {"0.01": 1.5}}, "thresholds must be a table"),
+        ("adaptive", {"wave": 2.5}, "wave must be a count"),
+    ],
+)
+def test_damaged_decisions_are_refused(name, change, message):
+    with pytest.raises(ValueError, match=f"damaged {name}: {message}"):
+        ElhsrConfig(hidden_size=2, layers=[0], **{name: DECISIONS[name] | change})
+    with pytest.raises(ValueError, match=f"damaged {name}: expected exactly"):
+        ElhsrConfig(hidden_size=2, layers=[0], **{name: [1]})

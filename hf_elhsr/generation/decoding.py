@@ -1,13 +1,15 @@
 """The decoding loop: n candidates of every prompt, followed by signal processors token by token.
 
-It is transformers' sampling loop with three differences. The prompt is prefilled once and its cache rows are then
-multiplied. Every sampled token is fed back, the last one too, because the hidden state of a token exists only once
-the token has been fed. And a finished candidate leaves the batch, where nothing keeps state per row.
+It is transformers' sampling loop with three differences. The prompt is prefilled once and shared by its candidates,
+or its cache rows are multiplied where the cache is of a special kind. Every sampled token is fed back, the last one
+too, because the hidden state of a token exists only once the token has been fed. And a finished candidate leaves the
+batch, where nothing keeps state per row.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from transformers.generation import stopping_criteria as criteria_module
 from ..rewards import SignalProcessorList
 from ..rewards.caches import CACHE_NAMES, copy_cache
 from ..signals import read_step
+from .packed_linear import packed_linears
 from .records import StepRecords
 from .rows import (
     check_cache,
@@ -25,15 +28,63 @@ from .rows import (
     select_model_kwargs,
     select_processor_rows,
 )
-from .sampling import draw_tokens, with_partial_top_p
+from .sampling import sample_tokens
+from .shared_prompt import SharedPromptCache
+
+
+class Pruner(Protocol):
+    """Says which candidates are hopeless."""
+
+    def __call__(
+        self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
+    ) -> torch.Tensor:
+        """(rows,) bool, true for rows to stop, all of them unfinished.
+
+        Args:
+            candidates: (rows,) long, which candidate a row is.
+            unfinished: (rows,) bool, false for rows that have ended.
+            lengths, pruned: (all candidates,) long and bool: sampled tokens so far, and who was stopped already.
+        """
+
+
+class Waves(Protocol):
+    """Says how many candidates start together, and which prompts want more of them."""
+
+    def wave_sizes(self) -> list[int]:
+        """How many candidates of a prompt each wave has; n together."""
+
+    def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
+        """(batch,) bool, true for prompts that want another wave; the arguments are those of [`Pruner`]."""
 
 
 @dataclass(frozen=True)
 class CandidateRequest:
-    """What the mixin asks the loop for: n candidates per prompt, seen by these processors."""
+    """What the mixin asks the loop for: n candidates per prompt, seen by these processors.
+
+    Args:
+        max_parallel: At most so many candidates in the batch at a time.
+        pruners: Asked after every step which candidates to stop.
+        waves: Without it, all n candidates of a prompt start together.
+    """
 
     n: int
     processors: SignalProcessorList
+    max_parallel: int | None = None
+    pruners: tuple[Pruner, ...] = ()
+    waves: Waves | None = None
+
+    def check_rows_may_stay(self, compiled: bool) -> None:
+        """Refuse what needs rows to leave, where they cannot."""
+        given = {"max_parallel": self.max_parallel, "adaptive": self.waves, "prune": self.pruners or None}
+        names = " and ".join(name for name, value in given.items() if value is not None)
+        if names:
+            reason = (
+                "a compiled step needs a batch that keeps its size: pass another cache_implementation, or "
+                "disable_compile=True"
+                if compiled
+                else "logits processors or stopping criteria that may keep state per row need all rows to stay"
+            )
+            raise ValueError(f"{names} cannot be used here: {reason}.")
 
 
 @dataclass
@@ -42,7 +93,8 @@ class Candidates:
 
     Args:
         token_ids: (batch, n, length) long, prompt included, padded on the right.
-        lengths: (batch, n) long, sampled tokens of every candidate, the EOS included.
+        lengths: (batch, n) long, sampled tokens of every candidate, the EOS included; 0 where it was never sampled.
+        pruned: (batch, n) bool, true where a candidate was stopped before its end.
         prompt_length: How many of the positions are the (left-padded) prompt.
         generation_config: The one in force, defaults filled in.
         records: Scores, logits, hidden states and attentions, as far as asked for.
@@ -50,6 +102,7 @@ class Candidates:
 
     token_ids: torch.Tensor
     lengths: torch.Tensor
+    pruned: torch.Tensor
     prompt_length: int
     generation_config: GenerationConfig
     records: StepRecords = field(default_factory=StepRecords)
@@ -58,6 +111,53 @@ class Candidates:
         """(tokens,) long: what was sampled, the EOS included, nothing else."""
         end = self.prompt_length + int(self.lengths[prompt, candidate])
         return self.token_ids[prompt, candidate, self.prompt_length : end]
+
+
+@dataclass
+class _Prompts:
+    """The prompts after the prefill, one row each, from which any number of candidates can start.
+
+    Args:
+        input_ids: (prompts, length) long.
+        logits: (prompts, vocabulary) float32, raw, of the first token.
+    """
+
+    input_ids: torch.Tensor
+    logits: torch.Tensor
+    model_kwargs: dict[str, Any]
+    logits_processor: LogitsProcessorList
+
+    def rows(self, model: PreTrainedModel, candidates: torch.Tensor, n: int, last: bool) -> "_Rows":
+        """A row for each of these candidates.
+
+        Args:
+            candidates: (rows,) long, ascending; candidate c belongs to prompt c // n.
+            last: No more rows will be asked for, so that the prompts' cache may be used up.
+        """
+        prompts = len(self.input_ids)
+        prompt_of_row = candidates // n
+        shared: dict[str, Any] = {}
+        model_kwargs = dict(self.model_kwargs)
+        mask = model_kwargs.get("attention_mask")
+        if SharedPromptCache.can_hold(model, model_kwargs.get("past_key_values"), mask):
+            cache = model_kwargs.pop("past_key_values")
+            # The mask has an entry for the first sampled token already
+            mask = None if mask is None else mask[:, : cache.get_seq_length()]
+            shared["past_key_values"] = SharedPromptCache(cache, mask, prompt_of_row)
+        elif not last:
+            copies = {
+                name: copy_cache(model_kwargs[name]) for name in CACHE_NAMES if model_kwargs.get(name) is not None
+            }
+            model_kwargs |= copies
+        model_kwargs = select_model_kwargs(model_kwargs, prompt_of_row, rows=prompts) | shared
+        return _Rows(
+            input_ids=self.input_ids[prompt_of_row],
+            logits=self.logits[prompt_of_row],
+            candidates=candidates,
+            unfinished=torch.ones_like(candidates, dtype=torch.bool),
+            model_kwargs=model_kwargs,
+            logits_processor=multiply_processors(self.logits_processor, prompts, prompt_of_row),
+        )
 
 
 @dataclass
@@ -109,108 +209,153 @@ def sample_candidates(
         ValueError: What best-of-n cannot do with this model and these arguments, before anything is sampled.
     """
     batch, prompt_length = input_ids.shape
-    pad_token_id = _pad_token_id(generation_config, stopping_criteria)
-    processors, needs = request.processors, request.processors.needs
-    records = StepRecords.asked_for(generation_config)
-    rows = _prefill(model, input_ids, logits_processor, generation_config, request, model_kwargs, records)
+    loop = _Loop(model, stopping_criteria, generation_config, request, batch)
+    prompts = loop.prefill(input_ids, logits_processor, model_kwargs)
+    with model._optimize_model_for_decode(), packed_linears(model):
+        for wave in loop.waves():
+            parts = [wave] if request.max_parallel is None else wave.split(request.max_parallel)
+            for part in parts:
+                loop.decode(prompts.rows(model, part, request.n, last=len(part) == batch * request.n))
+    return Candidates(
+        token_ids=loop.padded_token_ids(input_ids),
+        lengths=loop.lengths.view(batch, request.n),
+        pruned=loop.pruned.view(batch, request.n),
+        prompt_length=prompt_length,
+        generation_config=generation_config,
+        records=loop.records,
+    )
 
-    compiled = model._valid_auto_compile_criteria(rows.model_kwargs, generation_config)
-    forward = model.get_compiled_call(generation_config.compile_config) if compiled else model.__call__
-    # Rows that leave change the shapes, for which a compiled step would be compiled anew
-    may_leave = not compiled and rows_may_leave(rows.logits_processor, stopping_criteria)
-    rows.logits_processor = with_partial_top_p(rows.logits_processor)
-    keeps_logits = needs.logits or "logits" in records.wanted
-    lengths = torch.zeros_like(rows.candidates)
-    token_ids: dict[int, torch.Tensor] = {}
 
-    with model._optimize_model_for_decode():
+class _Loop:
+    """The decoding of all candidates of one call, some rows at a time."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        request: CandidateRequest,
+        batch: int,
+    ):
+        self._model = model
+        self._stopping_criteria = stopping_criteria
+        self._generation_config = generation_config
+        self._request = request
+        self._pad_token_id = _pad_token_id(generation_config, stopping_criteria)
+        self._needs = request.processors.needs
+        self._batch = batch
+        self._token_ids: dict[int, torch.Tensor] = {}
+        self.records = StepRecords.asked_for(generation_config)
+
+    def prefill(
+        self, input_ids: torch.Tensor, logits_processor: LogitsProcessorList, model_kwargs: dict[str, Any]
+    ) -> _Prompts:
+        """Run the prompts through the model, once each."""
+        model, request, batch = self._model, self._request, self._batch
+        embeds = model_kwargs.get("inputs_embeds")
+        prompt_length = (input_ids if embeds is None else embeds).shape[1]
+        check_context_length(model, prompt_length)
+        # max_length counts input_ids, which do not hold a prompt that is given as embeddings
+        positions = self._generation_config.max_length + prompt_length - input_ids.shape[1]
+        model_kwargs = _prepare_model_kwargs(model, self._generation_config, model_kwargs, batch, positions)
+        outputs = model._prefill(input_ids, self._generation_config, model_kwargs, is_first_iteration=True)
+        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
+        check_cache(model_kwargs, type(model).__name__)
+        self.records.prefill(outputs, batch, request.n, input_ids.device)
+        # They have been consumed
+        model_kwargs.pop("inputs_embeds", None)
+
+        candidates = torch.arange(batch * request.n, device=input_ids.device)
+        request.processors.begin(batch, input_ids.device)
+        request.processors.candidates_multiplied(candidates // request.n)
+        self.lengths = torch.zeros_like(candidates)
+        self.pruned = torch.zeros_like(candidates, dtype=torch.bool)
+        if self._needs.layers and not model_kwargs.get("output_hidden_states"):
+            model_kwargs["output_hidden_states"] = sorted(self._needs.layers)
+
+        self._compiled = model._valid_auto_compile_criteria(model_kwargs, self._generation_config)
+        # Rows that leave change the shapes, for which a compiled step would be compiled anew
+        self._may_leave = not self._compiled and rows_may_leave(logits_processor, self._stopping_criteria)
+        if not self._may_leave:
+            request.check_rows_may_stay(self._compiled)
+        return _Prompts(input_ids, _last_logits(outputs, input_ids), model_kwargs, logits_processor)
+
+    def waves(self) -> Iterator[torch.Tensor]:
+        """The candidates, (rows,) long and ascending, that start together; what ended before decides who is next."""
+        n, waves = self._request.n, self._request.waves
+        candidates = torch.arange(len(self.lengths), device=self.lengths.device)
+        start = 0
+        for size in [n] if waves is None else waves.wave_sizes():
+            in_wave = (candidates % n >= start) & (candidates % n < start + size)
+            if waves is not None:
+                in_wave &= waves.wanting(self.lengths, self.pruned)[candidates // n]
+            if not bool(in_wave.any()):
+                return
+            yield candidates[in_wave]
+            start += size
+
+    def decode(self, rows: _Rows) -> None:
+        """Sample these candidates to their ends."""
+        processors, needs, records = self._request.processors, self._needs, self.records
+        do_sample = self._generation_config.do_sample
+        records.start_wave()
         while True:
             # Processors may work in place, and the raw logits are a signal
-            scores = rows.logits_processor(rows.input_ids, rows.logits.clone() if keeps_logits else rows.logits)
+            logits = rows.logits.clone() if needs.logits or "logits" in records.wanted else rows.logits
+            tokens, scores = sample_tokens(
+                rows.logits_processor, rows.input_ids, logits, do_sample, keep_scores="scores" in records.wanted
+            )
             records.step(rows.candidates, scores=scores, logits=rows.logits)
-            tokens = draw_tokens(scores) if generation_config.do_sample else scores.argmax(dim=-1)
-            tokens = tokens.masked_fill(~rows.unfinished, pad_token_id)
+            tokens = tokens.masked_fill(~rows.unfinished, self._pad_token_id)
             rows.input_ids = torch.cat([rows.input_ids, tokens[:, None]], dim=-1)
-            lengths[rows.candidates] += rows.unfinished
+            self.lengths[rows.candidates] += rows.unfinished
             active = rows.unfinished
-            rows.unfinished = active & ~stopping_criteria(rows.input_ids, records.history("scores"))
-            is_last = not bool(rows.unfinished.any())
+            rows.unfinished = active & ~self._stopping_criteria(rows.input_ids, records.history("scores"))
 
             # The last tokens are fed for their hidden states alone
-            outputs = _feed(model, forward, rows) if needs.layers or not is_last else None
+            outputs = self._feed(rows) if needs.layers or bool(rows.unfinished.any()) else None
             processors(rows.input_ids, read_step(outputs, rows.logits, rows.candidates, active, needs))
+            for pruner in self._request.pruners:
+                stopped = pruner(rows.candidates, rows.unfinished, self.lengths, self.pruned)
+                self.pruned[rows.candidates[stopped]] = True
+                rows.unfinished = rows.unfinished & ~stopped
             ended = active & ~rows.unfinished
-            if bool(ended.any()):
+            any_ended = bool(ended.any())
+            if any_ended:
                 processors.candidates_left(rows.candidates[ended])
-            if is_last:
+            if not bool(rows.unfinished.any()):
                 break
             rows.logits = _last_logits(outputs, rows.input_ids)
             records.forward(outputs, rows.candidates)
             del outputs
-            if may_leave and bool(ended.any()):
-                token_ids |= zip(rows.candidates[ended].tolist(), rows.input_ids[ended], strict=True)
+            if self._may_leave and any_ended:
+                self._token_ids |= zip(rows.candidates[ended].tolist(), rows.input_ids[ended], strict=True)
                 rows = rows.keep_unfinished()
+        self._token_ids |= zip(rows.candidates.tolist(), rows.input_ids, strict=True)
 
-    token_ids |= zip(rows.candidates.tolist(), rows.input_ids, strict=True)
-    in_order = [token_ids[candidate] for candidate in range(batch * request.n)]
-    padded = nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=pad_token_id)
-    return Candidates(
-        token_ids=padded.view(batch, request.n, -1),
-        lengths=lengths.view(batch, request.n),
-        prompt_length=prompt_length,
-        generation_config=generation_config,
-        records=records,
-    )
+    def padded_token_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(batch, n, length) long: all candidates; the prompt alone where a candidate was never sampled."""
+        n = self._request.n
+        in_order = [
+            self._token_ids.get(candidate, input_ids[candidate // n]) for candidate in range(len(input_ids) * n)
+        ]
+        padded = nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=self._pad_token_id)
+        return padded.view(len(input_ids), n, -1)
 
-
-def _prefill(
-    model: PreTrainedModel,
-    input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    generation_config: GenerationConfig,
-    request: CandidateRequest,
-    model_kwargs: dict[str, Any],
-    records: StepRecords,
-) -> _Rows:
-    """Run the prompts through the model, once each, and multiply their rows by n."""
-    batch, n = len(input_ids), request.n
-    embeds = model_kwargs.get("inputs_embeds")
-    prompt_length = (input_ids if embeds is None else embeds).shape[1]
-    check_context_length(model, prompt_length)
-    # max_length counts input_ids, which do not hold a prompt that is given as embeddings
-    positions = generation_config.max_length + prompt_length - input_ids.shape[1]
-    model_kwargs = _prepare_model_kwargs(model, generation_config, model_kwargs, batch, positions)
-    outputs = model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
-    model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
-    check_cache(model_kwargs, type(model).__name__)
-    records.prefill(outputs, batch, n, input_ids.device)
-    # They have been consumed
-    model_kwargs.pop("inputs_embeds", None)
-
-    prompt_of_row = torch.arange(batch, device=input_ids.device).repeat_interleave(n)
-    request.processors.begin(batch, input_ids.device)
-    request.processors.candidates_multiplied(prompt_of_row)
-    layers = request.processors.needs.layers
-    if layers and not model_kwargs.get("output_hidden_states"):
-        model_kwargs["output_hidden_states"] = sorted(layers)
-    return _Rows(
-        input_ids=input_ids[prompt_of_row],
-        logits=_last_logits(outputs, input_ids)[prompt_of_row],
-        candidates=torch.arange(batch * n, device=input_ids.device),
-        unfinished=torch.ones(batch * n, dtype=torch.bool, device=input_ids.device),
-        model_kwargs=select_model_kwargs(model_kwargs, prompt_of_row, rows=batch),
-        logits_processor=multiply_processors(logits_processor, batch, n),
-    )
-
-
-def _feed(model: PreTrainedModel, forward: Callable[..., Any], rows: _Rows) -> Any:
-    """Feed every row's last token to the model, whose inputs are then ready for the next."""
-    inputs = model.prepare_inputs_for_generation(
-        rows.input_ids, next_sequence_length=1 if rows.model_kwargs["use_cache"] else None, **rows.model_kwargs
-    )
-    outputs = forward(**inputs, return_dict=True)
-    rows.model_kwargs = model._update_model_kwargs_for_generation(outputs, rows.model_kwargs, is_encoder_decoder=False)
-    return outputs
+    def _feed(self, rows: _Rows) -> Any:
+        """Feed every row's last token to the model, whose inputs are then ready for the next."""
+        model = self._model
+        inputs = model.prepare_inputs_for_generation(
+            rows.input_ids, next_sequence_length=1 if rows.model_kwargs["use_cache"] else None, **rows.model_kwargs
+        )
+        forward = model.get_compiled_call(self._generation_config.compile_config) if self._compiled else model.__call__
+        cache = rows.model_kwargs.get("past_key_values")
+        with cache.in_use(model) if isinstance(cache, SharedPromptCache) else nullcontext():
+            outputs = forward(**inputs, return_dict=True)
+        rows.model_kwargs = model._update_model_kwargs_for_generation(
+            outputs, rows.model_kwargs, is_encoder_decoder=False
+        )
+        return outputs
 
 
 def check_context_length(model: PreTrainedModel, prompt_length: int) -> None:

@@ -8,14 +8,27 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
+from transformers.utils import logging
 
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningReward, SignalProcessor, SignalProcessorList
-from .decoding import CandidateRequest, Candidates, sample_candidates
+from ..rewards.adaptive import AdaptiveSampling
+from ..rewards.calibration import Calibration, winner_calibration
+from ..rewards.pruning import PruningSchedule
+from .decoding import CandidateRequest, Candidates, Pruner, sample_candidates
 from .output import BestOfNOutput
+from .pruning import AdaptiveWaves, HopelessPruner
 from .resolve import resolve_reward_head
 from .selection import select_winners
-from .validation import check_generation_mode, check_request, requested_sequences
+from .validation import (
+    check_generation_mode,
+    check_max_parallel,
+    check_min_confidence,
+    check_request,
+    requested_sequences,
+)
+
+logger = logging.get_logger(__name__)
 
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
@@ -34,6 +47,10 @@ class BestOfNGenerationMixin:
         reward_head: "ElhsrRewardHead | str | os.PathLike[str] | None" = None,
         signal_processor: list[SignalProcessor] | None = None,
         output_token_rewards: bool = False,
+        prune: float | None = None,
+        adaptive: float | None = None,
+        min_confidence: float | None = None,
+        max_parallel: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """transformers' `generate`, and with `best_of_n` the best of n sampled candidates for every prompt.
@@ -49,6 +66,13 @@ class BestOfNGenerationMixin:
                 "org/name" or "org/name@revision".
             signal_processor: Further [`SignalProcessor`]s that see every step.
             output_token_rewards: With `return_dict_in_generate=True`, also return every r_t and g_t.
+            prune: Stop candidates early that are all but sure to lose, giving up at most about this share of prompts
+                in accuracy, e.g. 0.01. The head must have been fitted for it (`config.pruning`).
+            adaptive: Sample in waves, and stop where a candidate is trusted already, giving up at most about this
+                share of prompts in accuracy. The head must have been fitted for it (`config.adaptive`).
+            min_confidence: Below this P(correct) of the winner, `abstained` says that no candidate is trusted.
+            max_parallel: Decode at most this many candidates at a time, to bound memory. Other samples are drawn than
+                without, of the same distribution.
 
         Returns:
             (batch * k, length) long: the winners, best first, as `generate` returns sequences; or a
@@ -59,7 +83,14 @@ class BestOfNGenerationMixin:
                 `do_sample=False` with n > 1, encoder-decoder models, paged caches, n < 1, k > n, and more.
         """
         if best_of_n is None:
-            given = {"reward_head": reward_head, "signal_processor": signal_processor}
+            given = {
+                "reward_head": reward_head,
+                "signal_processor": signal_processor,
+                "prune": prune,
+                "adaptive": adaptive,
+                "min_confidence": min_confidence,
+                "max_parallel": max_parallel,
+            }
             unused = [name for name, value in given.items() if value is not None]
             if output_token_rewards:
                 unused.append("output_token_rewards")
@@ -77,21 +108,36 @@ class BestOfNGenerationMixin:
         head = resolve_reward_head(reward_head)
         head.config.check_fits(self)
         running_reward = RunningReward(head, keep_tokens=output_token_rewards)
-        candidates = _run(self, best_of_n, [running_reward, *(signal_processor or [])], kwargs)
-        output: Any = _choose(candidates, running_reward, k)
+        pruners, waves = _decisions(head, running_reward, best_of_n, k, prune, adaptive)
+        calibration = _calibration(head, min_confidence)
+        request = CandidateRequest(
+            best_of_n,
+            SignalProcessorList([running_reward, *(signal_processor or [])]),
+            max_parallel=check_max_parallel(max_parallel),
+            pruners=pruners,
+            waves=waves,
+        )
+        candidates = _run(self, request, kwargs)
+        output: Any = _choose(candidates, running_reward, k, calibration, min_confidence)
         if kwargs.get("streamer") is not None:
             _stream(kwargs["streamer"], candidates, output.winners[:, 0])
         return output if candidates.generation_config.return_dict_in_generate else output.sequences
 
     @torch.no_grad()
     def sample_candidates(
-        self: Any, *args: Any, n: int, signal_processor: list[SignalProcessor] | None = None, **kwargs: Any
+        self: Any,
+        *args: Any,
+        n: int,
+        signal_processor: list[SignalProcessor] | None = None,
+        max_parallel: int | None = None,
+        **kwargs: Any,
     ) -> Candidates:
         """Sample n candidates for every prompt and choose none: how rollouts for training are made.
 
         Args:
             n: Candidates per prompt.
             signal_processor: Processors that see every step, to record or score.
+            max_parallel: As in [`generate`].
             *args, **kwargs: Those of `generate`.
 
         Returns:
@@ -104,7 +150,8 @@ class BestOfNGenerationMixin:
         check_request(self, n, kwargs)
         if kwargs.get("streamer") is not None:
             raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
-        return _run(self, n, signal_processor or [], kwargs)
+        processors = SignalProcessorList(signal_processor or [])
+        return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
 
     def _extract_generation_mode_kwargs(
         self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
@@ -145,10 +192,10 @@ def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return named | kwargs
 
 
-def _run(model: Any, n: int, processors: list[SignalProcessor], kwargs: dict[str, Any]) -> Candidates:
+def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candidates:
     """transformers' own preparation of inputs, caches, processors and criteria, then our loop in place of its own."""
     settings: dict[str, Any] = {"num_return_sequences": 1}
-    if n > 1:
+    if request.n > 1:
         settings["do_sample"] = True
     kwargs = {name: value for name, value in kwargs.items() if name not in settings}
     generation_config = kwargs.pop("generation_config", None)
@@ -157,14 +204,58 @@ def _run(model: Any, n: int, processors: list[SignalProcessor], kwargs: dict[str
         generation_config = copy.deepcopy(generation_config)
         generation_config.update(**settings)
         settings = {"generation_config": generation_config}
-    request = CandidateRequest(n, SignalProcessorList(processors))
     return super(BestOfNGenerationMixin, model).generate(**kwargs, **settings, candidate_request=request)
 
 
-def _choose(candidates: Candidates, running_reward: RunningReward, k: int) -> BestOfNOutput:
+def _decisions(
+    head: ElhsrRewardHead,
+    running_reward: RunningReward,
+    n: int,
+    k: int,
+    prune: float | None,
+    adaptive: float | None,
+) -> tuple[tuple[Pruner, ...], AdaptiveWaves | None]:
+    """Who is stopped early and who starts when, as the head was fitted to decide it."""
+    asked = {"prune": (prune, head.config.pruning), "adaptive": (adaptive, head.config.adaptive)}
+    for name, (regret, fitted) in asked.items():
+        if regret is None:
+            continue
+        if k > 1:
+            raise ValueError(f"{name} looks for the one best candidate: leave out {name}, or num_return_sequences={k}.")
+        if fitted is not None and fitted["n"] != n:
+            logger.warning_once(
+                f"{name}={regret} was fitted with {fitted['n']} candidates; with {n} the accuracy given up may differ."
+            )
+    pruners: list[Pruner] = []
+    if prune is not None:
+        pruners.append(HopelessPruner(PruningSchedule.from_config(head.config.pruning, prune), running_reward, n))
+    waves = None
+    if adaptive is not None:
+        sampling = AdaptiveSampling.from_config(head.config.adaptive, head.config.calibration, adaptive)
+        waves = AdaptiveWaves(sampling, running_reward, n)
+        pruners.append(waves)
+    return tuple(pruners), waves
+
+
+def _calibration(head: ElhsrRewardHead, min_confidence: float | None) -> Calibration | None:
+    """What turns the winner's reward into a confidence, if the head has it."""
+    if min_confidence is None:
+        return None if head.config.calibration is None else winner_calibration(head.config.calibration)
+    check_min_confidence(min_confidence)
+    return winner_calibration(head.config.calibration)
+
+
+def _choose(
+    candidates: Candidates,
+    running_reward: RunningReward,
+    k: int,
+    calibration: Calibration | None,
+    min_confidence: float | None,
+) -> BestOfNOutput:
     batch, n, _ = candidates.token_ids.shape
+    finished = ((candidates.lengths > 0) & ~candidates.pruned).to(running_reward.rewards.device)
     rewards = running_reward.rewards.view(batch, n)
-    winners = select_winners(rewards, k).to(candidates.token_ids.device)
+    winners = select_winners(rewards, k, finished).to(candidates.token_ids.device)
     new_tokens = int(candidates.lengths.gather(1, winners).max())
     offsets = torch.arange(batch, device=winners.device)[:, None] * n
     sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
@@ -172,11 +263,23 @@ def _choose(candidates: Candidates, running_reward: RunningReward, k: int) -> Be
     if running_reward.keep_tokens:
         asked_for["token_rewards"] = running_reward.token_rewards.view(batch, n, -1)
         asked_for["token_gates"] = running_reward.token_gates.view(batch, n, -1)
+    if calibration is not None:
+        best = rewards.gather(1, winners[:, :1].to(rewards.device)).squeeze(1)
+        asked_for["confidence"] = calibration.probability(best)
+    if min_confidence is not None:
+        asked_for["abstained"] = asked_for["confidence"] < min_confidence
+        count = int(asked_for["abstained"].sum())
+        if count and not candidates.generation_config.return_dict_in_generate:
+            logger.warning(
+                f"The winners of {count} of {batch} prompts are trusted less than min_confidence={min_confidence}; "
+                "return_dict_in_generate=True says which (`abstained`)."
+            )
     return BestOfNOutput(
         sequences=sequences[:, : candidates.prompt_length + new_tokens],
-        rewards=rewards,
+        rewards=rewards.masked_fill((candidates.lengths == 0).to(rewards.device), -torch.inf),
         candidates=candidates.token_ids,
         lengths=candidates.lengths,
+        pruned=candidates.pruned,
         winners=winners,
         **asked_for,
     )

@@ -13,10 +13,14 @@ class BestOfNOutput(ModelOutput):
     Args:
         sequences: (batch * k, length) long. The k best of every prompt, best first, prompt included, right-padded
             to the longest of them.
-        rewards: (batch, n) float32. R of every candidate; sigmoid(R) estimates P(correct).
+        rewards: (batch, n) float32. R of every candidate; sigmoid(R) estimates P(correct). Of a pruned candidate, R
+            of the tokens it has; -inf for one that was never sampled.
         candidates: (batch, n, length) long. Every candidate, prompt included, right-padded to the longest.
-        lengths: (batch, n) long. Sampled tokens of every candidate, the EOS included.
+        lengths: (batch, n) long. Sampled tokens of every candidate, the EOS included; 0 if never sampled (`adaptive`).
+        pruned: (batch, n) bool. Stopped before its end (`prune`, `adaptive`), so that it could not win.
         winners: (batch, k) long. Which candidates `sequences` are.
+        confidence: (batch,) float32. Calibrated P(correct) of the best; where the head has a calibration.
+        abstained: (batch,) bool, with `min_confidence`. No candidate is trusted that much.
         token_rewards: (batch, n, new_tokens) float32, with `output_token_rewards=True`. r_t, zero past the end.
         token_gates: (batch, n, new_tokens) float32, with `output_token_rewards=True`. g_t, zero past the end.
         scores, logits: As `generate` returns them with `output_scores` / `output_logits`: a tuple over new tokens of
@@ -29,7 +33,10 @@ class BestOfNOutput(ModelOutput):
     rewards: torch.Tensor | None = None
     candidates: torch.Tensor | None = None
     lengths: torch.Tensor | None = None
+    pruned: torch.Tensor | None = None
     winners: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+    abstained: torch.Tensor | None = None
     token_rewards: torch.Tensor | None = None
     token_gates: torch.Tensor | None = None
     scores: tuple[torch.Tensor, ...] | None = None

@@ -17,8 +17,9 @@ class StepRecords:
 
     def __init__(self, wanted: frozenset[str] = frozenset()):
         self.wanted = wanted
-        # per name and step: the candidates in the batch then, and a tensor or a tuple (a layer each) of tensors
-        self._steps: dict[str, list[tuple[torch.Tensor, Any]]] = {name: [] for name in wanted}
+        # per name and step, for every wave: the candidates in the batch then, and a tensor or a tuple (a layer each)
+        self._steps: dict[str, list[list[tuple[torch.Tensor, Any]]]] = {name: [] for name in wanted}
+        self._next = dict.fromkeys(wanted, 0)
 
     @classmethod
     def asked_for(cls, generation_config: GenerationConfig) -> "StepRecords":
@@ -32,21 +33,32 @@ class StepRecords:
         self._n = n
         self.forward(outputs, torch.arange(batch, device=device))
 
+    def start_wave(self) -> None:
+        """Candidates start, from the prefill."""
+        self._next = {name: int(name in ("hidden_states", "attentions")) for name in self.wanted}
+
     def forward(self, outputs: Any, rows: torch.Tensor) -> None:
         """A forward pass, and whose row is whose: candidate numbers, or prompt numbers in the prefill."""
         for name in self.wanted & {"hidden_states", "attentions"}:
-            self._steps[name].append((rows, outputs[name]))
+            self._add(name, rows, outputs[name])
 
-    def step(self, candidates: torch.Tensor, **values: torch.Tensor) -> None:
+    def step(self, candidates: torch.Tensor, **values: torch.Tensor | None) -> None:
         """Scores and logits of one step, and whose row is whose."""
         for name in self.wanted & values.keys():
-            self._steps[name].append((candidates, values[name]))
+            self._add(name, candidates, values[name])
+
+    def _add(self, name: str, rows: torch.Tensor, value: Any) -> None:
+        step = self._next[name]
+        if step == len(self._steps[name]):
+            self._steps[name].append([])
+        self._steps[name][step].append((rows, value))
+        self._next[name] = step + 1
 
     def history(self, name: str) -> tuple[torch.Tensor, ...] | None:
-        """All steps so far, as stopping criteria are shown the scores; None where they were not asked for."""
+        """All steps of this wave so far, as stopping criteria are shown the scores; None where not asked for."""
         if name not in self.wanted:
             return None
-        return tuple(value for _, value in self._steps[name])
+        return tuple(waves[-1][1] for waves in self._steps[name][: self._next[name]])
 
     def of(self, winners: torch.Tensor, steps: int) -> dict[str, tuple[Any, ...]]:
         """The first `steps` steps of these candidates, in their order; zeros where a candidate had left.
@@ -57,19 +69,24 @@ class StepRecords:
         result: dict[str, tuple[Any, ...]] = {}
         for name, recorded in self._steps.items():
             selected: list[Any] = []
-            for step, (candidates, value) in enumerate(recorded[:steps]):
+            for step, waves in enumerate(recorded[:steps]):
                 is_prefill = step == 0 and name in ("hidden_states", "attentions")
                 wanted = winners // self._n if is_prefill else winners
-                match = candidates[None, :] == wanted[:, None]
-                present, place = match.any(-1), match.int().argmax(-1)
-                if isinstance(value, torch.Tensor):
-                    selected.append(_pick(value, present, place))
+                if isinstance(waves[0][1], torch.Tensor):
+                    selected.append(sum(_pick(value, rows, wanted) for rows, value in waves))
                 else:
-                    selected.append(tuple(_pick(layer, present, place) for layer in value))
+                    by_layer = zip(*(value for _, value in waves), strict=True)
+                    selected.append(
+                        tuple(
+                            sum(_pick(value, rows, wanted) for (rows, _), value in zip(waves, layer, strict=True))
+                            for layer in by_layer
+                        )
+                    )
             result[name] = tuple(selected)
         return result
 
 
-def _pick(value: torch.Tensor, present: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    present, place = present.to(value.device), place.to(value.device)
+def _pick(value: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    match = rows[None, :] == wanted[:, None]
+    present, place = match.any(-1).to(value.device), match.int().argmax(-1).to(value.device)
     return value.index_select(0, place).masked_fill(~present.view(-1, *[1] * (value.ndim - 1)), 0)

@@ -76,12 +76,14 @@ def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:
         )
 
 
-def multiply_processors(processors: LogitsProcessorList, batch: int, n: int) -> LogitsProcessorList:
-    """The processors that `generate` built for the prompts, for n candidates of every prompt.
+def multiply_processors(
+    processors: LogitsProcessorList, batch: int, prompt_of_row: torch.Tensor
+) -> LogitsProcessorList:
+    """The processors that `generate` built for the prompts, for rows that belong to these prompts.
 
     The user's own are passed on as they are: like those given with `num_return_sequences`, they see all rows.
     """
-    return LogitsProcessorList(_multiplied(processor, batch, n) for processor in processors)
+    return LogitsProcessorList(_multiplied(processor, batch, prompt_of_row) for processor in processors)
 
 
 def select_processor_rows(processors: LogitsProcessorList, index: torch.Tensor) -> LogitsProcessorList:
@@ -102,18 +104,21 @@ def _with_ignored_lengths(processor: Any, change: Any) -> Any:
     return changed
 
 
-def _multiplied(processor: Any, batch: int, n: int) -> Any:
+def _multiplied(processor: Any, batch: int, prompt_of_row: torch.Tensor) -> Any:
     if type(processor) is logits_process.RepetitionPenaltyLogitsProcessor:
         return _with_ignored_lengths(
-            processor, lambda lengths: lengths.repeat_interleave(n) if len(lengths) == batch else lengths
+            processor,
+            lambda lengths: lengths[prompt_of_row.to(lengths.device)] if len(lengths) == batch else lengths,
         )
     if type(processor) is logits_process.PrefixConstrainedLogitsProcessor:
         # Its "beams" are rows that share a prompt, which is what candidates are: the function is told the prompt
-        return logits_process.PrefixConstrainedLogitsProcessor(processor._prefix_allowed_tokens_fn, n)
+        return logits_process.PrefixConstrainedLogitsProcessor(
+            processor._prefix_allowed_tokens_fn, len(prompt_of_row) // batch
+        )
     if type(processor) is logits_process.UnbatchedClassifierFreeGuidanceLogitsProcessor:
         changed = copy.copy(processor)
         changed.unconditional_context = {
-            name: value.repeat_interleave(n, dim=0) if isinstance(value, torch.Tensor) else value
+            name: value.index_select(0, prompt_of_row.to(value.device)) if isinstance(value, torch.Tensor) else value
             for name, value in processor.unconditional_context.items()
         }
         return changed

@@ -78,6 +78,19 @@ def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     return int(k)
 
 
+def check_max_parallel(max_parallel: int | None) -> int | None:
+    """Refuse a number of candidates that nothing could be decoded with."""
+    if max_parallel is not None:
+        _check_count("max_parallel", max_parallel)
+    return max_parallel
+
+
+def check_min_confidence(min_confidence: float) -> None:
+    """Refuse what is no probability."""
+    if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence is a probability between 0 and 1; got {min_confidence!r}.")
+
+
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of candidates, at least 1; got {value!r}.")

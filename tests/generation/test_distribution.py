@@ -4,10 +4,23 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
-from transformers import LogitsProcessorList, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from hf_elhsr import enable_best_of_n
-from hf_elhsr.generation.sampling import PartialTopP, draw_tokens, with_partial_top_p
+from hf_elhsr.generation.sampling import (
+    NucleusWarpers,
+    PartialTopP,
+    _top_of_vocabulary,
+    draw_from_nucleus,
+    draw_tokens,
+    sample_tokens,
+)
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
 SAMPLES = 6000
@@ -114,11 +127,97 @@ def test_partial_top_p_keeps_what_the_warper_keeps(spread, top_p):
     assert both.any(-1).all()
 
 
-def test_only_plain_top_p_warpers_are_exchanged():
+WARPERS = {
+    "top-p": [TopPLogitsWarper(0.9)],
+    "temperature, top-p": [TemperatureLogitsWarper(0.5), TopPLogitsWarper(0.8)],
+    "temperature, top-k": [TemperatureLogitsWarper(1.4), TopKLogitsWarper(12)],
+    "temperature, top-k, top-p": [TemperatureLogitsWarper(1.2), TopKLogitsWarper(20), TopPLogitsWarper(0.7)],
+    "temperature": [TemperatureLogitsWarper(0.7)],
+    "top-p, min-p": [TopPLogitsWarper(0.95), MinPLogitsWarper(0.05)],
+}
+
+
+@pytest.mark.parametrize("spread", [0.3, 3.0], ids=["flat", "peaked"])
+@pytest.mark.parametrize("warpers", WARPERS)
+def test_sampled_tokens_follow_the_warped_softmax(warpers, spread):
+    """A vocabulary of many blocks and a remainder; flat rows take the long way, peaked ones do not."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, 12_345) * spread
+    # bfloat16 logits tie often, at the boundary of top-k, too
+    logits = logits.bfloat16().float()
+    processors = LogitsProcessorList(WARPERS[warpers])
+    expected = processors(torch.zeros(1, 1, dtype=torch.long), logits.clone())[0].double().softmax(-1).numpy()
+    drawn = np.zeros(12_345)
+    for _ in range(40):
+        rows = logits.expand(250, -1).clone()
+        tokens, scores = sample_tokens(processors, torch.zeros(250, 1, dtype=torch.long), rows, do_sample=True)
+        assert scores is None
+        drawn += np.bincount(tokens.numpy(), minlength=12_345)
+    # One token at the boundary of top-p may fall on the other side, since ties have no order
+    outside = expected == 0
+    assert (drawn[outside] > 0).sum() <= 1
+    common = expected * drawn.sum() >= 8
+    if common.sum() < 5:
+        pytest.skip("No token is common enough to count.") if not common.any() else None
+    table = np.append(drawn[common], drawn[~common].sum()), np.append(expected[common], expected[~common].sum())
+    kept = table[1] > 0
+    assert chisquare(table[0][kept], table[1][kept] / table[1][kept].sum() * table[0][kept].sum()).pvalue > 1e-4
+
+
+def test_sampled_tokens_are_those_of_the_warpers_one_by_one_when_scores_are_wanted():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 9000)
+    processors = LogitsProcessorList(WARPERS["temperature, top-k, top-p"])
+    ids = torch.zeros(6, 1, dtype=torch.long)
+    tokens, scores = sample_tokens(processors, ids, logits.clone(), do_sample=True, keep_scores=True)
+    assert torch.equal(scores, processors(ids, logits.clone()))
+    assert torch.isfinite(scores.gather(1, tokens[:, None])).all()
+    greedy, _ = sample_tokens(processors, ids, logits.clone(), do_sample=False)
+    assert torch.equal(greedy, logits.argmax(-1))
+
+
+def test_ties_at_the_boundary_of_top_k_go_the_long_way():
+    """The warper keeps all that tie with the k-th, be they more than the fused draw looks at."""
+    logits = torch.zeros(3, 20_000)
+    logits[0, :5] = 4.0
+    logits[1, :100] = 4.0
+    _, wide = draw_from_nucleus(logits, NucleusWarpers(top_k=5))
+    assert wide.tolist() == [1, 2]
+    torch.manual_seed(0)
+    tokens, _ = sample_tokens(
+        LogitsProcessorList([TopKLogitsWarper(5)]), torch.zeros(3, 1).long(), logits, do_sample=True
+    )
+    assert tokens[0] < 5
+    assert tokens[1] < 100
+
+
+@pytest.mark.parametrize("vocabulary", [50, 8192, 20_011])
+def test_top_of_vocabulary_is_topk(vocabulary):
+    torch.manual_seed(0)
+    scores = torch.randn(7, vocabulary)
+    top, places = _top_of_vocabulary(scores, 64)
+    expected = scores.topk(min(64, vocabulary), dim=-1)
+    assert torch.equal(top, expected.values)
+    assert torch.equal(places, expected.indices)
+
+
+def test_nan_and_forbidden_vocabularies_are_refused():
+    processors = LogitsProcessorList([TopPLogitsWarper(0.9)])
+    for value in (float("nan"), -float("inf")):
+        logits = torch.zeros(2, 10_000)
+        logits[1] = value
+        with pytest.raises(ValueError, match="NaN or no token left"):
+            sample_tokens(processors, torch.zeros(2, 1).long(), logits.clone(), do_sample=True)
+
+
+def test_only_plain_warpers_are_fused():
     class Own(TopPLogitsWarper):
         pass
 
-    plain, own = TopPLogitsWarper(0.9), Own(0.9)
-    exchanged = with_partial_top_p(LogitsProcessorList([plain, own]))
-    assert type(exchanged[0]) is PartialTopP
-    assert exchanged[1] is own
+    plain = [TemperatureLogitsWarper(0.5), TopKLogitsWarper(7), TopPLogitsWarper(0.9)]
+    assert NucleusWarpers.at_the_end_of(LogitsProcessorList(plain)) == (0, NucleusWarpers(0.5, 7, 0.9))
+    assert NucleusWarpers.at_the_end_of(LogitsProcessorList([*plain, MinPLogitsWarper(0.1)])) is None
+    assert NucleusWarpers.at_the_end_of(LogitsProcessorList([Own(0.9)])) is None
+    assert NucleusWarpers.at_the_end_of(LogitsProcessorList([TemperatureLogitsWarper(0.5)])) is None
+    assert NucleusWarpers.at_the_end_of(LogitsProcessorList([TopPLogitsWarper(0.9, min_tokens_to_keep=3)])) is None
+    assert NucleusWarpers.at_the_end_of(LogitsProcessorList([TopPLogitsWarper(0.9), plain[0]])) is None

@@ -170,7 +170,9 @@ def test_repetition_penalty_follows_its_rows(head, inputs):
     from hf_elhsr.generation.rows import multiply_processors, select_processor_rows
 
     padding = torch.tensor([0, 2, 4])
-    [processor] = multiply_processors([RepetitionPenaltyLogitsProcessor(1.5, padding)], batch=3, n=2)
+    [processor] = multiply_processors(
+        [RepetitionPenaltyLogitsProcessor(1.5, padding)], batch=3, prompt_of_row=torch.arange(6) // 2
+    )
     assert processor.prompt_ignore_length.tolist() == [0, 0, 2, 2, 4, 4]
     [processor] = select_processor_rows([processor], torch.tensor([1, 2, 5]))
     assert processor.prompt_ignore_length.tolist() == [0, 2, 4]

@@ -133,8 +133,8 @@ def test_nothing_is_kept_per_token_unless_asked(small_head):
     for _ in range(50):
         running(torch.zeros(1, 1), step([0], [True], torch.randn(1, 32)))
     tensors = [v for v in vars(running).values() if isinstance(v, torch.Tensor)]
-    assert sum(t.numel() for t in tensors) == 2 + small_head.weight.numel() + small_head.bias.numel()
-    assert running._steps == []
+    assert sum(t.numel() for t in tensors) == 4 + small_head.weight.numel() + small_head.bias.numel()
+    assert running._tokens["rewards"].numel() == 0
     with pytest.raises(ValueError, match="keep_tokens=True"):
         _ = running.token_rewards
 
@@ -190,3 +190,24 @@ def test_a_layer_the_model_does_not_have(model, inputs):
 
     with pytest.raises(ValueError, match=r"Layers \[9\] were asked for, but the model returned 4"):
         model.sample_candidates(**inputs, n=2, signal_processor=[Asks()], max_new_tokens=4)
+
+
+def test_what_is_kept_of_every_token_makes_up_the_sums(model, inputs):
+    reward, plain = RunningReward(tiny_head(model), keep_tokens=True), RunningLogProbability()
+    log_probability = RunningLogProbability(keep_tokens=True)
+    torch.manual_seed(0)
+    candidates = model.sample_candidates(
+        **inputs, n=4, signal_processor=[reward, log_probability, plain], max_new_tokens=10, temperature=0.7
+    )
+    lengths = candidates.lengths.flatten()
+    assert lengths.unique().numel() > 1
+    kept = log_probability.token_log_probabilities
+    assert kept.shape == (12, int(lengths.max()))
+    torch.testing.assert_close(kept.sum(-1) / lengths, log_probability.mean)
+    assert not kept[torch.arange(kept.shape[1]) >= lengths[:, None]].any()
+    r, g = reward.token_rewards, reward.token_gates
+    expected = torch.stack([(g * r).sum(-1) / g.sum(-1), r.sum(-1) / lengths, (g.sum(-1) / lengths).log()], -1)
+    torch.testing.assert_close(reward.prefix_features, expected)
+    torch.testing.assert_close(reward.prefix_features[:, 0], reward.rewards)
+    with pytest.raises(ValueError, match=r"RunningLogProbability\(keep_tokens=True\)"):
+        _ = plain.token_log_probabilities

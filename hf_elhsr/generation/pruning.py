@@ -1,0 +1,76 @@
+"""Pruning and adaptive n while decoding: the rules of `rewards/`, applied to the candidates of one call."""
+
+import torch
+
+from ..rewards import RunningReward
+from ..rewards.adaptive import AdaptiveSampling
+from ..rewards.pruning import PruningSchedule, hopeless
+
+
+class HopelessPruner:
+    """Stops candidates that are all but sure to lose, see [`hopeless`].
+
+    Args:
+        schedule: When to look, and what counts as hopeless.
+        running_reward: The processor that follows the candidates.
+        n: Candidates per prompt.
+    """
+
+    def __init__(self, schedule: PruningSchedule, running_reward: RunningReward, n: int):
+        self._schedule = schedule
+        self._running_reward = running_reward
+        self._n = n
+
+    def __call__(
+        self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
+    ) -> torch.Tensor:
+        """(rows,) bool, see [`Pruner`]."""
+        if not bool((lengths[candidates] % self._schedule.interval == 0).any()):
+            return torch.zeros_like(unfinished)
+        running = torch.zeros_like(pruned)
+        running[candidates] = unfinished
+        by_prompt = (-1, self._n)
+        dropped = hopeless(
+            self._schedule,
+            self._running_reward.prefix_features.unflatten(0, by_prompt),
+            running.view(by_prompt),
+            (pruned | (lengths == 0)).view(by_prompt),
+            lengths.view(by_prompt),
+        )
+        return dropped.flatten()[candidates]
+
+
+class AdaptiveWaves:
+    """Lets candidates come in waves, and stops a prompt's sampling once a finished candidate is trusted.
+
+    Args:
+        sampling: The size of the waves and when a candidate is trusted.
+        running_reward: The processor that follows the candidates.
+        n: Candidates per prompt.
+    """
+
+    def __init__(self, sampling: AdaptiveSampling, running_reward: RunningReward, n: int):
+        self._sampling = sampling
+        self._running_reward = running_reward
+        self._n = n
+
+    def wave_sizes(self) -> list[int]:
+        """How many candidates of a prompt each wave has; n together."""
+        ends = self._sampling.wave_ends(self._n)
+        return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+    def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
+        """(batch,) bool, true for prompts that want another wave."""
+        return ~self._enough((lengths > 0) & ~pruned)
+
+    def __call__(
+        self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
+    ) -> torch.Tensor:
+        """(rows,) bool, see [`Pruner`]: what still runs for a prompt that has a trusted candidate."""
+        finished = (lengths > 0) & ~pruned
+        finished[candidates] &= ~unfinished
+        return unfinished & self._enough(finished)[candidates // self._n]
+
+    def _enough(self, finished: torch.Tensor) -> torch.Tensor:
+        by_prompt = (-1, self._n)
+        return self._sampling.enough(self._running_reward.rewards.view(by_prompt), finished.view(by_prompt))
