@@ -1,4 +1,4 @@
-"""The commands: sample, train, evaluate, generate, card."""
+"""The commands: sample, train, evaluate, tradeoff, generate, card."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..configuration_elhsr import ElhsrConfig
-from ..evaluation import Evaluation, evaluate_rollouts
+from ..evaluation import Evaluation, evaluate_rollouts, measure_tradeoff, plot_tradeoff
 from ..generation.resolve import resolve_reward_head
 from ..hub import write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
@@ -21,7 +21,7 @@ from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..training import TrainingSettings, train_head
 from .load_model import base_model_id, load_model
-from .tables import candidates_table, evaluation_table, explain_columns
+from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
 app = typer.Typer(
     help="Reward heads that read a language model's hidden states: sample, train, evaluate, generate.",
@@ -39,6 +39,10 @@ N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
+Skip = Annotated[
+    int,
+    typer.Option(min=0, help="Leave out the first prompts of the split, e.g. those an earlier head was measured on."),
+]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 
 
@@ -49,6 +53,7 @@ def sample(
     task: Task = "arithmetic",
     split: Annotated[str, typer.Option(help="The task's split.")] = "train",
     prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 400,
+    skip: Skip = 0,
     n: N = 8,
     temperature: Temperature = 0.8,
     top_p: TopP = 0.9,
@@ -61,7 +66,7 @@ def sample(
     language_model, tokenizer = load_model(model, dtype)
     config = ElhsrConfig.for_model(language_model, base_model=base_model_id(model))
     rollouts = sample_rollouts(
-        language_model, tokenizer, find_task(task), split, prompts, out, settings, config=config
+        language_model, tokenizer, find_task(task), split, prompts, out, settings, config=config, skip=skip
     ).rollouts()
     right = sum(rollout.label for rollout in rollouts)
     console.print(
@@ -109,6 +114,7 @@ def evaluate(
     task: Task = "arithmetic",
     split: Annotated[str, typer.Option(help="The task's split.")] = "test",
     prompts: Annotated[int, typer.Option(min=2, help="How many prompts.")] = 400,
+    skip: Skip = 0,
     n: N = 8,
     temperature: Temperature = 0.8,
     top_p: TopP = 0.9,
@@ -121,7 +127,15 @@ def evaluate(
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
     rollouts = sample_rollouts(
-        language_model, tokenizer, find_task(task), split, prompts, out, settings, head=resolve_reward_head(head)
+        language_model,
+        tokenizer,
+        find_task(task),
+        split,
+        prompts,
+        out,
+        settings,
+        head=resolve_reward_head(head),
+        skip=skip,
     )
     evaluation: Evaluation = evaluate_rollouts(rollouts)
     if json_file is not None:
@@ -129,6 +143,26 @@ def evaluate(
         write_text(json_file, evaluation.to_json())
     console.print(evaluation_table(evaluation))
     console.print(explain_columns(evaluation))
+
+
+@app.command()
+def tradeoff(
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
+    head: Head,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as SVG.")] = None,
+) -> None:
+    """Measure what pruning, adaptive n and abstention save and cost; the language model is not needed."""
+    measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))
+    for file in (json_file, plot_file):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        write_text(json_file, measured.to_json())
+    if plot_file is not None:
+        plot_tradeoff(measured, plot_file)
+    console.print(tradeoff_table(measured))
+    console.print(explain_calibration(measured))
 
 
 @app.command()

@@ -5,7 +5,8 @@ import math
 from rich.markup import escape
 from rich.table import Table
 
-from ..evaluation import Evaluation
+from ..evaluation import Evaluation, TradeOff
+from ..evaluation.tradeoff import PRUNED, UNTRAINED
 
 
 def candidates_table(texts: list[str], rewards: list[float], winner: int, marks: list[str] | None = None) -> Table:
@@ -43,6 +44,43 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             name, str(measured), "" if ahead is None else str(ahead), style="bold" if name == "reward head" else None
         )
     return table
+
+
+def tradeoff_table(tradeoff: TradeOff) -> Table:
+    """What every regret that the head's config holds saves and costs, then the untrained pruner at as many tokens."""
+    table = Table(title=f"{tradeoff.prompts} prompts ({tradeoff.split}), n = {tradeoff.n}")
+    table.add_column("Decided by")
+    table.add_column("Setting", justify="right")
+    table.add_column("Tokens, %", justify="right")
+    table.add_column("Right, % [95 % interval]", justify="right")
+    table.add_column("Less exact best of n, points", justify="right")
+    table.add_row("exact best of n", "", "100.0", str(tradeoff.exact), "")
+    rows = [
+        (name, f"regret {point.setting:g}", point) for name, points in tradeoff.by_regret.items() for point in points
+    ]
+    for point in tradeoff.by_regret[PRUNED]:
+        nearest = min(
+            tradeoff.curves.get(UNTRAINED, []), key=lambda other: abs(other.tokens - point.tokens), default=None
+        )
+        if nearest is not None:
+            rows.append((UNTRAINED, f"price {nearest.setting:g}", nearest))
+    for name, setting, point in rows:
+        table.add_row(name, setting, f"{100 * point.tokens:.1f}", str(point.accuracy), str(point.difference))
+    return table
+
+
+def explain_calibration(tradeoff: TradeOff) -> str:
+    """Calibration and abstention in sentences."""
+    errors = "; ".join(
+        f"{name}: expected error {error.expected_calibration_error:.3f}, Brier score {error.brier_score:.3f}"
+        for name, error in tradeoff.calibration.items()
+    )
+    answered = ", ".join(
+        f"{abstention.accuracy:.0%} of {abstention.coverage:.0%} from {abstention.threshold:g}"
+        for abstention in tradeoff.abstention
+        if abstention.accuracy is not None and abstention.threshold in (0.0, 0.2, 0.4, 0.6, 0.8)
+    )
+    return f"Calibration of {errors}. Right among the prompts answered, by confidence: {answered}."
 
 
 def explain_columns(evaluation: Evaluation) -> str:

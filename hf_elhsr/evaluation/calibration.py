@@ -29,3 +29,13 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
         if inside.any():
             error += inside.mean() * abs(probabilities[inside].mean() - labels[inside].mean())
     return float(error)
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared distance between predicted probability and label: calibration and sharpness in one number.
+
+    Args:
+        probabilities: (rollouts,) float64.
+        labels: (rollouts,) bool.
+    """
+    return float(np.square(probabilities - labels).mean())

@@ -5,6 +5,7 @@ from .feature_recorder import FeatureRecorder
 from .prompts import encode_prompts
 from .rollout_set import Rollout, RolloutSet
 from .sampling import SamplingSettings, head_digest, sample_rollouts
+from .scored_rollouts import ScoredRollouts
 from .task import Problem, Task
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Rollout",
     "RolloutSet",
     "SamplingSettings",
+    "ScoredRollouts",
     "Task",
     "encode_prompts",
     "head_digest",

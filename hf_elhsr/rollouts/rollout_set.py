@@ -1,9 +1,10 @@
-"""RolloutSet: rollouts with labels, and features or rewards, in a folder, shard by shard.
+"""RolloutSet: rollouts with labels, and what was recorded of every token, in a folder, shard by shard.
 
     settings.json               what was sampled, from which model and how, and the configuration of the head: the one
                                 to be trained on the features, or the one that scored the rollouts
     shard-00000.jsonl           one rollout a line
-    shard-00000.safetensors     `features` (tokens, L * d) of the shard's rollouts, one after the other, if recorded
+    shard-00000.safetensors     what was recorded of the shard's tokens, one rollout after the other: `features`
+                                (tokens, L * d), or the arrays of TOKEN_ARRAYS, (tokens,) float32 each
 
 A shard is complete when its .jsonl is there: it is written last, beside its place and then renamed. So a killed run
 leaves whole shards, and sampling goes on with the first one missing.
@@ -23,6 +24,10 @@ from safetensors.torch import save_file
 
 from ..configuration_elhsr import ElhsrConfig
 
+#: What is recorded of every token where a head follows the sampling: r_t, g_t, the language model's log p_t, and v_t
+#: for heads that have it.
+TOKEN_ARRAYS = ("token_rewards", "token_gates", "token_log_probabilities", "token_values")
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -36,7 +41,7 @@ class Rollout:
         answer: The final answer the task's verifier found, or None.
         label: Whether that answer is right.
         mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Where its features start in the shard, if they were recorded; there are len(token_ids) of them.
+        first_row: Where its tokens start in the shard's features and token arrays; there are len(token_ids) of them.
         reward: R by the head that followed the sampling, if one did.
     """
 
@@ -81,11 +86,9 @@ class RolloutSet:
         wanted = json.loads(json.dumps({**settings, "head_config": config.to_dict()}))
         if (folder / "settings.json").is_file():
             present = cls(folder)
-            different = sorted(
-                name
-                for name in wanted.keys() | present.settings.keys()
-                if wanted.get(name) != present.settings.get(name)
-            )
+            # Through the class, so that a field that came with a later version counts as its default
+            there = present.settings | {"head_config": json.loads(json.dumps(present.config.to_dict()))}
+            different = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
             if different:
                 raise ValueError(
                     f"{str(folder)!r} holds rollouts made with other settings ({', '.join(different)} differ): choose "
@@ -99,15 +102,32 @@ class RolloutSet:
         """Whether the shard is there, whole."""
         return self._records_file(index).is_file()
 
-    def write_shard(self, index: int, rollouts: list[Rollout], features: torch.Tensor | None) -> None:
-        """Write a shard whole or not at all."""
-        if features is not None:
-            expected = sum(len(rollout.token_ids) for rollout in rollouts)
-            if len(features) != expected:
-                raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(features)} rows of features.")
-            partial = self._features_file(index).with_suffix(".partial")
-            save_file({"features": features.contiguous()}, partial)
-            os.replace(partial, self._features_file(index))
+    def write_shard(
+        self,
+        index: int,
+        rollouts: list[Rollout],
+        features: torch.Tensor | None = None,
+        token_arrays: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write a shard whole or not at all.
+
+        Args:
+            features: (tokens, L * d), if recorded.
+            token_arrays: By the names of TOKEN_ARRAYS, (tokens,) float32 each, if recorded.
+
+        Raises:
+            ValueError: Not one row for every sampled token.
+        """
+        arrays = {} if features is None else {"features": features}
+        arrays |= token_arrays or {}
+        expected = sum(len(rollout.token_ids) for rollout in rollouts)
+        for name, array in arrays.items():
+            if len(array) != expected:
+                raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(array)} rows of {name}.")
+        if arrays:
+            partial = self._arrays_file(index).with_suffix(".partial")
+            save_file({name: array.contiguous() for name, array in arrays.items()}, partial)
+            os.replace(partial, self._arrays_file(index))
         lines = (json.dumps(dataclasses.asdict(rollout)) + "\n" for rollout in rollouts)
         write_text(self._records_file(index), "".join(lines))
 
@@ -135,7 +155,7 @@ class RolloutSet:
         return [rollout for rollouts, _ in self.shards() for rollout in rollouts]
 
     def shards(self) -> Iterator[tuple[list[Rollout], Path]]:
-        """The rollouts of every complete shard, and the file with their features."""
+        """The rollouts of every complete shard, and the file with what was recorded of their tokens."""
         for records_file in sorted(self.folder.glob("shard-*.jsonl")):
             rollouts = [Rollout(**json.loads(line)) for line in records_file.read_text().splitlines()]
             yield rollouts, records_file.with_suffix(".safetensors")
@@ -143,7 +163,7 @@ class RolloutSet:
     def _records_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.jsonl"
 
-    def _features_file(self, index: int) -> Path:
+    def _arrays_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
 
 
@@ -153,11 +173,23 @@ def read_features(file: Path) -> torch.Tensor:
     Raises:
         ValueError: They were not recorded.
     """
-    if not file.is_file():
-        raise ValueError(f"{str(file)!r} is missing: these rollouts were sampled without features.")
-    with safe_open(file, framework="pt") as opened:
-        features: torch.Tensor = opened.get_tensor("features")
+    features = _read_arrays(file, ("features",)).get("features")
+    if features is None:
+        raise ValueError(f"{str(file)!r} holds no features: these rollouts were sampled without features.")
     return features
+
+
+def read_token_arrays(file: Path) -> dict[str, torch.Tensor]:
+    """Those of TOKEN_ARRAYS that were recorded in a shard, (tokens,) float32 each."""
+    return _read_arrays(file, TOKEN_ARRAYS)
+
+
+def _read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        return {}
+    with safe_open(file, framework="pt") as opened:
+        present = set(opened.keys())
+        return {name: opened.get_tensor(name) for name in names if name in present}
 
 
 def write_text(file: Path, text: str) -> None:

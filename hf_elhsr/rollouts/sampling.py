@@ -16,7 +16,7 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, SignalProcessor
 from .feature_recorder import FeatureRecorder
 from .prompts import encode_prompts
-from .rollout_set import Rollout, RolloutSet
+from .rollout_set import TOKEN_ARRAYS, Rollout, RolloutSet
 from .task import Problem, Task
 
 
@@ -58,6 +58,7 @@ def sample_rollouts(
     settings: SamplingSettings,
     head: ElhsrRewardHead | None = None,
     config: ElhsrConfig | None = None,
+    skip: int = 0,
 ) -> RolloutSet:
     """Sample rollouts for `count` prompts of a task and store them with labels, and with features or rewards.
 
@@ -66,20 +67,24 @@ def sample_rollouts(
     Args:
         model: A language model with [`enable_best_of_n`].
         split: The task's split, e.g. "train".
-        head: Score the rollouts with this head, for evaluation, and record no features.
+        head: Score the rollouts with this head, for evaluation: r_t, g_t and log p_t of every token are recorded, and
+            no features.
         config: Without a head: the configuration of the head to be trained, whose features are recorded. Default:
             [`ElhsrConfig.for_model`].
+        skip: Leave out the first prompts of the split, e.g. those that an earlier head was measured on.
 
     Raises:
-        ValueError: The folder holds rollouts with other settings, the task has too few prompts, or the head does not
-            fit the model.
+        ValueError: `skip` is negative, the folder holds rollouts with other settings, the task has too few prompts,
+            or the head does not fit the model.
     """
+    if skip < 0:
+        raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
     if head is not None:
         head.config.check_fits(model)
         config = head.config
     elif config is None:
         config = ElhsrConfig.for_model(model)
-    problems = task.problems(split, count)
+    problems = task.problems(split, skip + count)[skip:]
     prompts = [encode_prompts(tokenizer, [problem.question])["input_ids"] for problem in problems]
     described = {
         "task": task.name,
@@ -91,6 +96,9 @@ def sample_rollouts(
         "generation_config": model.generation_config.to_diff_dict(),
         "prompts_sha256": hashlib.sha256(str([ids.tolist() for ids in prompts]).encode()).hexdigest(),
     }
+    if skip:
+        # Absent at zero, so that sets made before there was a choice are gone on with
+        described["skip"] = skip
     if head is not None:
         described["head_sha256"] = head_digest(head)
     rollouts = RolloutSet.create(folder, described, config)
@@ -106,7 +114,7 @@ def sample_rollouts(
                 **inputs, n=settings.n, signal_processor=followers.processors, **settings.generate_kwargs()
             )
         shard = _label(tokenizer, task, batch, candidates, followers)
-        rollouts.write_shard(index, shard, followers.features())
+        rollouts.write_shard(index, shard, followers.features(), followers.token_arrays(candidates.lengths))
     return rollouts
 
 
@@ -114,14 +122,30 @@ class _Followers:
     """The signal processors of a sampling run: log-probabilities, and either the rewards or the features."""
 
     def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig):
-        self.log_probability = RunningLogProbability()
-        self.reward = None if head is None else RunningReward(head)
+        self.log_probability = RunningLogProbability(keep_tokens=head is not None)
+        self.reward = None if head is None else RunningReward(head, keep_tokens=True)
+        self.has_values = head is not None and head.config.value
         self.recorder = FeatureRecorder(config.layers) if head is None else None
         present = (self.log_probability, self.reward, self.recorder)
         self.processors: list[SignalProcessor] = [processor for processor in present if processor is not None]
 
     def features(self) -> torch.Tensor | None:
         return None if self.recorder is None else self.recorder.features()
+
+    def token_arrays(self, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+        """By the names of TOKEN_ARRAYS, (tokens,) each: candidate after candidate. Empty without a head.
+
+        Args:
+            lengths: (batch, n) sampled tokens of every candidate.
+        """
+        if self.reward is None:
+            return {}
+        steps = [self.reward.token_rewards, self.reward.token_gates, self.log_probability.token_log_probabilities]
+        if self.has_values:
+            steps.append(self.reward.token_values)
+        sampled = torch.arange(steps[0].shape[1], device=lengths.device) < lengths.flatten()[:, None]
+        # Not strict: the values come last, where there are any
+        return {name: step[sampled.to(step.device)].cpu() for name, step in zip(TOKEN_ARRAYS, steps, strict=False)}
 
     def rewards(self, count: int) -> list[float] | list[None]:
         return [None] * count if self.reward is None else self.reward.rewards.tolist()
@@ -162,5 +186,8 @@ def _label(
 
 def head_digest(head: ElhsrRewardHead) -> str:
     """SHA-256 of a head's weights, by which rollouts and evaluations know whose they are."""
-    values = torch.cat([head.weight.detach().flatten(), head.bias.detach()]).cpu().numpy()
+    parameters = [head.weight, head.bias]
+    if head.config.value:
+        parameters += [head.value_weight, head.value_bias]
+    values = torch.cat([parameter.detach().flatten() for parameter in parameters]).cpu().numpy()
     return hashlib.sha256(values.tobytes()).hexdigest()

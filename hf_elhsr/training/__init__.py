@@ -1,6 +1,7 @@
 """Training: from rollouts with labels and features to a head."""
 
+from .decisions import fit_decisions
 from .losses import binary_cross_entropy
 from .trainer import TrainingReport, TrainingSettings, train_head
 
-__all__ = ["TrainingReport", "TrainingSettings", "binary_cross_entropy", "train_head"]
+__all__ = ["TrainingReport", "TrainingSettings", "binary_cross_entropy", "fit_decisions", "train_head"]

@@ -1,6 +1,7 @@
 """PromptGroups: the rollouts of a set by prompt, with their features, for batches that never split a prompt."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,15 @@ class Batch:
     """Rollouts side by side, without padding.
 
     Args:
-        features: (tokens, L * d) float32, in memory that the next batch will overwrite.
+        features: (tokens, L * d) float32, in memory that a later batch will overwrite.
         rollout: (tokens,) long, which rollout of the batch a token belongs to.
+        lengths: (rollouts,) long, how many tokens each has.
         labels: (rollouts,) float32.
     """
 
     features: torch.Tensor
     rollout: torch.Tensor
+    lengths: torch.Tensor
     labels: torch.Tensor
 
 
@@ -39,8 +42,9 @@ class PromptGroups:
     def __init__(self, rollouts: RolloutSet):
         self._groups: dict[str, _Group] = {}
         self._mapped: dict[Path, torch.Tensor] = {}
-        # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic
-        self._buffer = torch.empty(0, 0)
+        # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic. Two, since
+        # one batch is read ahead of the one in use
+        self._buffers = [torch.empty(0, 0), torch.empty(0, 0)]
         for shard, file in rollouts.shards():
             for rollout in shard:
                 group = self._groups.setdefault(rollout.problem, _Group(file, rollout.first_row, [], []))
@@ -70,29 +74,38 @@ class PromptGroups:
         return [prompts[i] for i in order[count:]], [prompts[i] for i in order[:count]]
 
     def batches(self, prompts: list[str], size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """The prompts `size` at a time, shuffled if there is a generator."""
+        """The prompts `size` at a time, shuffled if there is a generator; the next is read while one is in use."""
         order = range(len(prompts)) if generator is None else torch.randperm(len(prompts), generator=generator).tolist()
         shuffled = [prompts[i] for i in order]
-        for start in range(0, len(shuffled), size):
-            yield self._batch([self._groups[prompt] for prompt in shuffled[start : start + size]])
+        parts = [
+            [self._groups[prompt] for prompt in shuffled[start : start + size]] for start in range(0, len(order), size)
+        ]
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(self._batch, parts[0], 0)
+            for number in range(1, len(parts) + 1):
+                batch = ahead.result()
+                if number < len(parts):
+                    ahead = reader.submit(self._batch, parts[number], number % 2)
+                yield batch
 
-    def _batch(self, groups: list[_Group]) -> Batch:
+    def _batch(self, groups: list[_Group], buffer: int) -> Batch:
         lengths = torch.tensor([length for group in groups for length in group.lengths])
         return Batch(
-            features=self._read(groups, int(lengths.sum())),
+            features=self._read(groups, int(lengths.sum()), buffer),
             rollout=torch.arange(len(lengths)).repeat_interleave(lengths),
+            lengths=lengths,
             labels=torch.tensor([float(label) for group in groups for label in group.labels]),
         )
 
-    def _read(self, groups: list[_Group], tokens: int) -> torch.Tensor:
+    def _read(self, groups: list[_Group], tokens: int, buffer: int) -> torch.Tensor:
         features = [self._features(group) for group in groups]
-        if len(self._buffer) < tokens:
-            self._buffer = torch.empty(tokens, features[0].shape[1])
+        if len(self._buffers[buffer]) < tokens:
+            self._buffers[buffer] = torch.empty(tokens, features[0].shape[1])
         first = 0
         for part in features:
-            self._buffer[first : first + len(part)].copy_(part)
+            self._buffers[buffer][first : first + len(part)].copy_(part)
             first += len(part)
-        return self._buffer[:tokens]
+        return self._buffers[buffer][:tokens]
 
     def _features(self, group: _Group) -> torch.Tensor:
         if group.file not in self._mapped:

@@ -1,4 +1,4 @@
-"""train_head: binary cross-entropy on rollouts, stopped early on prompts held out."""
+"""train_head: binary cross-entropy on rollouts, stopped early on prompts held out; then the head's decisions."""
 
 import copy
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..modeling_elhsr import ElhsrRewardHead, token_outputs
+from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rollouts import RolloutSet
-from .losses import binary_cross_entropy
+from ..rollouts.scored_rollouts import ScoredRollouts
+from .decisions import fit_decisions
+from .losses import binary_cross_entropy, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
 
 logger = logging.get_logger(__name__)
@@ -49,8 +51,10 @@ class TrainingReport:
 
     Args:
         train_prompts, held_out_prompts: How many of each; no prompt is in both.
-        train_loss, held_out_loss: Per epoch, mean over rollouts, in nats.
-        best_epoch: The epoch (from 0) whose weights were kept: the one with the lowest held-out loss.
+        train_loss, held_out_loss: Of R per epoch, mean over rollouts, in nats.
+        held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats.
+        best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
+            lowest held-out losses.
         base_rate: Share of right rollouts among the held-out ones.
         held_out_best_of_n: Accuracy of the head's choices on the held-out prompts, with the kept weights. Slightly
             optimistic, since these prompts chose the epoch.
@@ -61,7 +65,9 @@ class TrainingReport:
     base_rate: float
     train_loss: list[float] = field(default_factory=list)
     held_out_loss: list[float] = field(default_factory=list)
+    held_out_prefix_loss: list[float] = field(default_factory=list)
     best_epoch: int = -1
+    best_value_epoch: int = -1
     held_out_best_of_n: float = float("nan")
 
 
@@ -71,7 +77,8 @@ def train_head(
     """Train a head on rollouts with recorded features; the language model is not needed.
 
     Features are standardised to mean 0 and variance 1 over the training tokens, and the standardisation is folded
-    into the weights of the head returned.
+    into the weights of the head returned. The rows of R and the row of V_t are trained side by side and share nothing
+    but the pass over the features. In the end calibration, pruning and adaptive n are fitted on the held-out prompts.
 
     Returns:
         The head with the weights of the best epoch, and what happened.
@@ -91,11 +98,13 @@ def train_head(
             )
     mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
     # Not the rollout set's own configuration, which the standardisation will be recorded in
-    head = ElhsrRewardHead(copy.deepcopy(rollouts.config))
+    config = copy.deepcopy(rollouts.config)
+    config.value = True
+    head = ElhsrRewardHead(config)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [head.weight], "weight_decay": settings.weight_decay},
-            {"params": [head.bias], "weight_decay": 0.0},
+            {"params": [head.weight, head.value_weight], "weight_decay": settings.weight_decay},
+            {"params": [head.bias, head.value_bias], "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
     )
@@ -105,21 +114,27 @@ def train_head(
     held_out_labels = [label for labels in groups.labels(held_out) for label in labels]
     report = TrainingReport(len(train), len(held_out), sum(held_out_labels) / len(held_out_labels))
     best: dict[str, torch.Tensor] = {}
+    best_value: dict[str, torch.Tensor] = {}
     progress = tqdm(range(settings.max_epochs), desc="Training the head", unit="epoch")
     for epoch in progress:
         total, count = 0.0, 0
         for batch in groups.batches(train, settings.prompts_per_batch, generator):
-            loss = binary_cross_entropy(batch_rewards(head, batch, mean, std), batch.labels)
+            rewards, values = batch_outputs(head, batch, mean, std)
+            loss = binary_cross_entropy(rewards, batch.labels)
             optimizer.zero_grad()
-            loss.backward()
+            (loss + prefix_cross_entropy(values, batch.lengths, batch.labels)).backward()
             optimizer.step()
             averaged.update_parameters(head)
             total, count = total + float(loss.detach()) * len(batch.labels), count + len(batch.labels)
-        held_out_rewards = _rewards(kept, groups, held_out, settings.prompts_per_batch, mean, std)
+        held_out_rewards, prefix_loss = _held_out(kept, groups, held_out, settings.prompts_per_batch, mean, std)
         held_out_loss = float(binary_cross_entropy(held_out_rewards, torch.tensor(held_out_labels)))
         report.train_loss.append(total / count)
         report.held_out_loss.append(held_out_loss)
+        report.held_out_prefix_loss.append(prefix_loss)
         progress.set_postfix(train=f"{total / count:.4f}", held_out=f"{held_out_loss:.4f}")
+        if prefix_loss == min(report.held_out_prefix_loss):
+            report.best_value_epoch = epoch
+            best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
         if held_out_loss == min(report.held_out_loss):
             report.best_epoch = epoch
             report.held_out_best_of_n = _best_of_n(held_out_rewards, groups.labels(held_out))
@@ -130,23 +145,29 @@ def train_head(
         raise ValueError(
             f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
         )
-    head.load_state_dict(best)
+    head.load_state_dict(best | best_value)
     head.fold_standardization(mean, std)
+    for name, fitted in fit_decisions(ScoredRollouts.from_rollouts(rollouts, head, held_out)).items():
+        setattr(head.config, name, fitted)
     logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")
     return head.eval(), report
 
 
-def batch_rewards(head: ElhsrRewardHead, batch: Batch, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """(rollouts,) rewards of a head whose weights act on standardised features.
+def batch_outputs(
+    head: ElhsrRewardHead, batch: Batch, mean: torch.Tensor, std: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rollouts,) rewards R and (tokens,) values v_t of a head whose weights act on standardised features.
 
     The standardisation is applied to the weights, which are few, and not to the features, which are many.
     """
-    weight = head.weight / std
-    token_rewards, token_gates = token_outputs(batch.features, weight, head.bias - weight @ mean)
+    weight = torch.cat([head.weight, head.value_weight]) / std
+    bias = torch.cat([head.bias, head.value_bias])
+    logits = token_logits(batch.features, weight, bias - weight @ mean)
+    token_rewards, token_gates = rewards_and_gates(logits[:, :-1])
     zeros = torch.zeros(len(batch.labels))
     weighted = zeros.index_add(0, batch.rollout, token_gates * token_rewards)
     gates = zeros.index_add(0, batch.rollout, token_gates)
-    return weighted / gates.clamp_min(head.config.eps)
+    return weighted / gates.clamp_min(head.config.eps), logits[:, -1]
 
 
 def feature_statistics(
@@ -190,15 +211,24 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 @torch.no_grad()
-def _rewards(
+def _held_out(
     head: ElhsrRewardHead,
     groups: PromptGroups,
     prompts: list[str],
     prompts_per_batch: int,
     mean: torch.Tensor,
     std: torch.Tensor,
-) -> torch.Tensor:
-    return torch.cat([batch_rewards(head, batch, mean, std) for batch in groups.batches(prompts, prompts_per_batch)])
+) -> tuple[torch.Tensor, float]:
+    """(rollouts,) rewards R, and the prefix loss."""
+    rewards, values, lengths, labels = [], [], [], []
+    for batch in groups.batches(prompts, prompts_per_batch):
+        batch_rewards, batch_values = batch_outputs(head, batch, mean, std)
+        rewards.append(batch_rewards)
+        values.append(batch_values.double())
+        lengths.append(batch.lengths)
+        labels.append(batch.labels)
+    prefix_loss = prefix_cross_entropy(torch.cat(values), torch.cat(lengths), torch.cat(labels))
+    return torch.cat(rewards), float(prefix_loss)
 
 
 def _best_of_n(rewards: torch.Tensor, labels: list[list[bool]]) -> float:

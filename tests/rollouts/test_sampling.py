@@ -8,7 +8,7 @@ import torch
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
-from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.rollouts.rollout_set import TOKEN_ARRAYS, read_features, read_token_arrays
 from oracle import assert_rewards_close, plain_features
 from tiny_models import tiny_head
 
@@ -130,18 +130,40 @@ def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):
     head = tiny_head_of(model)
     scored = sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=head)
     problems = ArithmeticTask().problems("test", 2)
-    assert not list(tmp_path.glob("*.safetensors"))
+    arrays = read_token_arrays(next(scored.shards())[1])
+    assert sorted(arrays) == sorted(TOKEN_ARRAYS)
     for number, rollout in enumerate(scored.rollouts()):
         prompt = encode_prompts(tokenizer, [problems[number // 3].question])["input_ids"][0]
         ids = torch.cat([prompt, torch.tensor(rollout.token_ids)])[None]
         mask = torch.zeros_like(ids)
         mask[:, len(prompt) :] = 1
         assert_rewards_close([rollout.reward], head.score(model, ids, mask))
+        # The token arrays make up the reward and the mean log-probability of the very rollout
+        own = slice(rollout.first_row, rollout.first_row + len(rollout.token_ids))
+        rewards, gates, log_probabilities = (arrays[name][own].double().numpy() for name in TOKEN_ARRAYS)
+        assert len(rewards) == len(rollout.token_ids)
+        assert (gates * rewards).sum() / gates.sum() == pytest.approx(rollout.reward, rel=1e-4)
+        assert log_probabilities.mean() == pytest.approx(rollout.mean_log_probability, rel=1e-4)
     with pytest.raises(ValueError, match="sampled without features"):
         read_features(next(scored.shards())[1])
     other = tiny_head_of(model, seed=1)
     with pytest.raises(ValueError, match=r"other settings \(head_sha256 differ\)"):
         sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=other)
+
+
+def test_skip_leaves_out_the_first_prompts(smollm2, config, tmp_path):
+    skipping = sample(smollm2, config, tmp_path, count=2, skip=3)
+    expected = [problem.id for problem in ArithmeticTask().problems("train", 5)[3:]]
+    assert list(dict.fromkeys(rollout.problem for rollout in skipping.rollouts())) == expected
+    assert skipping.settings["skip"] == 3
+    with pytest.raises(ValueError, match=r"prompts_sha256, skip differ"):
+        sample(smollm2, config, tmp_path, count=2)
+    with pytest.raises(ValueError, match="skip=-1"):
+        sample(smollm2, config, tmp_path, count=2, skip=-1)
+
+
+def test_without_skip_the_settings_are_those_of_older_sets(rollouts):
+    assert "skip" not in rollouts.settings
 
 
 def tiny_head_of(model, seed=0):

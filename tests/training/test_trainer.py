@@ -11,13 +11,16 @@ from hf_elhsr import ElhsrConfig
 from hf_elhsr.evaluation.calibration import area_under_curve
 from hf_elhsr.rollouts import Rollout, RolloutSet
 from hf_elhsr.training import TrainingSettings, binary_cross_entropy, train_head
+from hf_elhsr.training.losses import prefix_cross_entropy
 from hf_elhsr.training.prompt_groups import PromptGroups
-from hf_elhsr.training.trainer import batch_rewards, feature_statistics
+from hf_elhsr.training.trainer import batch_outputs, feature_statistics
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 
 
-def make_rollouts(folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, poison=False, features_per_layer=8):
+def make_rollouts(
+    folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, poison=False, features_per_layer=8, longest=8
+):
     """Synthetic features with a planted direction, at awkward scales, as hidden states have."""
     rng = np.random.default_rng(seed)
     config = ElhsrConfig(hidden_size=features_per_layer, layers=[0, 1])
@@ -35,7 +38,7 @@ def make_rollouts(folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, p
         rows, features = [], []
         for prompt in range(shard, prompts, 4):
             for candidate in range(n):
-                number, length = prompt * n + candidate, int(rng.integers(2, 9))
+                number, length = prompt * n + candidate, int(rng.integers(2, longest + 1))
                 noise = rng.normal(size=(length, width))
                 noise += signal * (shown[number] - 0.3) * direction
                 first_row = sum(len(f) for f in features)
@@ -53,7 +56,7 @@ def make_rollouts(folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, p
 def auc_on(head, rollouts):
     groups = PromptGroups(rollouts)
     zeros, ones = torch.zeros(head.config.num_features), torch.ones(head.config.num_features)
-    batches = [(batch_rewards(head, b, zeros, ones).detach(), b.labels) for b in groups.batches(groups.prompts, 10)]
+    batches = [(batch_outputs(head, b, zeros, ones)[0].detach(), b.labels) for b in groups.batches(groups.prompts, 10)]
     rewards = torch.cat([rewards for rewards, _ in batches]).double().numpy()
     return area_under_curve(rewards, torch.cat([labels for _, labels in batches]).bool().numpy())
 
@@ -95,7 +98,7 @@ def test_the_best_weights_are_returned(tmp_path):
     zeros, ones = torch.zeros(16), torch.ones(16)
     [batch] = groups.batches(held_out, len(held_out))
     with torch.no_grad():
-        loss = float(binary_cross_entropy(batch_rewards(head, batch, zeros, ones), batch.labels))
+        loss = float(binary_cross_entropy(batch_outputs(head, batch, zeros, ones)[0], batch.labels))
     assert loss == pytest.approx(min(losses), abs=1e-3)
 
 
@@ -189,6 +192,42 @@ def test_binary_cross_entropy_by_hand():
     rewards, labels = torch.tensor([0.0, 2.0]), torch.tensor([True, False])
     expected = (np.log(2) + np.log1p(np.exp(2))) / 2
     assert float(binary_cross_entropy(rewards, labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_prefix_cross_entropy_is_numpys():
+    rng = np.random.default_rng(0)
+    lengths, labels = np.array([3, 17, 8, 25, 9]), np.array([1.0, 0, 1, 1, 0])
+    values = [rng.normal(size=length) for length in lengths]
+    losses = []
+    for value, label in zip(values, labels, strict=True):
+        for t in range(8, len(value), 8):
+            logit = value[:t].mean()
+            losses.append(np.log1p(np.exp(-logit)) if label else np.log1p(np.exp(logit)))
+    assert len(losses) == 2 + 3 + 1
+    actual = prefix_cross_entropy(
+        torch.tensor(np.concatenate(values)), torch.tensor(lengths), torch.tensor(labels), interval=8
+    )
+    assert float(actual) == pytest.approx(np.mean(losses), rel=1e-6)
+    assert float(prefix_cross_entropy(torch.ones(5), torch.tensor([2, 3]), torch.tensor([1.0, 0]))) == 0
+
+
+def test_values_tell_right_prefixes_from_wrong_ones(tmp_path):
+    """V_t after eight tokens, on unseen prompts; rows of R are what they are without it."""
+    rollouts = make_rollouts(tmp_path / "train", longest=30)
+    head, report = train_head(rollouts, SETTINGS)
+    assert report.best_value_epoch == int(np.argmin(report.held_out_prefix_loss))
+    values, labels = [], []
+    groups = PromptGroups(make_rollouts(tmp_path / "unseen", seed=1, longest=30))
+    zeros, ones = torch.zeros(16), torch.ones(16)
+    for batch in groups.batches(groups.prompts, 10):
+        _, token_values = batch_outputs(head, batch, zeros, ones)
+        for own, label in zip(token_values.detach().split(batch.lengths.tolist()), batch.labels, strict=True):
+            if len(own) > 8:
+                values.append(float(own[:8].mean()))
+                labels.append(bool(label))
+    assert area_under_curve(np.array(values), np.array(labels)) > 0.85
+    assert head.config.pruning is not None
+    assert len(head.config.pruning["prefix"][0]) == 5
 
 
 def test_training_does_not_touch_the_rollout_set(tmp_path):

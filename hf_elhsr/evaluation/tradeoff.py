@@ -1,0 +1,216 @@
+"""measure_tradeoff: tokens against accuracy, for pruning, adaptive n and abstention, replayed on whole rollouts."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..modeling_elhsr import ElhsrRewardHead
+from ..rewards.adaptive import AdaptiveSampling
+from ..rewards.calibration import rollout_calibration, winner_calibration
+from ..rewards.pruning import PruningSchedule
+from ..rollouts import RolloutSet, head_digest
+from ..rollouts.pruning_fit import PRICES, cross_fitted_replays
+from ..rollouts.replay import Replay, replay_adaptive, replay_exact, replay_pruning
+from ..rollouts.scored_rollouts import ScoredRollouts
+from .best_of_n import Measured
+from .bootstrap import bootstrap_interval
+from .calibration import brier_score, expected_calibration_error
+
+PRUNED = "pruned by the head"
+UNTRAINED = "pruned by mean log-probability"
+ADAPTIVE = "adaptive n"
+THRESHOLDS = tuple(float(f"{threshold:.2f}") for threshold in np.linspace(0.95, 0.1, 18))
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting.
+
+    Args:
+        setting: The price, the threshold on P(right), or the regret that the user names.
+        tokens: Share of exact best-of-n's sampled tokens.
+        accuracy: Share of prompts answered right.
+        difference: Its accuracy less exact best-of-n's on the same prompts (paired).
+    """
+
+    setting: float
+    tokens: float
+    accuracy: Measured
+    difference: Measured
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """What is left where winners of a lower confidence are withheld.
+
+    Args:
+        threshold: On the confidence.
+        coverage: Share of prompts answered.
+        accuracy: Share of those answered right; None where none is answered.
+    """
+
+    threshold: float
+    coverage: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """How far probabilities can be taken at their word: expected calibration error (ten bins) and Brier score."""
+
+    expected_calibration_error: float
+    brier_score: float
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What came out.
+
+    Args:
+        task, split, prompts, n: What was measured: so many prompts of a task's split, n rollouts each.
+        sampling: The settings the rollouts were sampled with.
+        head_sha256: Of the head's weights.
+        exact: Accuracy of exact best-of-n.
+        mean_tokens: Sampled tokens per candidate in exact best-of-n.
+        curves: By PRUNED, UNTRAINED and ADAPTIVE, the points of a sweep. The untrained pruner has the same rule, fitted
+            on the other folds of these very prompts; the head's rewards choose its winner, too. It is missing where
+            log-probabilities were not recorded.
+        by_regret: By PRUNED and ADAPTIVE, the settings that the head's config holds.
+        calibration: Of "rollouts" and of "winners", by the calibration in the head's config.
+        abstention: Coverage and accuracy of exact best-of-n, by threshold on the winner's confidence.
+    """
+
+    task: str
+    split: str
+    prompts: int
+    n: int
+    sampling: dict[str, Any]
+    head_sha256: str
+    exact: Measured
+    mean_tokens: float
+    curves: dict[str, list[Point]]
+    by_regret: dict[str, list[Point]]
+    calibration: dict[str, CalibrationError]
+    abstention: list[Abstention]
+
+    def to_json(self) -> str:
+        """As `hf-elhsr tradeoff --json` writes it."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
+    """Replay the head's decisions on rollouts of prompts that it was not trained on.
+
+    Args:
+        rollouts: Followed by this head, or with features; whether the head has seen the prompts is not checked.
+
+    Raises:
+        ValueError: Prompts missing, rollouts without token arrays or of another head, a head without decisions.
+    """
+    rollouts.check_complete()
+    settings = rollouts.settings
+    scored = ScoredRollouts.from_rollouts(rollouts, head)
+    return TradeOff(
+        task=settings["task"],
+        split=settings["split"],
+        sampling=settings["sampling"],
+        head_sha256=head_digest(head),
+        prompts=len(scored.lengths),
+        n=scored.lengths.shape[1],
+        **replayed(scored, head.config.calibration, head.config.pruning, head.config.adaptive),
+    )
+
+
+def replayed(
+    scored: ScoredRollouts,
+    calibration: dict[str, Any] | None,
+    pruning: dict[str, Any] | None,
+    adaptive: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The measured fields of a [`TradeOff`], for the three fields of a head's config.
+
+    Raises:
+        ValueError: A field is None.
+    """
+    exact = replay_exact(scored)
+    winner = winner_calibration(calibration)
+    schedules = {float(key): PruningSchedule.from_config(pruning, float(key)) for key in _keys(pruning, "prices")}
+    samplings = {
+        float(key): AdaptiveSampling.from_config(adaptive, calibration, float(key))
+        for key in _keys(adaptive, "thresholds")
+    }
+    any_schedule, any_sampling = next(iter(schedules.values())), next(iter(samplings.values()))
+
+    def pruned(schedule: PruningSchedule) -> Replay:
+        return replay_pruning(scored, schedule)
+
+    def waved(sampling: AdaptiveSampling) -> Replay:
+        return replay_adaptive(scored, sampling)
+
+    curves = {
+        PRUNED: _points(exact, PRICES, [pruned(replace(any_schedule, price=price)) for price in PRICES]),
+        ADAPTIVE: _points(exact, THRESHOLDS, [waved(replace(any_sampling, threshold=p)) for p in THRESHOLDS]),
+    }
+    if scored.token_log_probabilities is not None:
+        untrained = cross_fitted_replays(scored, ScoredRollouts.mean_log_probability)
+        curves[UNTRAINED] = _points(exact, PRICES, untrained)
+    one = rollout_calibration(calibration)
+    confidences = _numpy(winner.probability, exact.winner_rewards)
+    return {
+        "exact": _measured(exact.right),
+        "mean_tokens": float(scored.lengths.mean()),
+        "curves": curves,
+        "by_regret": {
+            PRUNED: _points(exact, list(schedules), [pruned(schedule) for schedule in schedules.values()]),
+            ADAPTIVE: _points(exact, list(samplings), [waved(sampling) for sampling in samplings.values()]),
+        },
+        "calibration": {
+            "rollouts": _calibration_error(
+                _numpy(one.probability, scored.rewards.reshape(-1)), scored.labels.reshape(-1)
+            ),
+            "winners": _calibration_error(confidences, exact.right.astype(bool)),
+        },
+        "abstention": [_abstention(confidences, exact.right, threshold) for threshold in reversed((*THRESHOLDS, 0.0))],
+    }
+
+
+def _keys(config: dict[str, Any] | None, table: str) -> list[str]:
+    # Without a config there is one key to ask with, for from_config to refuse
+    return ["0.5"] if config is None else list(config[table])
+
+
+def _points(exact: Replay, settings: Sequence[float], replays: Sequence[Replay]) -> list[Point]:
+    return [
+        Point(
+            setting=setting,
+            tokens=float(replay.tokens.sum() / exact.tokens.sum()),
+            accuracy=_measured(replay.right),
+            difference=_measured(replay.right - exact.right),
+        )
+        for setting, replay in zip(settings, replays, strict=True)
+    ]
+
+
+def _measured(values: np.ndarray) -> Measured:
+    interval = bootstrap_interval(values[:, None], lambda means: means[:, 0], resamples=_RESAMPLES)
+    return Measured(float(values.mean()), *interval)
+
+
+def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> CalibrationError:
+    return CalibrationError(expected_calibration_error(probabilities, labels), brier_score(probabilities, labels))
+
+
+def _abstention(confidences: np.ndarray, right: np.ndarray, threshold: float) -> Abstention:
+    answered = confidences >= threshold
+    accuracy = float(right[answered].mean()) if answered.any() else None
+    return Abstention(threshold, float(answered.mean()), accuracy)
+
+
+def _numpy(probability: Callable[[torch.Tensor], torch.Tensor], rewards: np.ndarray) -> np.ndarray:
+    values: np.ndarray = probability(torch.from_numpy(rewards)).numpy()
+    return values

@@ -1,0 +1,186 @@
+"""ScoredRollouts: what a head says of every token of finished rollouts, to replay decisions on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..modeling_elhsr import ElhsrRewardHead, token_logits, token_outputs
+from ..rewards.pruning import prefix_features
+from .rollout_set import Rollout, RolloutSet, read_features, read_token_arrays
+from .sampling import head_digest
+
+
+@dataclass(frozen=True)
+class ScoredRollouts:
+    """n rollouts for each of some prompts, padded to the longest.
+
+    Args:
+        token_rewards: (prompts, n, tokens) float32, r_t; anything past a rollout's end.
+        token_gates: (prompts, n, tokens) float32, g_t; one for heads without a gate.
+        lengths: (prompts, n) int64, sampled tokens, at least 1.
+        labels: (prompts, n) bool, whether the final answer is right.
+        token_log_probabilities: (prompts, n, tokens) float32, the language model's log p_t, where recorded.
+        token_values: (prompts, n, tokens) float32, v_t, of heads with `config.value`.
+        eps: The head's `config.eps`.
+
+    Raises:
+        ValueError: Shapes that do not agree, empty rollouts, or values that are not finite.
+    """
+
+    token_rewards: np.ndarray
+    token_gates: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    token_log_probabilities: np.ndarray | None = None
+    token_values: np.ndarray | None = None
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        shape = self.token_rewards.shape
+        given = {
+            "token_gates": self.token_gates,
+            "token_log_probabilities": self.token_log_probabilities,
+            "token_values": self.token_values,
+        }
+        wrong = {name: array.shape for name, array in given.items() if array is not None and array.shape != shape}
+        if len(shape) != 3 or wrong or self.lengths.shape != shape[:2] or self.labels.shape != shape[:2]:
+            raise ValueError(
+                "Expected token arrays of one shape (prompts, n, tokens), and lengths and labels (prompts, n), "
+                f"got token_rewards {shape}, lengths {self.lengths.shape}, labels {self.labels.shape}, {wrong}."
+            )
+        if not shape[0] or self.lengths.min() < 1 or self.lengths.max() > shape[2]:
+            raise ValueError(f"Expected prompts whose rollouts have between 1 and {shape[2]} tokens each.")
+        sampled = np.arange(shape[2]) < self.lengths[..., None]
+        if not np.isfinite(self.token_rewards[sampled]).all() or not np.isfinite(self.token_gates[sampled]).all():
+            raise ValueError("Token rewards or gates contain NaN or infinity: train or download the head again.")
+
+    @classmethod
+    def from_rollouts(
+        cls, rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None
+    ) -> "ScoredRollouts":
+        """Of a rollout set that this head followed, or whose features it can be applied to.
+
+        Args:
+            prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
+
+        Raises:
+            ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
+                is not there; prompts with different numbers of rollouts.
+        """
+        followed = rollouts.settings.get("head_sha256")
+        if followed is not None and followed != head_digest(head):
+            raise ValueError(
+                f"The rollouts in {str(rollouts.folder)!r} were followed by another head: sample them again."
+            )
+        wanted = None if prompts is None else set(prompts)
+        groups: list[tuple[list[Rollout], dict[str, np.ndarray]]] = []
+        found: set[str] = set()
+        for shard, file in rollouts.shards():
+            for problem, group in groupby(shard, key=lambda rollout: rollout.problem):
+                if wanted is None or problem in wanted:
+                    members = list(group)
+                    groups.append((members, _token_arrays(members, file, head)))
+                    found.add(problem)
+        if wanted is not None and wanted != found:
+            raise ValueError(f"{len(wanted - found)} of the {len(wanted)} prompts asked for have no rollouts.")
+        sizes = sorted({len(members) for members, _ in groups})
+        if len(sizes) != 1:
+            raise ValueError(
+                f"Expected prompts with the same number of rollouts each, got {sizes} in {rollouts.folder}."
+            )
+        return _padded(groups, head.config.eps)
+
+    def __getitem__(self, prompts: np.ndarray | slice) -> "ScoredRollouts":
+        """Some of the prompts."""
+        log_probabilities, values = self.token_log_probabilities, self.token_values
+        return ScoredRollouts(
+            self.token_rewards[prompts],
+            self.token_gates[prompts],
+            self.lengths[prompts],
+            self.labels[prompts],
+            None if log_probabilities is None else log_probabilities[prompts],
+            None if values is None else values[prompts],
+            self.eps,
+        )
+
+    @cached_property
+    def rewards(self) -> np.ndarray:
+        """(prompts, n) float64: R of the whole rollouts."""
+        whole: np.ndarray = self.prefix_features(self.token_rewards.shape[2])[..., 0].double().numpy()
+        return whole
+
+    def prefix_features(self, steps: int) -> torch.Tensor:
+        """(prompts, n, 3 or 4) float32: [`prefix_features`] after so many tokens, or all of a shorter rollout's."""
+        seen = np.minimum(self.lengths, steps)
+        sums = [torch.from_numpy(_upto(sums, seen)) for sums in self._sums]
+        values = None if self._value_sums is None else torch.from_numpy(_upto(self._value_sums, seen))
+        return prefix_features(sums[0], sums[1], sums[2], torch.from_numpy(seen), self.eps, values).float()
+
+    def mean_log_probability(self, steps: int) -> torch.Tensor:
+        """(prompts, n, 1) float32: mean log p_t over the first tokens, as the feature of a pruner without a head.
+
+        Raises:
+            ValueError: They were not recorded.
+        """
+        if self._log_probability_sums is None:
+            raise ValueError("These rollouts have no token log-probabilities: sample them with a head.")
+        seen = np.minimum(self.lengths, steps)
+        return torch.from_numpy(_upto(self._log_probability_sums, seen) / seen).float()[..., None]
+
+    @cached_property
+    def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Running sums of g_t r_t, g_t and r_t."""
+        rewards, gates = self.token_rewards.astype(np.float64), self.token_gates.astype(np.float64)
+        return (gates * rewards).cumsum(-1), gates.cumsum(-1), rewards.cumsum(-1)
+
+    @cached_property
+    def _value_sums(self) -> np.ndarray | None:
+        return None if self.token_values is None else self.token_values.cumsum(-1, dtype=np.float64)
+
+    @cached_property
+    def _log_probability_sums(self) -> np.ndarray | None:
+        given = self.token_log_probabilities
+        return None if given is None else given.cumsum(-1, dtype=np.float64)
+
+
+def _upto(sums: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """(prompts, n): the running sums after so many tokens."""
+    return np.take_along_axis(sums, steps[..., None] - 1, axis=-1)[..., 0]
+
+
+def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> dict[str, np.ndarray]:
+    """By name, (tokens of all members,) float32 each."""
+    first = members[0].first_row
+    own = slice(first, first + sum(len(rollout.token_ids) for rollout in members))
+    arrays = {name: array[own].numpy() for name, array in read_token_arrays(file).items()}
+    if "token_rewards" not in arrays:
+        try:
+            features = read_features(file)[own]
+        except ValueError as error:
+            raise ValueError(
+                f"{str(file)!r} has neither token rewards nor features: these rollouts were sampled by an earlier "
+                "version. Sample them again with a head."
+            ) from error
+        with torch.no_grad():
+            rewards, gates = token_outputs(features, head.weight.cpu(), head.bias.cpu())
+            arrays |= {"token_rewards": rewards.numpy(), "token_gates": gates.numpy()}
+            if head.config.value:
+                values = token_logits(features, head.value_weight.cpu(), head.value_bias.cpu())
+                arrays["token_values"] = values[:, 0].numpy()
+    return arrays
+
+
+def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:
+    lengths = np.array([[len(rollout.token_ids) for rollout in members] for members, _ in groups])
+    labels = np.array([[rollout.label for rollout in members] for members, _ in groups])
+    sampled = np.arange(lengths.max()) < lengths[..., None]
+    names = set.intersection(*(set(arrays) for _, arrays in groups))
+    padded = {}
+    for name in names:
+        padded[name] = np.zeros(sampled.shape, dtype=np.float32)
+        padded[name][sampled] = np.concatenate([arrays[name] for _, arrays in groups])
+    return ScoredRollouts(lengths=lengths, labels=labels, eps=eps, **padded)

@@ -1,0 +1,110 @@
+"""fit_decisions: calibration, pruning and adaptive n for a head, from prompts that it was not trained on."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from ..rewards.adaptive import AdaptiveSampling
+from ..rewards.calibration import Calibration, fit_calibration
+from ..rewards.logistic import sigmoid
+from ..rewards.regrets import REGRETS
+from ..rollouts.pruning_fit import PRICES, cross_fitted_replays, fit_pruning
+from ..rollouts.replay import Replay, replay_adaptive, replay_exact
+from ..rollouts.scored_rollouts import ScoredRollouts
+
+logger = logging.get_logger(__name__)
+
+#: The thresholds on P(right) that are tried for adaptive n.
+THRESHOLDS = tuple(float(f"{threshold:.3f}") for threshold in np.linspace(0.98, 0.02, 49))
+#: Waves that n candidates come in.
+_WAVES = 4
+# Of the standard normal distribution: the upper end of a one-sided 95 % interval
+_ONE_SIDED = 1.645
+
+
+def fit_decisions(scored: ScoredRollouts) -> dict[str, dict[str, Any] | None]:
+    """The configuration fields `calibration`, `pruning` and `adaptive` for a head.
+
+    A setting is allowed for a regret where the regret that it shows on these prompts, judged by [`regret`], is at most
+    that. Pruning is replayed on prompts that its schedule was not fitted on. The setting stored is the one that saves
+    most among those before the first refusal.
+
+    Args:
+        scored: Rollouts of held-out prompts, with the head's token rewards and gates.
+
+    Returns:
+        The fields, as [`ElhsrConfig`] holds them; None for what cannot be fitted, with a warning that says why.
+    """
+    try:
+        calibration = _calibration(scored)
+    except ValueError as error:
+        logger.warning(f"The head gets no calibration, pruning and adaptive n. {error}")
+        return {"calibration": None, "pruning": None, "adaptive": None}
+    winner = Calibration(**calibration["winner"])
+    try:
+        pruning = _pruning(scored, winner)
+    except ValueError as error:
+        logger.warning(f"The head gets no pruning schedule. {error}")
+        pruning = None
+    return {"calibration": calibration, "pruning": pruning, "adaptive": _adaptive(scored, winner)}
+
+
+def regret(exact: Replay, replay: Replay, winner: Calibration) -> float:
+    """How much accuracy a replay gives up against exact best-of-n, judged conservatively.
+
+    There are two estimates. The loss by labels is unbiased but coarse: few winners change, and many of those are wrong
+    before and after. The loss in calibrated P(right) from exact to actual winners has no such noise, and errs on the
+    safe side, since a reward that beats another good one is less to be trusted than one that stands alone. Of each, the
+    upper end of a one-sided 95 % interval over prompts is a bound; the lower bound of the two counts.
+    """
+    by_labels = exact.right - replay.right
+    by_calibration = _probability(exact.winner_rewards, winner) - _average(_probability(replay.winner_rewards, winner))
+    bounds = [lost.mean() + _ONE_SIDED * lost.std(ddof=1) / len(lost) ** 0.5 for lost in (by_labels, by_calibration)]
+    return float(max(by_labels.mean(), min(bounds)))
+
+
+def _calibration(scored: ScoredRollouts) -> dict[str, Any]:
+    exact = replay_exact(scored)
+    one = fit_calibration(scored.rewards.reshape(-1), scored.labels.reshape(-1))
+    winner = fit_calibration(exact.winner_rewards, exact.right.astype(bool))
+    return {**asdict(one), "winner": asdict(winner), **_fitted_on(scored)}
+
+
+def _pruning(scored: ScoredRollouts, winner: Calibration) -> dict[str, Any]:
+    exact = replay_exact(scored)
+    regrets = [regret(exact, replay, winner) for replay in cross_fitted_replays(scored)]
+    fields = asdict(fit_pruning(scored))
+    del fields["price"]
+    return {**fields, "prices": _most_saving(PRICES, regrets, default=0.0), **_fitted_on(scored)}
+
+
+def _adaptive(scored: ScoredRollouts, winner: Calibration) -> dict[str, Any]:
+    exact = replay_exact(scored)
+    wave = max(1, scored.lengths.shape[1] // _WAVES)
+    samplings = [AdaptiveSampling(wave, threshold, winner) for threshold in THRESHOLDS]
+    regrets = [regret(exact, replay_adaptive(scored, sampling), winner) for sampling in samplings]
+    return {"wave": wave, "thresholds": _most_saving(THRESHOLDS, regrets, default=1.0), **_fitted_on(scored)}
+
+
+def _most_saving(settings: tuple[float, ...], regrets: list[float], default: float) -> dict[str, float]:
+    """Per wanted regret, the last of the settings, which save more and more, before the first that loses too much."""
+    table = {}
+    for wanted in REGRETS:
+        refused = [place for place, given_up in enumerate(regrets) if given_up > wanted]
+        allowed = settings[: refused[0]] if refused else settings
+        table[str(wanted)] = allowed[-1] if allowed else default
+    return table
+
+
+def _fitted_on(scored: ScoredRollouts) -> dict[str, int]:
+    return {"n": scored.lengths.shape[1], "prompts": len(scored.lengths)}
+
+
+def _probability(rewards: np.ndarray, calibration: Calibration) -> np.ndarray:
+    return sigmoid(calibration.slope * rewards + calibration.offset)
+
+
+def _average(values: np.ndarray) -> np.ndarray:
+    return values if values.ndim == 1 else values.mean(axis=1)

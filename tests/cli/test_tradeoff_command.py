@@ -1,0 +1,66 @@
+"""`hf-elhsr tradeoff` on a set that a head has followed; no language model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr.cli.app import app
+from hf_elhsr.rollouts import Rollout, RolloutSet, head_digest
+from hf_elhsr.rollouts.rollout_set import TOKEN_ARRAYS
+from hf_elhsr.training import fit_decisions
+from made_rollouts import made_rollouts
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A head with decisions, and rollouts of 50 prompts that it followed."""
+    config = ElhsrConfig(hidden_size=2, layers=[0], **fit_decisions(made_rollouts(seed=1)))
+    head = ElhsrRewardHead(config)
+    head.save_pretrained(tmp_path / "head")
+    scored = made_rollouts(prompts=50)
+    settings = {"task": "made", "split": "test", "prompts": 50, "sampling": {}, "head_sha256": head_digest(head)}
+    rollouts = RolloutSet.create(tmp_path / "rollouts", settings, config)
+    ends = scored.lengths.cumsum()
+    rows = [
+        Rollout(f"p{number // 6}", "t", [1] * int(length), "", None, bool(label), -1.0, int(end - length))
+        for number, (length, label, end) in enumerate(
+            zip(scored.lengths.flatten(), scored.labels.flatten(), ends, strict=True)
+        )
+    ]
+    sampled = np.arange(scored.token_rewards.shape[2]) < scored.lengths[..., None]
+    arrays = {name: torch.from_numpy(getattr(scored, name)[sampled]) for name in TOKEN_ARRAYS}
+    rollouts.write_shard(0, rows, token_arrays=arrays)
+    return tmp_path, scored
+
+
+def test_numbers_table_and_plot(followed):
+    folder, scored = followed
+    result = run(
+        "tradeoff",
+        folder / "rollouts",
+        *("--head", folder / "head", "--json", folder / "new" / "t.json", "--plot", folder / "new" / "t.svg"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "50 prompts (test), n = 6" in " ".join(result.output.split())
+    values = json.loads((folder / "new" / "t.json").read_text())
+    assert (values["prompts"], values["n"]) == (50, 6)
+    assert values["mean_tokens"] == pytest.approx(scored.lengths.mean())
+    expected = np.take_along_axis(scored.labels, scored.rewards.argmax(1)[:, None], axis=1).mean()
+    assert values["exact"]["value"] == pytest.approx(expected)
+    assert "<svg" in (folder / "new" / "t.svg").read_text()
+
+
+def test_a_head_without_decisions_is_refused(followed):
+    folder, _ = followed
+    ElhsrRewardHead(ElhsrConfig(hidden_size=2, layers=[0])).save_pretrained(folder / "head")
+    result = run("tradeoff", folder / "rollouts", "--head", folder / "head")
+    assert isinstance(result.exception, ValueError)
+    assert "no calibration" in str(result.exception)

@@ -1,0 +1,282 @@
+"""Pruning, adaptive n, abstention and max_parallel while decoding: the laws hold, and what was cut short is marked."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hf_elhsr import enable_best_of_n
+from hf_elhsr.rewards.pruning import PruningSchedule
+from oracle import assert_rewards_close, oracle_rewards
+from tiny_models import CONFIGS, ragged_prompts, tiny_head, tiny_model
+
+LINE = {"slope": 1.0, "offset": 0.0}
+
+
+def decisive(head, price=0.2, threshold=0.6, n=6, interval=2):
+    """The head with settings made by hand."""
+    head.config.calibration = {**LINE, "winner": {"slope": 2.0, "offset": 0.5}, "n": n, "prompts": 100}
+    head.config.pruning = {
+        "interval": interval,
+        "prefix": [[0.0, 1.0, 0.0, 0.0]],
+        "final": [0.0, 1.0],
+        "value": [[0.0, 3.0, -3.0]],
+        "prices": {"0.01": price},
+        "n": n,
+        "prompts": 100,
+    }
+    head.config.adaptive = {"wave": 2, "thresholds": {"0.01": threshold}, "n": n, "prompts": 100}
+    return head
+
+
+def generate(model, head, inputs, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    settings = {"best_of_n": 6, "max_new_tokens": 14, "return_dict_in_generate": True} | kwargs
+    return model.generate(**inputs, reward_head=head, **settings)
+
+
+def sampled(out):
+    return out.lengths > 0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "mamba", "lfm2"])
+@pytest.mark.parametrize(
+    "kwargs", [{"prune": 0.01}, {"adaptive": 0.01}, {"max_parallel": 5}, {"prune": 0.01, "adaptive": 0.01}], ids=str
+)
+def test_the_central_law_holds_in_every_mode(architecture, kwargs):
+    """Rewards are those of the returned token ids, be they whole or cut short."""
+    model = enable_best_of_n(tiny_model(architecture))
+    head, inputs = decisive(tiny_head(model)), ragged_prompts()
+    out = generate(model, head, inputs, **kwargs)
+    expected = oracle_rewards(model, head, _only(out, sampled(out)), inputs)
+    begun = sampled(out).numpy()
+    assert_rewards_close(out.rewards[sampled(out)], expected[begun])
+    assert torch.isneginf(out.rewards[~sampled(out)]).all()
+    rows = torch.arange(3)
+    winner = out.winners[:, 0]
+    assert not out.pruned[rows, winner].any()
+    eligible = out.rewards.masked_fill(out.pruned, -torch.inf)
+    assert torch.equal(winner, eligible.argmax(-1))
+    if "max_parallel" not in kwargs:
+        assert out.pruned.any()
+
+
+def _only(out, begun):
+    """The oracle needs at least one token of everybody: those never begun borrow one, and are not looked at."""
+    changed = copy.copy(out)
+    changed["lengths"] = out.lengths.clamp_min(1)
+    return changed
+
+
+def test_a_price_of_zero_changes_nothing(model, head, inputs):
+    head = decisive(head, price=0.0)
+    exact, unpruned = generate(model, head, inputs), generate(model, head, inputs, prune=0.01)
+    assert torch.equal(exact.candidates, unpruned.candidates)
+    assert torch.equal(exact.rewards, unpruned.rewards)
+    assert not unpruned.pruned.any()
+
+
+def test_a_high_price_leaves_the_best_at_the_first_check(model, head, inputs):
+    """Every running candidate but the best one is dropped after `interval` tokens, and not a token later."""
+    out = generate(model, decisive(head, price=1.0, interval=3), inputs, prune=0.01)
+    assert (out.lengths[out.pruned] % 3 == 0).all()
+    assert ((~out.pruned).sum(-1) >= 1).all()
+    whole = (~out.pruned) & (out.lengths > 3)
+    assert (whole.sum(-1) <= 1).all()
+    # a pruned candidate's tokens end where it was stopped
+    row, column = (int(i) for i in out.pruned.nonzero()[0])
+    assert (out.candidates[row, column, 9 + int(out.lengths[row, column]) :] == 0).all()
+
+
+def test_pruned_is_what_the_rule_says(model, head, inputs):
+    """Re-played by hand from token rewards: who is dropped when, with the rule written out in NumPy."""
+    head = decisive(head, price=0.3)
+    out = generate(model, head, inputs, prune=0.01, output_token_rewards=True)
+    rewards, gates = out.token_rewards.double().numpy(), out.token_gates.double().numpy()
+    lengths = out.lengths.numpy()
+    for prompt in range(3):
+        gone = np.zeros(6, dtype=bool)
+        for t in range(2, lengths[prompt].max() + 1, 2):
+            seen = np.minimum(lengths[prompt], t)
+            z = np.array(
+                [
+                    (gates[prompt, c, :s] * rewards[prompt, c, :s]).sum() / gates[prompt, c, :s].sum()
+                    for c, s in enumerate(seen)
+                ]
+            )
+            z[gone] = -np.inf
+            ended = (lengths[prompt] <= t) & ~out.pruned[prompt].numpy() | (lengths[prompt] < t)
+            lost = 1 / (1 + np.exp(-(3 * z - 3 * z.max())))
+            dropped = ~gone & ~ended & (z < z.max()) & (lost < 0.3)
+            actual = out.pruned[prompt].numpy() & (lengths[prompt] == t)
+            assert (dropped == actual).all()
+            gone |= dropped
+        assert (gone == out.pruned[prompt].numpy()).all()
+
+
+def test_pruning_does_not_depend_on_batch_neighbours(model, head):
+    """Greedy, so that all draws are alike; one prompt is hopeless and another not."""
+    head = decisive(head, price=0.5)
+    inputs = ragged_prompts(batch=4)
+    together = generate(model, head, inputs, prune=0.01, top_k=1)
+    for row in range(4):
+        start = 2 * row
+        alone = {name: value[row : row + 1, start:] for name, value in inputs.items()}
+        single = generate(model, head, alone, prune=0.01, top_k=1)
+        assert single.pruned[0].tolist() == together.pruned[row].tolist()
+        assert single.lengths[0].tolist() == together.lengths[row].tolist()
+
+
+def test_waves_stop_once_a_candidate_is_trusted(model, head, inputs):
+    never = generate(model, decisive(head, threshold=1.0), inputs, adaptive=0.01)
+    assert sampled(never).all()
+    assert not never.pruned.any()
+    at_once = generate(model, decisive(head, threshold=0.0), inputs, adaptive=0.01)
+    assert sampled(at_once).sum(-1).tolist() == [2, 2, 2]
+    # the wave-mate of the first to finish is cut there
+    first = at_once.lengths[:, :2]
+    assert (at_once.pruned[:, :2] == (first[:, 0] != first[:, 1])[:, None]).sum() >= 3 or first.eq(first[:, :1]).all()
+    between = generate(model, decisive(head, threshold=0.6), inputs, adaptive=0.01)
+    trusted = torch.sigmoid(2 * between.rewards + 0.5) >= 0.6
+    finished = sampled(between) & ~between.pruned
+    for row in range(3):
+        count = int(sampled(between)[row].sum())
+        assert count in (2, 4, 6)
+        assert count == 6 or bool((trusted & finished)[row, count - 2 : count].any())
+        assert not (trusted & finished)[row, : count - 2].any()
+
+
+def test_max_parallel_bounds_the_batch(model, head, inputs):
+    rows = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    out = generate(model, head, inputs, max_parallel=4)
+    handle.remove()
+    assert rows[0] == 3
+    assert max(rows[1:]) == 4
+    assert (out.lengths > 0).all()
+
+
+def test_max_parallel_with_everything_else(model, head, inputs):
+    """Records of steps, token rewards, hidden states: put together from all parts."""
+    asked = {"output_scores": True, "output_hidden_states": True, "output_token_rewards": True, "output_logits": True}
+    out = generate(model, head, inputs, max_parallel=4, num_return_sequences=2, **asked)
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+    products = out.token_rewards.double() * out.token_gates.double()
+    torch.testing.assert_close(out.rewards.double(), products.sum(-1) / out.token_gates.double().sum(-1))
+    assert ((out.token_gates > 0).sum(-1) == out.lengths).all()
+    # the returned logits are those that the returned tokens were drawn from
+    tokens = out.sequences[:, 9:]
+    for row, winner in enumerate(out.winners.flatten().tolist()):
+        for step in range(int(out.lengths[row // 2, winner])):
+            assert out.scores[step][row, tokens[row, step]] > -torch.inf
+            with torch.no_grad():
+                prompt = inputs["input_ids"][row // 2, 2 * (row // 2) :]
+                ids = torch.cat([prompt, tokens[row, :step]])[None]
+                expected = model(input_ids=ids).logits[0, -1]
+            torch.testing.assert_close(out.logits[step][row], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_parts_do_not_disturb_each_other(architecture):
+    """Greedy decoding gives every candidate the same tokens, whichever part it is in."""
+    model = enable_best_of_n(tiny_model(architecture))
+    head, inputs = tiny_head(model), ragged_prompts()
+    whole, parts = (generate(model, head, inputs, top_k=1, max_parallel=m) for m in (None, 2))
+    assert torch.equal(whole.candidates, parts.candidates)
+    torch.testing.assert_close(whole.rewards, parts.rewards)
+
+
+def test_confidence_and_abstention(model, head, inputs, caplog):
+    out = generate(model, decisive(head), inputs)
+    best = out.rewards.amax(-1)
+    torch.testing.assert_close(out.confidence, torch.sigmoid(2 * best + 0.5))
+    assert out.abstained is None
+    threshold = float(out.confidence.sort().values[1])
+    told = generate(model, head, inputs, min_confidence=threshold)
+    assert told.abstained.tolist() == (out.confidence < threshold).tolist()
+    assert 0 < told.abstained.sum() < 3
+    head.config.calibration = None
+    assert generate(model, head, inputs).confidence is None
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_architecture_prunes(architecture):
+    model = enable_best_of_n(tiny_model(architecture))
+    head, inputs = decisive(tiny_head(model), price=0.4), ragged_prompts()
+    out = generate(model, head, inputs, prune=0.01)
+    assert out.pruned.any()
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+
+
+def test_a_head_with_values_keeps_their_sums(model, inputs):
+    """V_t is the plain mean of v_t = u h_t + c, and R is as without."""
+    head = decisive(tiny_head(model))
+    torch.manual_seed(0)
+    plain = generate(model, head, inputs)
+    valued = decisive(tiny_head(model, value=True))
+    with torch.no_grad():
+        valued.value_weight.copy_(torch.randn_like(valued.value_weight) * 0.1)
+    schedule = PruningSchedule.from_config(head.config.pruning, 0.01)
+    assert replace(schedule, price=0.0).price == 0.0
+    same = generate(model, valued, inputs)
+    torch.testing.assert_close(same.rewards, plain.rewards)
+    valued.config.pruning["prefix"] = [[0.0, 0.0, 0.0, 0.0, 1.0]]
+    assert generate(model, valued, inputs, prune=0.01).pruned.any()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_parallel": 0}, "max_parallel must be a whole number"),
+        ({"max_parallel": 2.5}, "max_parallel must be a whole number"),
+        ({"prune": 0.001}, "expected how much accuracy may be given up"),
+        ({"prune": 1.5}, "expected how much accuracy may be given up"),
+        ({"adaptive": -1}, "expected how much accuracy may be given up"),
+        ({"prune": True}, "expected how much accuracy may be given up"),
+        ({"min_confidence": 1.2}, "a probability between 0 and 1"),
+        ({"min_confidence": True}, "a probability between 0 and 1"),
+        ({"prune": 0.01, "num_return_sequences": 2}, "leave out prune, or num_return_sequences=2"),
+        ({"adaptive": 0.01, "num_return_sequences": 2}, "leave out adaptive"),
+    ],
+    ids=str,
+)
+def test_bad_settings(model, head, inputs, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, decisive(head), inputs, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"prune": 0.01}, "no pruning schedule"),
+        ({"adaptive": 0.01}, "no settings for adaptive n"),
+        ({"min_confidence": 0.5}, "no calibration"),
+    ],
+    ids=str,
+)
+def test_a_head_without_decisions(model, head, inputs, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, head, inputs, **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"prune": 0.01}, {"adaptive": 0.01}, {"max_parallel": 2}], ids=str)
+def test_rows_that_cannot_leave(model, head, inputs, kwargs):
+    """A processor that may keep state per row, and a compiled step, need all rows to stay."""
+    from transformers import LogitsProcessor
+
+    class Own(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return scores
+
+    with pytest.raises(ValueError, match="need all rows to stay"):
+        generate(model, decisive(head), inputs, logits_processor=[Own()], **kwargs)
+
+
+def test_without_best_of_n_they_are_refused(model, inputs):
+    for name in ("prune", "adaptive", "min_confidence", "max_parallel"):
+        with pytest.raises(ValueError, match=f"{name} given without best_of_n"):
+            model.generate(**inputs, **{name: 1})
