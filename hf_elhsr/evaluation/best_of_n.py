@@ -40,6 +40,7 @@ class Evaluation:
 
     Args:
         task, split, prompts, n: What was evaluated: so many prompts of a task's split, n rollouts each.
+        skip: How many prompts of the split come before them.
         sampling: The settings the rollouts were sampled with.
         head_sha256: Of the head's weights, see [`head_digest`].
         accuracy: Per strategy, the share of prompts answered right.
@@ -62,6 +63,7 @@ class Evaluation:
     area_under_curve: float
     expected_calibration_error: float
     base_rate: float
+    skip: int = 0
 
     def to_json(self) -> str:
         """As `hf-elhsr evaluate --json` writes it."""
@@ -113,6 +115,7 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         area_under_curve=area_under_curve(rewards, labels),
         expected_calibration_error=expected_calibration_error(1 / (1 + np.exp(-rewards)), labels),
         base_rate=float(labels.mean()),
+        skip=rollouts.settings.get("skip", 0),
     )
 
 

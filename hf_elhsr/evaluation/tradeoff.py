@@ -102,6 +102,21 @@ class TradeOff:
         """As `hf-elhsr tradeoff --json` writes it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> "TradeOff":
+        """What [`to_json`] wrote."""
+        values = json.loads(text)
+        for name in ("curves", "by_regret"):
+            values[name] = {key: [_point(point) for point in points] for key, points in values[name].items()}
+        values["exact"] = Measured(**values["exact"])
+        values["calibration"] = {key: CalibrationError(**error) for key, error in values["calibration"].items()}
+        values["abstention"] = [Abstention(**entry) for entry in values["abstention"]]
+        return cls(**values)
+
+
+def _point(values: dict[str, Any]) -> Point:
+    return Point(values["setting"], values["tokens"], Measured(**values["accuracy"]), Measured(**values["difference"]))
+
 
 def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
     """Replay the head's decisions on rollouts of prompts that it was not trained on.

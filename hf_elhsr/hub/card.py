@@ -7,7 +7,8 @@ from string import Template
 from typing import Any
 
 from ..configuration_elhsr import ElhsrConfig
-from ..evaluation import Evaluation
+from ..evaluation import Evaluation, TradeOff
+from ..evaluation.tradeoff import ADAPTIVE, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
@@ -37,16 +38,20 @@ def render_card(folder: Path) -> str:
     config = ElhsrConfig.from_pretrained(folder)
     training = json.loads((folder / "training.json").read_text())
     evaluations = [Evaluation.from_json(file.read_text()) for file in evaluation_files]
-    _check_evaluations(folder, training, evaluations)
+    tradeoffs = [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
+    _check_evaluations(folder, training, evaluations, tradeoffs)
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
-    return Template(template).substitute(_values(folder.name, config, training, evaluations, limits))
+    return Template(template).substitute(_values(folder.name, config, training, evaluations, tradeoffs, limits))
 
 
-def _check_evaluations(folder: Path, training: dict[str, Any], evaluations: list[Evaluation]) -> None:
+def _check_evaluations(
+    folder: Path, training: dict[str, Any], evaluations: list[Evaluation], tradeoffs: list[TradeOff]
+) -> None:
     digest = head_digest(ElhsrRewardHead.from_pretrained(folder))
-    for evaluation in evaluations:
+    measured: list[Evaluation | TradeOff] = [*evaluations, *tradeoffs]
+    for evaluation in measured:
         if evaluation.head_sha256 != digest:
             raise ValueError(
                 f"The evaluation on {evaluation.split!r} is of another head than the one in {str(folder)!r}: evaluate "
@@ -58,7 +63,12 @@ def _check_evaluations(folder: Path, training: dict[str, Any], evaluations: list
 
 
 def _values(
-    name: str, config: ElhsrConfig, training: dict[str, Any], evaluations: list[Evaluation], limits: str
+    name: str,
+    config: ElhsrConfig,
+    training: dict[str, Any],
+    evaluations: list[Evaluation],
+    tradeoffs: list[TradeOff],
+    limits: str,
 ) -> dict[str, Any]:
     rollouts, report = training["rollouts"], training["report"]
     rows = 2 if config.gate else 1
@@ -66,6 +76,7 @@ def _values(
         "name": name,
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",
+        "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
         "num_layers": len(config.layers),
         "hidden_size": config.hidden_size,
         "task": rollouts["task"],
@@ -79,14 +90,21 @@ def _values(
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
-        "results": "\n\n".join(_results(evaluation) for evaluation in evaluations),
+        "results": "\n\n".join([*map(_results, evaluations), *map(_savings, tradeoffs)]),
         "limits": limits,
     }
 
 
+_VALUE_ROW = (
+    " Another {:,} parameters judge completions that are still being written, for pruning; they have no part in the "
+    "reward."
+)
+
+
 def _results(evaluation: Evaluation) -> str:
     lines = [
-        f"### {evaluation.prompts} prompts of the split `{evaluation.split}`, best of {evaluation.n}",
+        f"### {evaluation.prompts} prompts of the split `{evaluation.split}`{_skipped(evaluation)}, "
+        f"best of {evaluation.n}",
         "",
         f"Temperature {evaluation.sampling['temperature']}, top_p {evaluation.sampling['top_p']}, top_k "
         f"{evaluation.sampling['top_k']}, at most {evaluation.sampling['max_new_tokens']} new tokens.",
@@ -104,4 +122,42 @@ def _results(evaluation: Evaluation) -> str:
         f"{evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
         f"{evaluation.expected_calibration_error:.3f}.",
     ]
+    return "\n".join(lines)
+
+
+def _skipped(evaluation: Evaluation) -> str:
+    return f" after its first {evaluation.skip}" if evaluation.skip else ""
+
+
+def _savings(tradeoff: TradeOff) -> str:
+    """What pruning and adaptive n save, and what confidences are worth."""
+    lines = [
+        f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`, best of {tradeoff.n}",
+        "",
+        "`prune` and `adaptive` name the accuracy that may be given up; the schedules were fitted on the held-out "
+        "prompts of the training split. Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
+        "",
+        "| setting | tokens, % of exact | right, % [95 % interval] | difference, points [95 % interval] |",
+        "|---|---:|---:|---:|",
+        f"| exact best-of-{tradeoff.n} | 100.0 | {tradeoff.exact} | |",
+    ]
+    for name, argument in ((PRUNED, "prune"), (ADAPTIVE, "adaptive")):
+        for point in tradeoff.by_regret[name]:
+            lines.append(
+                f"| `{argument}={point.setting:g}` | {100 * point.tokens:.1f} | {point.accuracy} | {point.difference} |"
+            )
+    errors = tradeoff.calibration
+    lines += [
+        "",
+        f"Calibrated probabilities: expected calibration error {errors['rollouts'].expected_calibration_error:.3f} and "
+        f"Brier score {errors['rollouts'].brier_score:.3f} over all rollouts, "
+        f"{errors['winners'].expected_calibration_error:.3f} and {errors['winners'].brier_score:.3f} for the winners' "
+        "`confidence`.",
+        "",
+        "| `min_confidence` | answered, % | of these right, % |",
+        "|---:|---:|---:|",
+    ]
+    for entry in tradeoff.abstention:
+        if entry.accuracy is not None and round(100 * entry.threshold) % 20 == 0:
+            lines.append(f"| {entry.threshold:g} | {100 * entry.coverage:.1f} | {100 * entry.accuracy:.1f} |")
     return "\n".join(lines)

@@ -58,4 +58,4 @@ class AdaptiveSampling:
             (batch,) bool.
         """
         best = rewards.masked_fill(~sampled, -torch.inf).amax(dim=-1)
-        return self.calibration.probability(best) >= self.threshold
+        return sampled.any(dim=-1) & (self.calibration.probability(best) >= self.threshold)

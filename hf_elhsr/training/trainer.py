@@ -35,7 +35,7 @@ class TrainingSettings:
         seed: Of the split and of the order of prompts.
     """
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     weight_decay: float = 1.0
     prompts_per_batch: int = 4
     averaging: float = 0.998

@@ -64,6 +64,7 @@ def test_abstention_trades_coverage_for_accuracy(measured):
 
 def test_json_table_and_plot(measured, tmp_path):
     values = json.loads(measured.to_json())
+    assert TradeOff.from_json(measured.to_json()) == measured
     assert values["curves"][PRUNED][3]["tokens"] == measured.curves[PRUNED][3].tokens
     assert tradeoff_table(measured).row_count == 1 + 4 + 4 + 4
     assert "Brier" in explain_calibration(measured)

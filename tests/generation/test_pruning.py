@@ -116,28 +116,16 @@ def test_pruned_is_what_the_rule_says(model, head, inputs):
         assert (gone == out.pruned[prompt].numpy()).all()
 
 
-def test_pruning_does_not_depend_on_batch_neighbours(model, head):
-    """Greedy, so that all draws are alike; one prompt is hopeless and another not."""
-    head = decisive(head, price=0.5)
-    inputs = ragged_prompts(batch=4)
-    together = generate(model, head, inputs, prune=0.01, top_k=1)
-    for row in range(4):
-        start = 2 * row
-        alone = {name: value[row : row + 1, start:] for name, value in inputs.items()}
-        single = generate(model, head, alone, prune=0.01, top_k=1)
-        assert single.pruned[0].tolist() == together.pruned[row].tolist()
-        assert single.lengths[0].tolist() == together.lengths[row].tolist()
-
-
 def test_waves_stop_once_a_candidate_is_trusted(model, head, inputs):
     never = generate(model, decisive(head, threshold=1.0), inputs, adaptive=0.01)
     assert sampled(never).all()
     assert not never.pruned.any()
     at_once = generate(model, decisive(head, threshold=0.0), inputs, adaptive=0.01)
     assert sampled(at_once).sum(-1).tolist() == [2, 2, 2]
-    # the wave-mate of the first to finish is cut there
-    first = at_once.lengths[:, :2]
-    assert (at_once.pruned[:, :2] == (first[:, 0] != first[:, 1])[:, None]).sum() >= 3 or first.eq(first[:, :1]).all()
+    # whoever runs on when the first one finishes is cut there
+    assert (at_once.lengths[:, 0] == at_once.lengths[:, 1]).all()
+    assert at_once.pruned.any()
+    assert ((~at_once.pruned) & sampled(at_once)).any(-1).all()
     between = generate(model, decisive(head, threshold=0.6), inputs, adaptive=0.01)
     trusted = torch.sigmoid(2 * between.rewards + 0.5) >= 0.6
     finished = sampled(between) & ~between.pruned

@@ -26,6 +26,15 @@ def test_every_accuracy_in_the_card_is_in_an_evaluation_file():
         for group in ("accuracy", "head_minus"):
             for measured in evaluation[group].values():
                 values |= {f"{100 * measured[key]:.1f}" for key in ("value", "low", "high")}
+    tradeoff = json.loads((SHIPPED / "tradeoff" / "test.json").read_text())
+    points = [
+        point[group]
+        for points in tradeoff["by_regret"].values()
+        for point in points
+        for group in ("accuracy", "difference")
+    ]
+    for measured in (tradeoff["exact"], *points):
+        values |= {f"{100 * measured[key]:.1f}" for key in ("value", "low", "high")}
     cells = re.findall(r"(-?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]\*{0,2} \|", card)
     assert len(cells) >= 16
     assert {number for cell in cells for number in cell} <= values
@@ -33,7 +42,8 @@ def test_every_accuracy_in_the_card_is_in_an_evaluation_file():
 
 def test_the_shipped_head_loads_and_is_the_papers_size():
     head = ElhsrRewardHead.from_pretrained(SHIPPED)
-    assert sum(parameter.numel() for parameter in head.parameters()) == 35_714
+    assert head.weight.numel() + head.bias.numel() == 35_714
+    assert sum(parameter.numel() for parameter in head.parameters()) == 35_714 + 17_857
     assert head.config.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert head.config.standardization == "per_feature"
 
@@ -51,7 +61,6 @@ def test_the_shipped_head_is_well_ahead(evaluation):
     assert evaluation["head_minus"]["mean log-probability"]["low"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="the bar is 0.6; 0.587 was measured: more training prompts should reach it")
 def test_the_shipped_head_closes_the_gap_that_was_asked_for(evaluation):
     assert evaluation["gap_closed"]["value"] >= 0.6
 
@@ -66,7 +75,7 @@ def test_shipped_training_and_evaluation_share_no_prompt():
     for split in ("test", "unseen_templates"):
         measured = json.loads((SHIPPED / "evaluation" / f"{split}.json").read_text())
         assert measured["split"] == split
-        assert not train & {problem.id for problem in task.problems(split, measured["prompts"])}
+        assert not train & {problem.id for problem in task.problems(split, measured["skip"] + measured["prompts"])}
 
 
 @pytest.mark.parametrize("missing", ["config.json", "training.json", "evaluation"])
