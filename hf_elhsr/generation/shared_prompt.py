@@ -10,9 +10,11 @@ are joined by their log-sum-exps, which is exact:
 It stands in for transformers' "sdpa" attention while decoding, through the interfaces transformers has for that.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 
 import torch
@@ -25,6 +27,9 @@ _NAME = "elhsr_shared_prompt"
 # Which cache the forward pass under way reads. Without one, as in another thread that uses the same model at the same
 # time, the attention is plain sdpa.
 _in_use: "ContextVar[SharedPromptCache | None]" = ContextVar("shared_prompt_cache", default=None)
+# How many forward passes under way need a config's attention to be ours, by the config's id
+_users: "Counter[int]" = Counter()
+_users_lock = Lock()
 # Completions grow by this many tokens at a time
 _CHUNK = 64
 
@@ -63,7 +68,8 @@ class SharedPromptCache(Cache):
             and len(cache.layers) == config.num_hidden_layers
             and model._supports_attention_backend
             and not model.training
-            and config._attn_implementation == "sdpa"
+            # Ours in place of sdpa, where another thread decodes with the same model
+            and config._attn_implementation in ("sdpa", _NAME)
             and (attention_mask is None or attention_mask.ndim == 2)
         )
 
@@ -72,12 +78,18 @@ class SharedPromptCache(Cache):
         """Let the attention of this model read this cache."""
         config = model.config.get_text_config(decoder=True)
         token = _in_use.set(self)
-        config._attn_implementation = _NAME
+        with _users_lock:
+            _users[id(config)] += 1
+            config._attn_implementation = _NAME
         self._attended = 0
         try:
             yield
         finally:
-            config._attn_implementation = "sdpa"
+            with _users_lock:
+                _users[id(config)] -= 1
+                if not _users[id(config)]:
+                    del _users[id(config)]
+                    config._attn_implementation = "sdpa"
             _in_use.reset(token)
         if self._attended != len(self.layers):
             raise ValueError(
@@ -124,15 +136,12 @@ class SharedPromptCache(Cache):
         # Queries that share a key head stand side by side: (rows, key heads, queries, d)
         query = query.reshape(rows, groups, heads // groups, width)
         completion, completion_lse = _attention(query, layer.keys, layer.values, None, scaling)
-        seated = query if self._row_of_seat is None else query[self._row_of_seat]
+        seated = query if self._row_of_seat is None else query[self._row_of_seat.to(query.device)]
         seated = seated.view(self._prompts, self._seats, groups, -1, width).transpose(1, 2)
-        prompt, prompt_lse = _attention(
-            seated.reshape(self._prompts, groups, -1, width),
-            layer.prompt_keys,
-            layer.prompt_values,
-            self._bias,
-            scaling,
-        )
+        seated = seated.reshape(self._prompts, groups, -1, width)
+        # Layers may be on several devices
+        bias = None if self._bias is None else self._bias.to(query.device)
+        prompt, prompt_lse = _attention(seated, layer.prompt_keys, layer.prompt_values, bias, scaling)
         prompt, prompt_lse = self._by_row(prompt), self._by_row(prompt_lse[..., None])
         weight = torch.sigmoid(prompt_lse - completion_lse[..., None]).to(query.dtype)
         return torch.lerp(completion, prompt, weight).reshape(rows, 1, heads, width)
@@ -141,7 +150,7 @@ class SharedPromptCache(Cache):
         """(rows, key heads, queries, x) from (prompts, key heads, seats * queries, x)."""
         prompts, groups, _, last = seated.shape
         by_seat = seated.view(prompts, groups, self._seats, -1, last).transpose(1, 2).flatten(0, 1)
-        return by_seat if self._row_of_seat is None else by_seat[self._seat_of_row]
+        return by_seat if self._row_of_seat is None else by_seat[self._seat_of_row.to(seated.device)]
 
 
 class _SharedPromptLayer(CacheLayerMixin):

@@ -1,6 +1,7 @@
 """The prompt is stored once and shared by its candidates: same numbers, and nothing left behind."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -130,6 +131,21 @@ def test_another_thread_sees_plain_attention_meanwhile(inputs):
         with pytest.raises(ValueError, match="0 of 3 layers"), shared.in_use(model):
             _run(thread)
     torch.testing.assert_close(results[0], expected)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_threads_decode_with_the_same_model(model, head, inputs):
+    """Whoever is done first leaves the attention to the others."""
+
+    def decode(number):
+        out = model.generate(
+            **inputs, best_of_n=4, reward_head=head, max_new_tokens=10 + number, return_dict_in_generate=True
+        )
+        return out.rewards, oracle_rewards(model, head, out, inputs)
+
+    with ThreadPoolExecutor(3) as threads:
+        for rewards, expected in threads.map(decode, range(3)):
+            assert_rewards_close(rewards, expected)
     assert model.config._attn_implementation == "sdpa"
 
 
