@@ -36,7 +36,7 @@ bench: $(VENV)/dev
 # Makes the shipped head again: about two hours on two cores and 63 GB of disk
 head: $(VENV)/dev
 	$(BIN)/hf-elhsr sample rollouts/train --model smollm2-demo --prompts $(TRAIN_PROMPTS)
-	$(BIN)/hf-elhsr train rollouts/train $(HEAD)
+	$(BIN)/hf-elhsr train rollouts/train $(HEAD) --max-epochs 13
 	$(BIN)/hf-elhsr evaluate rollouts/test --model smollm2-demo --head $(HEAD) --split test \
 		--skip $(TEST_SKIP) --prompts $(TEST_PROMPTS) --json $(HEAD)/evaluation/test.json
 	$(BIN)/hf-elhsr tradeoff rollouts/test --head $(HEAD) --json $(HEAD)/tradeoff/test.json --plot $(HEAD)/tradeoff/test.svg

@@ -36,7 +36,8 @@ def followed(tmp_path):
         )
     ]
     sampled = np.arange(scored.token_rewards.shape[2]) < scored.lengths[..., None]
-    arrays = {name: torch.from_numpy(getattr(scored, name)[sampled]) for name in TOKEN_ARRAYS}
+    present = [name for name in TOKEN_ARRAYS if getattr(scored, name) is not None]
+    arrays = {name: torch.from_numpy(getattr(scored, name)[sampled]) for name in present}
     rollouts.write_shard(0, rows, token_arrays=arrays)
     return tmp_path, scored
 
