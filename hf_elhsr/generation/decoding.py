@@ -9,82 +9,25 @@ batch, where nothing keeps state per row.
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StaticCache, StoppingCriteriaList
 from transformers.generation import stopping_criteria as criteria_module
 
-from ..rewards import SignalProcessorList
 from ..rewards.caches import CACHE_NAMES, copy_cache
 from ..signals import read_step
 from .packed_linear import packed_linears
 from .records import StepRecords
+from .request import CandidateRequest
 from .rows import (
     check_cache,
-    multiply_processors,
     rows_may_leave,
-    select_model_kwargs,
-    select_processor_rows,
 )
+from .running_batch import Prompts, Rows, last_logits
 from .sampling import sample_tokens
 from .shared_prompt import SharedPromptCache
-
-
-class Pruner(Protocol):
-    """Says which candidates are hopeless."""
-
-    def __call__(
-        self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
-    ) -> torch.Tensor:
-        """(rows,) bool, true for rows to stop, all of them unfinished.
-
-        Args:
-            candidates: (rows,) long, which candidate a row is.
-            unfinished: (rows,) bool, false for rows that have ended.
-            lengths, pruned: (all candidates,) long and bool: sampled tokens so far, and who was stopped already.
-        """
-
-
-class Waves(Protocol):
-    """Says how many candidates start together, and which prompts want more of them."""
-
-    def wave_sizes(self) -> list[int]:
-        """How many candidates of a prompt each wave has; n together."""
-
-    def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
-        """(batch,) bool, true for prompts that want another wave; the arguments are those of [`Pruner`]."""
-
-
-@dataclass(frozen=True)
-class CandidateRequest:
-    """What the mixin asks the loop for: n candidates per prompt, seen by these processors.
-
-    Args:
-        max_parallel: At most so many candidates in the batch at a time.
-        pruners: Asked after every step which candidates to stop.
-        waves: Without it, all n candidates of a prompt start together.
-    """
-
-    n: int
-    processors: SignalProcessorList
-    max_parallel: int | None = None
-    pruners: tuple[Pruner, ...] = ()
-    waves: Waves | None = None
-
-    def check_rows_may_stay(self, compiled: bool) -> None:
-        """Refuse what needs rows to leave, where they cannot."""
-        given = {"max_parallel": self.max_parallel, "adaptive": self.waves, "prune": self.pruners or None}
-        names = " and ".join(name for name, value in given.items() if value is not None)
-        if names:
-            reason = (
-                "a compiled step needs a batch that keeps its size: pass another cache_implementation, or "
-                "disable_compile=True"
-                if compiled
-                else "logits processors or stopping criteria that may keep state per row need all rows to stay"
-            )
-            raise ValueError(f"{names} cannot be used here: {reason}.")
 
 
 @dataclass
@@ -111,84 +54,6 @@ class Candidates:
         """(tokens,) long: what was sampled, the EOS included, nothing else."""
         end = self.prompt_length + int(self.lengths[prompt, candidate])
         return self.token_ids[prompt, candidate, self.prompt_length : end]
-
-
-@dataclass
-class _Prompts:
-    """The prompts after the prefill, one row each, from which any number of candidates can start.
-
-    Args:
-        input_ids: (prompts, length) long.
-        logits: (prompts, vocabulary) float32, raw, of the first token.
-    """
-
-    input_ids: torch.Tensor
-    logits: torch.Tensor
-    model_kwargs: dict[str, Any]
-    logits_processor: LogitsProcessorList
-
-    def rows(self, model: PreTrainedModel, candidates: torch.Tensor, n: int, last: bool) -> "_Rows":
-        """A row for each of these candidates.
-
-        Args:
-            candidates: (rows,) long, ascending; candidate c belongs to prompt c // n.
-            last: No more rows will be asked for, so that the prompts' cache may be used up.
-        """
-        prompts = len(self.input_ids)
-        prompt_of_row = candidates // n
-        shared: dict[str, Any] = {}
-        model_kwargs = dict(self.model_kwargs)
-        mask = model_kwargs.get("attention_mask")
-        if SharedPromptCache.can_hold(model, model_kwargs.get("past_key_values"), mask):
-            cache = model_kwargs.pop("past_key_values")
-            # The mask has an entry for the first sampled token already
-            mask = None if mask is None else mask[:, : cache.get_seq_length()]
-            shared["past_key_values"] = SharedPromptCache(cache, mask, prompt_of_row)
-        elif not last:
-            copies = {
-                name: copy_cache(model_kwargs[name]) for name in CACHE_NAMES if model_kwargs.get(name) is not None
-            }
-            model_kwargs |= copies
-        model_kwargs = select_model_kwargs(model_kwargs, prompt_of_row, rows=prompts) | shared
-        return _Rows(
-            input_ids=self.input_ids[prompt_of_row],
-            logits=self.logits[prompt_of_row],
-            candidates=candidates,
-            unfinished=torch.ones_like(candidates, dtype=torch.bool),
-            model_kwargs=model_kwargs,
-            logits_processor=multiply_processors(self.logits_processor, prompts, prompt_of_row),
-        )
-
-
-@dataclass
-class _Rows:
-    """The running batch: everything that has one entry per row, and multiplies and leaves together.
-
-    Args:
-        input_ids: (rows, length) long, the prompt and everything sampled so far.
-        logits: (rows, vocabulary) float32, raw, of the next token.
-        candidates: (rows,) long, which candidate a row is.
-        unfinished: (rows,) bool, false for rows that have ended and stay.
-    """
-
-    input_ids: torch.Tensor
-    logits: torch.Tensor
-    candidates: torch.Tensor
-    unfinished: torch.Tensor
-    model_kwargs: dict[str, Any]
-    logits_processor: LogitsProcessorList
-
-    def keep_unfinished(self) -> "_Rows":
-        """The rows that go on."""
-        keep = self.unfinished.nonzero().squeeze(-1)
-        return _Rows(
-            input_ids=self.input_ids[keep],
-            logits=self.logits[keep],
-            candidates=self.candidates[keep],
-            unfinished=self.unfinished[keep],
-            model_kwargs=select_model_kwargs(self.model_kwargs, keep, rows=len(self.input_ids)),
-            logits_processor=select_processor_rows(self.logits_processor, keep),
-        )
 
 
 def sample_candidates(
@@ -249,7 +114,7 @@ class _Loop:
 
     def prefill(
         self, input_ids: torch.Tensor, logits_processor: LogitsProcessorList, model_kwargs: dict[str, Any]
-    ) -> _Prompts:
+    ) -> Prompts:
         """Run the prompts through the model, once each."""
         model, request, batch = self._model, self._request, self._batch
         embeds = model_kwargs.get("inputs_embeds")
@@ -278,7 +143,7 @@ class _Loop:
         self._may_leave = not self._compiled and rows_may_leave(logits_processor, self._stopping_criteria)
         if not self._may_leave:
             request.check_rows_may_stay(self._compiled)
-        return _Prompts(input_ids, _last_logits(outputs, input_ids), model_kwargs, logits_processor)
+        return Prompts(input_ids, last_logits(outputs, input_ids), model_kwargs, logits_processor)
 
     def waves(self) -> Iterator[torch.Tensor]:
         """The candidates, (rows,) long and ascending, that start together; what ended before decides who is next."""
@@ -294,7 +159,7 @@ class _Loop:
             yield candidates[in_wave]
             start += size
 
-    def decode(self, rows: _Rows) -> None:
+    def decode(self, rows: Rows) -> None:
         """Sample these candidates to their ends."""
         processors, needs, records = self._request.processors, self._needs, self.records
         do_sample = self._generation_config.do_sample
@@ -325,7 +190,7 @@ class _Loop:
                 processors.candidates_left(rows.candidates[ended])
             if not bool(rows.unfinished.any()):
                 break
-            rows.logits = _last_logits(outputs, rows.input_ids)
+            rows.logits = last_logits(outputs, rows.input_ids)
             records.forward(outputs, rows.candidates)
             del outputs
             if self._may_leave and any_ended:
@@ -342,7 +207,7 @@ class _Loop:
         padded = nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=self._pad_token_id)
         return padded.view(len(input_ids), n, -1)
 
-    def _feed(self, rows: _Rows) -> Any:
+    def _feed(self, rows: Rows) -> Any:
         """Feed every row's last token to the model, whose inputs are then ready for the next."""
         model = self._model
         inputs = model.prepare_inputs_for_generation(
@@ -410,8 +275,3 @@ def _pad_token_id(generation_config: GenerationConfig, stopping_criteria: Stoppi
     if any(type(criterion) not in all_end_together for criterion in stopping_criteria):
         raise ValueError("Candidates may end at different lengths, so a padding token is needed: pass pad_token_id.")
     return 0
-
-
-def _last_logits(outputs: Any, input_ids: torch.Tensor) -> torch.Tensor:
-    # Copied, so that the logits of the whole prompt can be freed
-    return outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)

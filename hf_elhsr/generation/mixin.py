@@ -15,9 +15,10 @@ from ..rewards import RunningReward, SignalProcessor, SignalProcessorList
 from ..rewards.adaptive import AdaptiveSampling
 from ..rewards.calibration import Calibration, winner_calibration
 from ..rewards.pruning import PruningSchedule
-from .decoding import CandidateRequest, Candidates, Pruner, sample_candidates
+from .decoding import Candidates, sample_candidates
 from .output import BestOfNOutput
 from .pruning import AdaptiveWaves, HopelessPruner
+from .request import CandidateRequest, Pruner
 from .resolve import resolve_reward_head
 from .selection import select_winners
 from .validation import (
