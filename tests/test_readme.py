@@ -1,6 +1,5 @@
 """The README's numbers are those of the shipped head's evaluation."""
 
-import json
 import re
 from pathlib import Path
 
@@ -18,19 +17,6 @@ def test_the_table_is_the_evaluations():
         assert f"| {bold}{name}{bold} | {bold}{measured}{bold} |" in readme
     assert f"{evaluation.prompts} unseen prompts" in readme
     assert f"{evaluation.gap_closed} %" in readme
-
-
-def test_the_speeds_are_the_benchmarks():
-    readme = (ROOT / "README.md").read_text()
-    result = json.loads((ROOT / "benchmarks" / "decode.json").read_text())
-    for name, entry in result["workloads"].items():
-        if entry["settings"]["counts"]:
-            generate, ours = entry["peers"]["generate"], entry["peers"]["best_of_n"]
-            numbers = f"| {generate['median']:.1f} | {ours['median']:.1f} | {generate['best_of_n_ratio']:.2f} |"
-            assert numbers in readme, name
-    bars = {bar["what"]: bar["measured"] for bar in result["summary"]["bars"]}
-    assert f"{bars['geometric mean of the seven, to generate']:.2f} of it" in readme
-    assert f"{bars['geometric mean of the seven, to generate_text_reward_model']:.2f} of generate plus" in readme
 
 
 def test_no_other_intervals_are_claimed():
