@@ -5,9 +5,10 @@ runs `BRIEF` peers in turn with the same seed, in an order that rotates, after a
 all hold a whole `generate`, run in the first repeat alone. What the peers are is told by their functions; continuous
 batching comes once all else is done, since it leaves threads behind.
 
-A whole run takes the better part of an hour on two cores, which should have nothing else to do. Workloads are stored one by one:
-`--workload NAME` (repeatable) measures these again and keeps the others. `--memory` measures peak memory instead, each
-peer in a process of its own. `--quick` gives a first impression in one repeat of two peers, and stores nothing.
+A whole run takes the better part of an hour on two cores, which should have nothing else to do. Workloads are stored
+one by one: `--workload NAME` (repeatable) measures these again and keeps the others. `--memory` measures peak memory
+instead, each peer in a process of its own. `--quick` gives a first impression in one repeat of two peers, and stores
+nothing.
 """
 
 import argparse
@@ -585,6 +586,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workload", action="append", choices=names, help="only this one; repeatable")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one repeat of generate and best_of_n, nothing stored")
+    parser.add_argument("--brief", action="store_true", help="only the peers that run in every repeat")
     parser.add_argument("--memory", action="store_true", help="peak memory of the seven workloads, nothing else")
     parser.add_argument("--output", type=Path, help="default: decode.json beside this file")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
@@ -604,11 +606,13 @@ def main() -> None:
     chosen = [by_name[name] for name in args.workload or by_name]
     for workload in tqdm(chosen, desc="Workloads"):
         if not args.memory:
+            if args.brief:
+                workload = dataclasses.replace(workload, brief=True, continuous_batching=False)
             results.update(workload, **measure(workload, 1 if args.quick else args.repeats, args.quick))
         elif workload.counts:
             results.update(workload, peak_memory_bytes=memory_in_children(workload))
     for workload in chosen:
-        if workload.continuous_batching and not (args.quick or args.memory):
+        if workload.continuous_batching and not (args.quick or args.brief or args.memory):
             peers = results.result["workloads"][workload.name]["peers"]
             batched = PeerResult()
             run(generate_batch, make_case(workload), seed=1000, result=batched)

@@ -7,7 +7,6 @@ batch, where nothing keeps state per row.
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +26,7 @@ from .rows import (
 )
 from .running_batch import Prompts, Rows, last_logits
 from .sampling import sample_tokens
-from .shared_prompt import SharedPromptCache
+from .shared_prompt import CannotShareError, SharedPromptCache
 
 
 @dataclass
@@ -80,7 +79,7 @@ def sample_candidates(
         for wave in loop.waves():
             parts = [wave] if request.max_parallel is None else wave.split(request.max_parallel)
             for part in parts:
-                loop.decode(prompts.rows(model, part, request.n, last=len(part) == batch * request.n))
+                loop.decode(prompts, part)
     return Candidates(
         token_ids=loop.padded_token_ids(input_ids),
         lengths=loop.lengths.view(batch, request.n),
@@ -143,6 +142,8 @@ class _Loop:
         self._may_leave = not self._compiled and rows_may_leave(logits_processor, self._stopping_criteria)
         if not self._may_leave:
             request.check_rows_may_stay(self._compiled)
+        if any(type(criterion) is criteria_module.MaxTimeCriteria for criterion in self._stopping_criteria):
+            request.check_time_may_end()
         return Prompts(input_ids, last_logits(outputs, input_ids), model_kwargs, logits_processor)
 
     def waves(self) -> Iterator[torch.Tensor]:
@@ -159,10 +160,16 @@ class _Loop:
             yield candidates[in_wave]
             start += size
 
-    def decode(self, rows: Rows) -> None:
-        """Sample these candidates to their ends."""
+    def decode(self, prompts: Prompts, candidates: torch.Tensor) -> None:
+        """Sample these candidates, (rows,) long, to their ends; those that are not wanted any more are left out."""
         processors, needs, records = self._request.processors, self._needs, self.records
         do_sample = self._generation_config.do_sample
+        if self._request.waves is not None:
+            wanting = self._request.waves.wanting(self.lengths, self.pruned)
+            candidates = candidates[wanting[candidates // self._request.n]]
+        if not len(candidates):
+            return
+        rows = self._start(prompts, candidates)
         records.start_wave()
         while True:
             # Processors may work in place, and the raw logits are a signal
@@ -178,7 +185,7 @@ class _Loop:
             rows.unfinished = active & ~self._stopping_criteria(rows.input_ids, records.history("scores"))
 
             # The last tokens are fed for their hidden states alone
-            outputs = self._feed(rows) if needs.layers or bool(rows.unfinished.any()) else None
+            outputs = self._feed(rows, prompts) if needs.layers or bool(rows.unfinished.any()) else None
             processors(rows.input_ids, read_step(outputs, rows.logits, rows.candidates, active, needs))
             for pruner in self._request.pruners:
                 stopped = pruner(rows.candidates, rows.unfinished, self.lengths, self.pruned)
@@ -207,16 +214,34 @@ class _Loop:
         padded = nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=self._pad_token_id)
         return padded.view(len(input_ids), n, -1)
 
-    def _feed(self, rows: Rows) -> Any:
+    def _start(self, prompts: Prompts, candidates: torch.Tensor) -> Rows:
+        everybody = len(candidates) == len(self.lengths)
+        return prompts.rows(self._model, candidates, self._request.n, last=everybody)
+
+    def _feed(self, rows: Rows, prompts: Prompts) -> Any:
         """Feed every row's last token to the model, whose inputs are then ready for the next."""
+        model = self._model
+        cache = rows.model_kwargs.get("past_key_values")
+        if isinstance(cache, SharedPromptCache):
+            first = cache.get_seq_length() == cache.prompt_length
+            try:
+                with cache.in_use(model):
+                    return self._forward(rows)
+            except CannotShareError:
+                if not first:
+                    raise
+                # The prompts' cache is as the prefill left it: multiply its rows instead
+                prompts.may_share = False
+                rows.model_kwargs = self._start(prompts, rows.candidates).model_kwargs
+        return self._forward(rows)
+
+    def _forward(self, rows: Rows) -> Any:
         model = self._model
         inputs = model.prepare_inputs_for_generation(
             rows.input_ids, next_sequence_length=1 if rows.model_kwargs["use_cache"] else None, **rows.model_kwargs
         )
         forward = model.get_compiled_call(self._generation_config.compile_config) if self._compiled else model.__call__
-        cache = rows.model_kwargs.get("past_key_values")
-        with cache.in_use(model) if isinstance(cache, SharedPromptCache) else nullcontext():
-            outputs = forward(**inputs, return_dict=True)
+        outputs = forward(**inputs, return_dict=True)
         rows.model_kwargs = model._update_model_kwargs_for_generation(
             outputs, rows.model_kwargs, is_encoder_decoder=False
         )
@@ -248,8 +273,8 @@ def _prepare_model_kwargs(
         if cache is None:
             continue
         if getattr(cache, "_is_user_defined", False):
-            capacity = cache.get_max_length()
-            if isinstance(cache, StaticCache) and capacity < positions:
+            # Asked of static caches only: a dynamic one without layers yet cannot answer
+            if isinstance(cache, StaticCache) and (capacity := cache.get_max_length()) < positions:
                 raise ValueError(
                     f"The static cache holds {capacity} tokens and best_of_n needs {positions}: "
                     "prompt and completion, the last token included. Make it larger."

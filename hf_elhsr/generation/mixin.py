@@ -257,10 +257,10 @@ def _choose(
     finished = ((candidates.lengths > 0) & ~candidates.pruned).to(running_reward.rewards.device)
     rewards = running_reward.rewards.view(batch, n)
     winners = select_winners(rewards, k, finished).to(candidates.token_ids.device)
-    new_tokens = int(candidates.lengths.gather(1, winners).max())
     offsets = torch.arange(batch, device=winners.device)[:, None] * n
     sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
-    asked_for: dict[str, Any] = candidates.records.of((winners + offsets).flatten(), steps=new_tokens)
+    lengths = candidates.lengths.gather(1, winners).flatten()
+    asked_for: dict[str, Any] = candidates.records.of((winners + offsets).flatten(), lengths)
     if running_reward.keep_tokens:
         asked_for["token_rewards"] = running_reward.token_rewards.view(batch, n, -1)
         asked_for["token_gates"] = running_reward.token_gates.view(batch, n, -1)
@@ -276,7 +276,7 @@ def _choose(
                 "return_dict_in_generate=True says which (`abstained`)."
             )
     return BestOfNOutput(
-        sequences=sequences[:, : candidates.prompt_length + new_tokens],
+        sequences=sequences[:, : candidates.prompt_length + int(lengths.max())],
         rewards=rewards.masked_fill((candidates.lengths == 0).to(rewards.device), -torch.inf),
         candidates=candidates.token_ids,
         lengths=candidates.lengths,

@@ -60,18 +60,20 @@ class StepRecords:
             return None
         return tuple(waves[-1][1] for waves in self._steps[name][: self._next[name]])
 
-    def of(self, winners: torch.Tensor, steps: int) -> dict[str, tuple[Any, ...]]:
-        """The first `steps` steps of these candidates, in their order; zeros where a candidate had left.
+    def of(self, winners: torch.Tensor, lengths: torch.Tensor) -> dict[str, tuple[Any, ...]]:
+        """The steps of these candidates, in their order; zeros past a candidate's end.
 
         Args:
             winners: (rows,) candidate numbers.
+            lengths: (rows,) their sampled tokens.
         """
         result: dict[str, tuple[Any, ...]] = {}
         for name, recorded in self._steps.items():
             selected: list[Any] = []
-            for step, waves in enumerate(recorded[:steps]):
+            for step, waves in enumerate(recorded[: int(lengths.max())]):
                 is_prefill = step == 0 and name in ("hidden_states", "attentions")
-                wanted = winners // self._n if is_prefill else winners
+                # Nobody has a negative number
+                wanted = winners // self._n if is_prefill else winners.masked_fill(lengths <= step, -1)
                 if isinstance(waves[0][1], torch.Tensor):
                     selected.append(sum(_pick(value, rows, wanted) for rows, value in waves))
                 else:

@@ -61,3 +61,13 @@ class CandidateRequest:
                 else "logits processors or stopping criteria that may keep state per row need all rows to stay"
             )
             raise ValueError(f"{names} cannot be used here: {reason}.")
+
+    def check_time_may_end(self) -> None:
+        """Refuse max_time where candidates start after one another: the late ones would end at their first tokens."""
+        given = {"max_parallel": self.max_parallel, "adaptive": self.waves}
+        names = " and ".join(name for name, value in given.items() if value is not None)
+        if names:
+            raise ValueError(
+                f"{names} cannot be used with max_time, which would cut the candidates that start last at their first "
+                f"tokens: leave out one of them."
+            )

@@ -18,12 +18,14 @@ class Prompts:
     Args:
         input_ids: (prompts, length) long.
         logits: (prompts, vocabulary) float32, raw, of the first token.
+        may_share: Whether candidates share their prompt's keys and values, where the cache is of that kind.
     """
 
     input_ids: torch.Tensor
     logits: torch.Tensor
     model_kwargs: dict[str, Any]
     logits_processor: LogitsProcessorList
+    may_share: bool = True
 
     def rows(self, model: PreTrainedModel, candidates: torch.Tensor, n: int, last: bool) -> "Rows":
         """A row for each of these candidates.
@@ -37,7 +39,7 @@ class Prompts:
         shared: dict[str, Any] = {}
         model_kwargs = dict(self.model_kwargs)
         mask = model_kwargs.get("attention_mask")
-        if SharedPromptCache.can_hold(model, model_kwargs.get("past_key_values"), mask):
+        if self.may_share and SharedPromptCache.can_hold(model, model_kwargs.get("past_key_values"), mask):
             cache = model_kwargs.pop("past_key_values")
             # The mask has an entry for the first sampled token already
             mask = None if mask is None else mask[:, : cache.get_seq_length()]

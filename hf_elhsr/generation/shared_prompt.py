@@ -34,6 +34,10 @@ _users_lock = Lock()
 _CHUNK = 64
 
 
+class CannotShareError(ValueError):
+    """The model's attention is not of the kind that prompts can be shared in; told in its first decoding step."""
+
+
 class SharedPromptCache(Cache):
     """A cache whose rows are candidates and whose prompts are stored once.
 
@@ -52,6 +56,7 @@ class SharedPromptCache(Cache):
         if attention_mask is not None and padded:
             self._bias = torch.zeros_like(attention_mask, dtype=self.layers[0].prompt_keys.dtype)[:, None, None]
             self._bias = self._bias.masked_fill(attention_mask[:, None, None] == 0, -torch.inf)
+        self.prompt_length = self.layers[0].get_seq_length()
         self._prompts = len(self.layers[0].prompt_keys)
         self._attended = 0
         self._keep(prompt_of_row)
@@ -64,8 +69,10 @@ class SharedPromptCache(Cache):
             type(cache) is DynamicCache
             and not cache.offloading
             and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
-            and all(layer.keys.shape == layer.values.shape for layer in cache.layers)
+            and len({states.shape for layer in cache.layers for states in (layer.keys, layer.values)}) == 1
             and len(cache.layers) == config.num_hidden_layers
+            # A cache made without the config keeps whole what the masks of sliding windows would hide
+            and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
             and model._supports_attention_backend
             and not model.training
             # Ours in place of sdpa, where another thread decodes with the same model
@@ -75,12 +82,17 @@ class SharedPromptCache(Cache):
 
     @contextmanager
     def in_use(self, model: PreTrainedModel) -> Iterator[None]:
-        """Let the attention of this model read this cache."""
+        """Let the attention of this model read this cache.
+
+        Raises:
+            CannotShareError: The forward pass inside did not, or not in the way of plain attention.
+        """
         config = model.config.get_text_config(decoder=True)
         token = _in_use.set(self)
         with _users_lock:
             _users[id(config)] += 1
-            config._attn_implementation = _NAME
+            # Not through the property, which would set the configs of a vision tower as well
+            config._attn_implementation_internal = _NAME
         self._attended = 0
         try:
             yield
@@ -89,13 +101,12 @@ class SharedPromptCache(Cache):
                 _users[id(config)] -= 1
                 if not _users[id(config)]:
                     del _users[id(config)]
-                    config._attn_implementation = "sdpa"
+                    config._attn_implementation_internal = "sdpa"
             _in_use.reset(token)
         if self._attended != len(self.layers):
-            raise ValueError(
-                f"{type(model).__name__} computed attention in {self._attended} of {len(self.layers)} layers through "
-                "transformers' attention interface, so its prompts cannot be shared among candidates. Load the model "
-                "with attn_implementation='eager'."
+            raise CannotShareError(
+                f"{type(model).__name__} called transformers' attention interface {self._attended} times in "
+                f"{len(self.layers)} layers, so its prompts cannot be shared among candidates."
             )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
@@ -127,10 +138,23 @@ class SharedPromptCache(Cache):
         rows = torch.arange(len(self._prompt_of_row), device=counts.device)
         self._seat_of_row = self._prompt_of_row * self._seats + rows - first_row[self._prompt_of_row]
 
-    def attend(self, layer_idx: int, query: torch.Tensor, scaling: float | None) -> torch.Tensor:
-        """(rows, 1, heads, d) from the query (rows, heads, 1, d) of each row's last token."""
+    def attend(
+        self, layer_idx: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+    ) -> torch.Tensor:
+        """(rows, 1, heads, d) from the query (rows, heads, 1, d) of each row's last token.
+
+        Args:
+            key, value: What the model would attend to: it must be what `update` returned, unchanged, since what the
+                model does to them it would have done to the prompt's as well.
+
+        Raises:
+            CannotShareError: They are something else.
+        """
         self._attended += 1
         layer = self.layers[layer_idx]
+        for given, kept in ((key, layer.keys), (value, layer.values)):
+            if kept is None or given.data_ptr() != kept.data_ptr() or given.shape != kept.shape:
+                raise CannotShareError("The model changes keys or values after they are cached.")
         rows, heads, _, width = query.shape
         groups = layer.prompt_keys.shape[1]
         # Queries that share a key head stand side by side: (rows, key heads, queries, d)
@@ -239,12 +263,9 @@ def _shared_prompt_attention(
     if cache is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     extra = [name for name in ("position_bias", "s_aux", "softcap") if kwargs.get(name) is not None]
-    if extra:
-        raise ValueError(
-            f"The model's attention has {extra}, which best_of_n cannot share among candidates: load the model with "
-            "attn_implementation='eager'."
-        )
-    return cache.attend(module.layer_idx, query, scaling), None
+    if extra or attention_mask is not None:
+        raise CannotShareError(f"The model's attention has {extra or 'a mask of its own'}.")
+    return cache.attend(module.layer_idx, query, key, value, scaling), None
 
 
 def _shared_prompt_mask(**kwargs: Any) -> torch.Tensor | None:

@@ -58,4 +58,5 @@ class AdaptiveSampling:
             (batch,) bool.
         """
         best = rewards.masked_fill(~sampled, -torch.inf).amax(dim=-1)
-        return sampled.any(dim=-1) & (self.calibration.probability(best) >= self.threshold)
+        # In float32 a sigmoid of 1, which a threshold of 1 must not be reached by, is not far
+        return sampled.any(dim=-1) & (self.calibration.probability(best.double()) >= self.threshold)

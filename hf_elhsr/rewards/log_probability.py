@@ -42,8 +42,8 @@ class RunningLogProbability(SignalProcessor):
 
     @property
     def mean(self) -> torch.Tensor:
-        """(candidates,) float32: mean log-probability per sampled token, in nats."""
-        return self._sum / self._count
+        """(candidates,) float32: mean log-probability per sampled token, in nats; 0 for those never sampled."""
+        return self._sum / self._count.clamp_min(1)
 
     @property
     def token_log_probabilities(self) -> torch.Tensor:

@@ -178,6 +178,32 @@ def test_parts_do_not_disturb_each_other(architecture):
     torch.testing.assert_close(whole.rewards, parts.rewards)
 
 
+def test_a_trusted_prompt_starts_nobody_in_later_parts(model, head, inputs):
+    """One candidate at a time: the first to finish is trusted at once, and its wave-mates are never begun."""
+    out = generate(model, decisive(head, threshold=0.0), inputs, adaptive=0.01, max_parallel=1)
+    assert sampled(out).sum(-1).tolist() == [1, 1, 1]
+    assert not out.pruned.any()
+
+
+@pytest.mark.parametrize("kwargs", [{"adaptive": 0.01}, {"max_parallel": 2}], ids=str)
+def test_max_time_would_cut_those_who_start_last(model, head, inputs, kwargs):
+    with pytest.raises(ValueError, match="cannot be used with max_time"):
+        generate(model, decisive(head), inputs, max_time=60.0, **kwargs)
+    assert generate(model, decisive(head), inputs, max_time=60.0, prune=0.01).pruned.any()
+
+
+def test_records_are_zero_past_a_winners_end(model, head, inputs):
+    asked = {"output_hidden_states": True, "output_logits": True, "output_scores": True}
+    out = generate(model, head, inputs, num_return_sequences=3, **asked)
+    lengths = out.lengths.gather(1, out.winners).flatten()
+    assert len(lengths.unique()) > 2
+    for row, length in enumerate(lengths.tolist()):
+        for step in range(int(lengths.max())):
+            ended = step >= length
+            assert bool((out.logits[step][row] == 0).all()) == ended
+            assert bool((out.hidden_states[step][-1][row] == 0).all()) == ended
+
+
 def test_confidence_and_abstention(model, head, inputs, caplog):
     out = generate(model, decisive(head), inputs)
     best = out.rewards.amax(-1)

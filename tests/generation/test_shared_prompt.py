@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import transformers as tf
 from transformers import DynamicCache
 
 from hf_elhsr import enable_best_of_n
@@ -107,17 +108,96 @@ def test_eager_attention_goes_the_general_way(inputs):
 def test_attention_that_does_not_pass_through_the_interface_is_noticed(model, head, inputs):
     """A model may say that it supports the interface and not use it: its completions would not see the prompt."""
     layer = model.model.layers[1].self_attn
-    forward = layer.forward
+    forward, shared = layer.forward, []
 
     def own(hidden_states, position_embeddings, attention_mask=None, past_key_values=None, **kwargs):
-        if past_key_values is not None and isinstance(past_key_values, SharedPromptCache):
+        if isinstance(past_key_values, SharedPromptCache):
+            shared.append(past_key_values)
             return torch.zeros_like(hidden_states), None
         return forward(hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs)
 
     layer.forward = own
-    with pytest.raises(ValueError, match="in 2 of 3 layers"):
-        model.generate(**inputs, best_of_n=4, reward_head=head, max_new_tokens=6)
+    out = model.generate(**inputs, best_of_n=4, reward_head=head, max_new_tokens=6, return_dict_in_generate=True)
+    assert len(shared) == 1
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
     assert model.config._attn_implementation == "sdpa"
+
+
+UNUSUAL = {
+    # tiles keys after they were cached
+    "jetmoe": lambda: tf.JetMoeConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        kv_channels=8,
+        intermediate_size=48,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    ),
+    # makes a mask of its own from the cached values
+    "doge": lambda: tf.DogeConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    ),
+    # calls the attention interface twice in every layer
+    "diffllama": lambda: tf.DiffLlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", UNUSUAL)
+@pytest.mark.parametrize("max_parallel", [None, 5])
+def test_unusual_attention_falls_back_to_multiplied_rows(architecture, max_parallel):
+    torch.manual_seed(0)
+    model = tf.AutoModelForCausalLM.from_config(UNUSUAL[architecture]()).eval()
+    model.generation_config.pad_token_id = 0
+    model = enable_best_of_n(model)
+    inputs = ragged_prompts()
+    head = tiny_head(model)
+    out = model.generate(
+        **inputs,
+        best_of_n=4,
+        reward_head=head,
+        max_new_tokens=8,
+        return_dict_in_generate=True,
+        max_parallel=max_parallel,
+    )
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+
+
+def test_a_sliding_window_in_a_cache_that_keeps_everything(inputs):
+    """A cache made without the model's config has plain layers for a model whose masks are not."""
+    model = enable_best_of_n(tiny_model("mistral"))
+    head = tiny_head(model)
+    out = model.generate(
+        **inputs,
+        best_of_n=4,
+        reward_head=head,
+        max_new_tokens=8,
+        return_dict_in_generate=True,
+        past_key_values=DynamicCache(),
+    )
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
 
 
 def test_another_thread_sees_plain_attention_meanwhile(inputs):
@@ -128,7 +208,7 @@ def test_another_thread_sees_plain_attention_meanwhile(inputs):
         expected = model(**inputs).logits
         results = []
         thread = threading.Thread(target=lambda: results.append(_logits(model, inputs)))
-        with pytest.raises(ValueError, match="0 of 3 layers"), shared.in_use(model):
+        with pytest.raises(ValueError, match="0 times in 3 layers"), shared.in_use(model):
             _run(thread)
     torch.testing.assert_close(results[0], expected)
     assert model.config._attn_implementation == "sdpa"
