@@ -141,7 +141,7 @@ def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):
         assert_rewards_close([rollout.reward], head.score(model, ids, mask))
         # The token arrays make up the reward and the mean log-probability of the very rollout
         own = slice(rollout.first_row, rollout.first_row + len(rollout.token_ids))
-        rewards, gates, log_probabilities = (arrays[name][own].double().numpy() for name in TOKEN_ARRAYS)
+        rewards, gates, log_probabilities = (arrays[name][own].double().numpy() for name in TOKEN_ARRAYS[:-1])
         assert len(rewards) == len(rollout.token_ids)
         assert (gates * rewards).sum() / gates.sum() == pytest.approx(rollout.reward, rel=1e-4)
         assert log_probabilities.mean() == pytest.approx(rollout.mean_log_probability, rel=1e-4)
