@@ -51,7 +51,10 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     """W h_t + b in float32: (..., L * d) of any floating dtype, (rows, L * d) and (rows,) give (..., rows)."""
     # Autocast would compute it in half precision
     with torch.autocast(device_type=features.device.type, enabled=False):
-        return nn.functional.linear(features.float(), weight, bias)
+        flat = features.float().reshape(-1, features.shape[-1])
+        # With the few rows of weights on the left: several times faster than nn.functional.linear
+        logits = torch.addmm(bias[:, None], weight, flat.T).T
+    return logits.reshape(*features.shape[:-1], -1)
 
 
 def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

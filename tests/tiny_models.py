@@ -30,6 +30,17 @@ CONFIGS = {
     ),
     "mistral": lambda: tf.MistralConfig(**_COMMON, sliding_window=7),
     "mixtral": lambda: tf.MixtralConfig(**_COMMON, num_local_experts=4, num_experts_per_tok=2),
+    # tiles keys after they were cached
+    "jetmoe": lambda: tf.JetMoeConfig(
+        **{k: v for k, v in _COMMON.items() if k != "num_attention_heads"},
+        kv_channels=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    ),
+    # makes a mask of its own from the cached values
+    "doge": lambda: tf.DogeConfig(**_COMMON),
+    # calls attention twice in every layer
+    "diffllama": lambda: tf.DiffLlamaConfig(**_COMMON),
     "mamba": lambda: tf.MambaConfig(
         vocab_size=64, hidden_size=32, state_size=4, num_hidden_layers=3, bos_token_id=1, eos_token_id=2, pad_token_id=0
     ),

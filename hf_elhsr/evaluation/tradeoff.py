@@ -24,7 +24,6 @@ PRUNED = "pruned by the head"
 UNTRAINED = "pruned by mean log-probability"
 ADAPTIVE = "adaptive n"
 THRESHOLDS = tuple(float(f"{threshold:.2f}") for threshold in np.linspace(0.95, 0.1, 18))
-_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ class TradeOff:
 
     Args:
         task, split, prompts, n: What was measured: so many prompts of a task's split, n rollouts each.
+        skip: How many prompts of the split come before them.
         sampling: The settings the rollouts were sampled with.
         head_sha256: Of the head's weights.
         exact: Accuracy of exact best-of-n.
@@ -97,6 +97,7 @@ class TradeOff:
     by_regret: dict[str, list[Point]]
     calibration: dict[str, CalibrationError]
     abstention: list[Abstention]
+    skip: int = 0
 
     def to_json(self) -> str:
         """As `hf-elhsr tradeoff --json` writes it."""
@@ -133,6 +134,7 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
     return TradeOff(
         task=settings["task"],
         split=settings["split"],
+        skip=settings.get("skip", 0),
         sampling=settings["sampling"],
         head_sha256=head_digest(head),
         prompts=len(scored.lengths),
@@ -212,7 +214,7 @@ def _points(exact: Replay, settings: Sequence[float], replays: Sequence[Replay])
 
 
 def _measured(values: np.ndarray) -> Measured:
-    interval = bootstrap_interval(values[:, None], lambda means: means[:, 0], resamples=_RESAMPLES)
+    interval = bootstrap_interval(values[:, None], lambda means: means[:, 0])
     return Measured(float(values.mean()), *interval)
 
 

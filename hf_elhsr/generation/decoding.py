@@ -20,13 +20,11 @@ from ..signals import read_step
 from .packed_linear import packed_linears
 from .records import StepRecords
 from .request import CandidateRequest
-from .rows import (
-    check_cache,
-    rows_may_leave,
-)
+from .rows import check_cache, stateful
 from .running_batch import Prompts, Rows, last_logits
 from .sampling import sample_tokens
 from .shared_prompt import CannotShareError, SharedPromptCache
+from .validation import check_context_length
 
 
 @dataclass
@@ -73,7 +71,7 @@ def sample_candidates(
         ValueError: What best-of-n cannot do with this model and these arguments, before anything is sampled.
     """
     batch, prompt_length = input_ids.shape
-    loop = _Loop(model, stopping_criteria, generation_config, request, batch)
+    loop = _Loop(model, stopping_criteria, generation_config, request, batch, input_ids.device)
     prompts = loop.prefill(input_ids, logits_processor, model_kwargs)
     with model._optimize_model_for_decode(), packed_linears(model):
         for wave in loop.waves():
@@ -100,6 +98,7 @@ class _Loop:
         generation_config: GenerationConfig,
         request: CandidateRequest,
         batch: int,
+        device: torch.device,
     ):
         self._model = model
         self._stopping_criteria = stopping_criteria
@@ -107,7 +106,9 @@ class _Loop:
         self._request = request
         self._pad_token_id = _pad_token_id(generation_config, stopping_criteria)
         self._needs = request.processors.needs
-        self._batch = batch
+        candidates = batch * request.n
+        self.lengths = torch.zeros(candidates, dtype=torch.long, device=device)
+        self.pruned = torch.zeros(candidates, dtype=torch.bool, device=device)
         self._token_ids: dict[int, torch.Tensor] = {}
         self.records = StepRecords.asked_for(generation_config)
 
@@ -115,13 +116,20 @@ class _Loop:
         self, input_ids: torch.Tensor, logits_processor: LogitsProcessorList, model_kwargs: dict[str, Any]
     ) -> Prompts:
         """Run the prompts through the model, once each."""
-        model, request, batch = self._model, self._request, self._batch
+        model, request, batch = self._model, self._request, len(input_ids)
         embeds = model_kwargs.get("inputs_embeds")
         prompt_length = (input_ids if embeds is None else embeds).shape[1]
         check_context_length(model, prompt_length)
         # max_length counts input_ids, which do not hold a prompt that is given as embeddings
         positions = self._generation_config.max_length + prompt_length - input_ids.shape[1]
         model_kwargs = _prepare_model_kwargs(model, self._generation_config, model_kwargs, batch, positions)
+        self._compiled = model._valid_auto_compile_criteria(model_kwargs, self._generation_config)
+        keeping_state = stateful(logits_processor, self._stopping_criteria)
+        request.check_rows_may_leave(self._compiled, keeping_state)
+        if any(type(criterion) is criteria_module.MaxTimeCriteria for criterion in self._stopping_criteria):
+            request.check_time()
+        # Rows that leave change the shapes, for which a compiled step would be compiled anew
+        self._may_leave = not self._compiled and not keeping_state
         outputs = model._prefill(input_ids, self._generation_config, model_kwargs, is_first_iteration=True)
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
         check_cache(model_kwargs, type(model).__name__)
@@ -129,35 +137,19 @@ class _Loop:
         # They have been consumed
         model_kwargs.pop("inputs_embeds", None)
 
-        candidates = torch.arange(batch * request.n, device=input_ids.device)
         request.processors.begin(batch, input_ids.device)
-        request.processors.candidates_multiplied(candidates // request.n)
-        self.lengths = torch.zeros_like(candidates)
-        self.pruned = torch.zeros_like(candidates, dtype=torch.bool)
+        request.processors.candidates_multiplied(torch.arange(len(self.lengths), device=input_ids.device) // request.n)
         if self._needs.layers and not model_kwargs.get("output_hidden_states"):
             model_kwargs["output_hidden_states"] = sorted(self._needs.layers)
-
-        self._compiled = model._valid_auto_compile_criteria(model_kwargs, self._generation_config)
-        # Rows that leave change the shapes, for which a compiled step would be compiled anew
-        self._may_leave = not self._compiled and rows_may_leave(logits_processor, self._stopping_criteria)
-        if not self._may_leave:
-            request.check_rows_may_stay(self._compiled)
-        if any(type(criterion) is criteria_module.MaxTimeCriteria for criterion in self._stopping_criteria):
-            request.check_time_may_end()
         return Prompts(input_ids, last_logits(outputs, input_ids), model_kwargs, logits_processor)
 
     def waves(self) -> Iterator[torch.Tensor]:
-        """The candidates, (rows,) long and ascending, that start together; what ended before decides who is next."""
+        """The candidates, (rows,) long and ascending, that start together."""
         n, waves = self._request.n, self._request.waves
         candidates = torch.arange(len(self.lengths), device=self.lengths.device)
         start = 0
         for size in [n] if waves is None else waves.wave_sizes():
-            in_wave = (candidates % n >= start) & (candidates % n < start + size)
-            if waves is not None:
-                in_wave &= waves.wanting(self.lengths, self.pruned)[candidates // n]
-            if not bool(in_wave.any()):
-                return
-            yield candidates[in_wave]
+            yield candidates[(candidates % n >= start) & (candidates % n < start + size)]
             start += size
 
     def decode(self, prompts: Prompts, candidates: torch.Tensor) -> None:
@@ -246,16 +238,6 @@ class _Loop:
             outputs, rows.model_kwargs, is_encoder_decoder=False
         )
         return outputs
-
-
-def check_context_length(model: PreTrainedModel, prompt_length: int) -> None:
-    """Refuse a prompt that leaves no room for a single token in the model's context."""
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if context is not None and prompt_length >= context:
-        raise ValueError(
-            f"The prompt is {prompt_length} tokens long and the model's context holds {context}: shorten the prompt to "
-            f"at most {context - 1} tokens."
-        )
 
 
 def _prepare_model_kwargs(

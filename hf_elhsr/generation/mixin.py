@@ -67,10 +67,11 @@ class BestOfNGenerationMixin:
                 "org/name" or "org/name@revision".
             signal_processor: Further [`SignalProcessor`]s that see every step.
             output_token_rewards: With `return_dict_in_generate=True`, also return every r_t and g_t.
-            prune: Stop candidates early that are all but sure to lose, giving up at most about this share of prompts
-                in accuracy, e.g. 0.01. The head must have been fitted for it (`config.pruning`).
-            adaptive: Sample in waves, and stop where a candidate is trusted already, giving up at most about this
-                share of prompts in accuracy. The head must have been fitted for it (`config.adaptive`).
+            prune: Stop candidates early that are all but sure to lose, giving up about this share of prompts in
+                accuracy, e.g. 0.01: fitted on held-out prompts, not guaranteed. The head must have been fitted for it
+                (`config.pruning`), and its card says what was measured.
+            adaptive: Sample in waves, and stop where a candidate is trusted already, giving up about this share of
+                prompts in accuracy, likewise (`config.adaptive`).
             min_confidence: Below this P(correct) of the winner, `abstained` says that no candidate is trusted.
             max_parallel: Decode at most this many candidates at a time, to bound memory. Other samples are drawn than
                 without, of the same distribution.

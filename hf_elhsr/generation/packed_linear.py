@@ -1,6 +1,6 @@
 """packed_linears: bfloat16 weights in the layout the CPU's matrix units read, for as long as decoding lasts.
 
-A decoding step reads every weight once, and in the plain layout the CPU reads them at about half the speed of memory.
+A decoding step reads every weight once, for few rows, and a product in the plain layout takes longer than that needs.
 The products are the same, to the bit.
 """
 

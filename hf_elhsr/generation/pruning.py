@@ -1,5 +1,7 @@
 """Pruning and adaptive n while decoding: the rules of `rewards/`, applied to the candidates of one call."""
 
+from dataclasses import dataclass
+
 import torch
 
 from ..rewards import RunningReward
@@ -7,6 +9,7 @@ from ..rewards.adaptive import AdaptiveSampling
 from ..rewards.pruning import PruningSchedule, hopeless
 
 
+@dataclass(frozen=True)
 class HopelessPruner:
     """Stops candidates that are all but sure to lose, see [`hopeless`].
 
@@ -16,23 +19,22 @@ class HopelessPruner:
         n: Candidates per prompt.
     """
 
-    def __init__(self, schedule: PruningSchedule, running_reward: RunningReward, n: int):
-        self._schedule = schedule
-        self._running_reward = running_reward
-        self._n = n
+    schedule: PruningSchedule
+    running_reward: RunningReward
+    n: int
 
     def __call__(
         self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
     ) -> torch.Tensor:
         """(rows,) bool, see [`Pruner`]."""
-        if not bool((lengths[candidates] % self._schedule.interval == 0).any()):
+        if not bool((lengths[candidates] % self.schedule.interval == 0).any()):
             return torch.zeros_like(unfinished)
         running = torch.zeros_like(pruned)
         running[candidates] = unfinished
-        by_prompt = (-1, self._n)
+        by_prompt = (-1, self.n)
         dropped = hopeless(
-            self._schedule,
-            self._running_reward.prefix_features.unflatten(0, by_prompt),
+            self.schedule,
+            self.running_reward.prefix_features.unflatten(0, by_prompt),
             running.view(by_prompt),
             (pruned | (lengths == 0)).view(by_prompt),
             lengths.view(by_prompt),
@@ -40,6 +42,7 @@ class HopelessPruner:
         return dropped.flatten()[candidates]
 
 
+@dataclass(frozen=True)
 class AdaptiveWaves:
     """Lets candidates come in waves, and stops a prompt's sampling once a finished candidate is trusted.
 
@@ -49,14 +52,13 @@ class AdaptiveWaves:
         n: Candidates per prompt.
     """
 
-    def __init__(self, sampling: AdaptiveSampling, running_reward: RunningReward, n: int):
-        self._sampling = sampling
-        self._running_reward = running_reward
-        self._n = n
+    sampling: AdaptiveSampling
+    running_reward: RunningReward
+    n: int
 
     def wave_sizes(self) -> list[int]:
         """How many candidates of a prompt each wave has; n together."""
-        ends = self._sampling.wave_ends(self._n)
+        ends = self.sampling.wave_ends(self.n)
         return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
     def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
@@ -67,10 +69,13 @@ class AdaptiveWaves:
         self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
     ) -> torch.Tensor:
         """(rows,) bool, see [`Pruner`]: what still runs for a prompt that has a trusted candidate."""
+        if bool(unfinished.all()):
+            # Nobody has ended with this token
+            return torch.zeros_like(unfinished)
         finished = (lengths > 0) & ~pruned
         finished[candidates] &= ~unfinished
-        return unfinished & self._enough(finished)[candidates // self._n]
+        return unfinished & self._enough(finished)[candidates // self.n]
 
     def _enough(self, finished: torch.Tensor) -> torch.Tensor:
-        by_prompt = (-1, self._n)
-        return self._sampling.enough(self._running_reward.rewards.view(by_prompt), finished.view(by_prompt))
+        by_prompt = (-1, self.n)
+        return self.sampling.enough(self.running_reward.rewards.view(by_prompt), finished.view(by_prompt))

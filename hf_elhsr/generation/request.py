@@ -49,25 +49,33 @@ class CandidateRequest:
     pruners: tuple[Pruner, ...] = ()
     waves: Waves | None = None
 
-    def check_rows_may_stay(self, compiled: bool) -> None:
-        """Refuse what needs rows to leave, where they cannot."""
-        given = {"max_parallel": self.max_parallel, "adaptive": self.waves, "prune": self.pruners or None}
-        names = " and ".join(name for name, value in given.items() if value is not None)
-        if names:
-            reason = (
-                "a compiled step needs a batch that keeps its size: pass another cache_implementation, or "
-                "disable_compile=True"
-                if compiled
-                else "logits processors or stopping criteria that may keep state per row need all rows to stay"
-            )
-            raise ValueError(f"{names} cannot be used here: {reason}.")
+    def check_rows_may_leave(self, compiled: bool, stateful: list[str]) -> None:
+        """Refuse what needs rows to leave the batch, where they cannot.
 
-    def check_time_may_end(self) -> None:
-        """Refuse max_time where candidates start after one another: the late ones would end at their first tokens."""
-        given = {"max_parallel": self.max_parallel, "adaptive": self.waves}
-        names = " and ".join(name for name, value in given.items() if value is not None)
-        if names:
+        Args:
+            compiled: The decoding step is compiled, for a batch that keeps its size.
+            stateful: Names of logits processors and stopping criteria that may keep state per row.
+        """
+        names = self._asked("prune", "adaptive", "max_parallel")
+        if names and stateful:
             raise ValueError(
-                f"{names} cannot be used with max_time, which would cut the candidates that start last at their first "
-                f"tokens: leave out one of them."
+                f"{names} needs rows that can leave the batch, and {', '.join(stateful)} may keep state per row: leave "
+                "out one of them."
             )
+        if names and compiled:
+            raise ValueError(
+                f"{names} needs rows that can leave the batch, and decoding is compiled for a batch that keeps its "
+                "size: choose another cache_implementation, or set disable_compile=True."
+            )
+
+    def check_time(self) -> None:
+        """Refuse max_time where candidates start after one another: the late ones would end at their first tokens."""
+        if names := self._asked("adaptive", "max_parallel"):
+            raise ValueError(
+                f"{names} lets candidates start after one another, and max_time would cut the last of them at their "
+                "first tokens: leave out one of them."
+            )
+
+    def _asked(self, *names: str) -> str:
+        given = {"prune": self.pruners, "adaptive": self.waves, "max_parallel": self.max_parallel}
+        return " and ".join(name for name in names if given[name])

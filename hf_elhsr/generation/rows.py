@@ -41,9 +41,10 @@ _INDEPENDENT_OF_ROWS = {
 _SELECTABLE = {logits_process.RepetitionPenaltyLogitsProcessor}
 
 
-def rows_may_leave(processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> bool:
-    """Whether nothing here keeps state per row, so that finished rows may leave the batch."""
-    return all(type(item) in _INDEPENDENT_OF_ROWS | _SELECTABLE for item in (*processors, *criteria))
+def stateful(processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> list[str]:
+    """Names of what may keep state per row; where there is none, finished rows may leave the batch."""
+    known = _INDEPENDENT_OF_ROWS | _SELECTABLE
+    return [type(item).__name__ for item in (*processors, *criteria) if type(item) not in known]
 
 
 def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows: int) -> dict[str, Any]:

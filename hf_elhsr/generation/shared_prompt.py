@@ -51,9 +51,8 @@ class SharedPromptCache(Cache):
 
     def __init__(self, prompts: DynamicCache, attention_mask: torch.Tensor | None, prompt_of_row: torch.Tensor):
         super().__init__(layers=[_SharedPromptLayer(layer.keys, layer.values) for layer in prompts.layers])
-        padded = attention_mask is not None and not bool(attention_mask.all())
         self._bias: torch.Tensor | None = None
-        if attention_mask is not None and padded:
+        if attention_mask is not None and not bool(attention_mask.all()):
             self._bias = torch.zeros_like(attention_mask, dtype=self.layers[0].prompt_keys.dtype)[:, None, None]
             self._bias = self._bias.masked_fill(attention_mask[:, None, None] == 0, -torch.inf)
         self.prompt_length = self.layers[0].get_seq_length()

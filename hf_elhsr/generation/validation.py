@@ -78,6 +78,16 @@ def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     return int(k)
 
 
+def check_context_length(model: Any, prompt_length: int) -> None:
+    """Refuse a prompt that leaves no room for a single token in the model's context."""
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context is not None and prompt_length >= context:
+        raise ValueError(
+            f"The prompt is {prompt_length} tokens long and the model's context holds {context}: shorten the prompt to "
+            f"at most {context - 1} tokens."
+        )
+
+
 def check_max_parallel(max_parallel: int | None) -> int | None:
     """Refuse a number of candidates that nothing could be decoded with."""
     if max_parallel is not None:

@@ -125,14 +125,15 @@ def _results(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _skipped(evaluation: Evaluation) -> str:
-    return f" after its first {evaluation.skip}" if evaluation.skip else ""
+def _skipped(measured: Evaluation | TradeOff) -> str:
+    return f" after its first {measured.skip}" if measured.skip else ""
 
 
 def _savings(tradeoff: TradeOff) -> str:
     """What pruning and adaptive n save, and what confidences are worth."""
     lines = [
-        f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`, best of {tradeoff.n}",
+        f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`{_skipped(tradeoff)}, "
+        f"best of {tradeoff.n}",
         "",
         "`prune` and `adaptive` name the accuracy that may be given up; the schedules were fitted on the held-out "
         "prompts of the training split. Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",

@@ -10,7 +10,7 @@ from ..rewards.pruning import PruningSchedule
 from .replay import Judge, Replay, replay_pruning
 from .scored_rollouts import ScoredRollouts
 
-#: Tokens between checks. A check costs microseconds; a longer interval keeps candidates that are lost already.
+#: Tokens between checks. A check costs little; a longer interval keeps candidates that are lost already.
 INTERVAL = 4
 #: The prices that are tried and drawn: from next to nothing pruned to little left but the best.
 PRICES = tuple(float(f"{price:.4g}") for price in np.geomspace(0.0005, 0.1, 40))

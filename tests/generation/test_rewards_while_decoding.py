@@ -20,7 +20,7 @@ def test_equal_to_the_oracle_on_every_architecture(architecture):
     model = enable_best_of_n(tiny_model(architecture))
     head = tiny_head(model)
     inputs = ragged_prompts()
-    out = generate(model, head, inputs)
+    out = generate(model, head, inputs, best_of_n=9)
     expected = oracle_rewards(model, head, out, inputs)
     assert_rewards_close(out.rewards, expected)
     # The cases that matter are there: several ends by EOS at different steps, and ends at the length limit
