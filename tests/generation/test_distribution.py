@@ -130,6 +130,7 @@ def test_partial_top_p_keeps_what_the_warper_keeps(spread, top_p):
 WARPERS = {
     "top-p": [TopPLogitsWarper(0.9)],
     "temperature, top-p": [TemperatureLogitsWarper(0.5), TopPLogitsWarper(0.8)],
+    "high temperature, top-p": [TemperatureLogitsWarper(1.5), TopPLogitsWarper(0.6)],
     "temperature, top-k": [TemperatureLogitsWarper(1.4), TopKLogitsWarper(12)],
     "temperature, top-k, top-p": [TemperatureLogitsWarper(1.2), TopKLogitsWarper(20), TopPLogitsWarper(0.7)],
     "temperature": [TemperatureLogitsWarper(0.7)],

@@ -1,14 +1,12 @@
 """Pruning, adaptive n, abstention and max_parallel while decoding: the laws hold, and what was cut short is marked."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from hf_elhsr import enable_best_of_n
-from hf_elhsr.rewards.pruning import PruningSchedule
+from hf_elhsr import RunningReward, enable_best_of_n
 from oracle import assert_rewards_close, oracle_rewards
 from tiny_models import CONFIGS, ragged_prompts, tiny_head, tiny_model
 
@@ -227,19 +225,38 @@ def test_every_architecture_prunes(architecture):
 
 
 def test_a_head_with_values_keeps_their_sums(model, inputs):
-    """V_t is the plain mean of v_t = u h_t + c, and R is as without."""
-    head = decisive(tiny_head(model))
-    torch.manual_seed(0)
-    plain = generate(model, head, inputs)
-    valued = decisive(tiny_head(model, value=True))
+    """V_t is the plain mean of v_t = u h_t + c, told from one plain forward pass; R is as without."""
+    plain, valued = decisive(tiny_head(model)), decisive(tiny_head(model, value=True))
     with torch.no_grad():
         valued.value_weight.copy_(torch.randn_like(valued.value_weight) * 0.1)
-    schedule = PruningSchedule.from_config(head.config.pruning, 0.01)
-    assert replace(schedule, price=0.0).price == 0.0
-    same = generate(model, valued, inputs)
-    torch.testing.assert_close(same.rewards, plain.rewards)
+        valued.value_bias.fill_(0.3)
+    torch.testing.assert_close(generate(model, valued, inputs).rewards, generate(model, plain, inputs).rewards)
+    running = RunningReward(valued, keep_tokens=True)
+    torch.manual_seed(0)
+    candidates = model.sample_candidates(**inputs, n=3, signal_processor=[running], max_new_tokens=12)
+    for prompt in range(3):
+        for candidate in range(3):
+            completion = candidates.completion(prompt, candidate)
+            ids = torch.cat([inputs["input_ids"][prompt, 2 * prompt :], completion])[None]
+            with torch.no_grad():
+                states = model(input_ids=ids, output_hidden_states=True).hidden_states
+            features = torch.cat([states[layer][0, -len(completion) :] for layer in valued.config.layers], dim=-1)
+            values = features.double().numpy() @ valued.value_weight[0].detach().double().numpy() + 0.3
+            row = 3 * prompt + candidate
+            np.testing.assert_allclose(running.token_values[row, : len(completion)], values, atol=1e-4)
+            np.testing.assert_allclose(running.prefix_features[row, 3], values.mean(), atol=1e-4)
     valued.config.pruning["prefix"] = [[0.0, 0.0, 0.0, 0.0, 1.0]]
     assert generate(model, valued, inputs, prune=0.01).pruned.any()
+
+
+def test_candidates_not_begun_are_no_rivals(model, head, inputs):
+    """Some of a prompt's candidates start later; until then they must not be what the others are measured against."""
+    head = decisive(head, price=1.0)
+    head.config.pruning["final"] = [50.0, 0.0]
+    out = generate(model, head, inputs, prune=0.01, max_parallel=4)
+    # in parts of four, the prompts start with 4, 2 and 4 candidates; one of these is whole, and beats who comes later
+    assert (out.winners[:, 0] < torch.tensor([4, 2, 4])).all()
+    assert out.pruned.any()
 
 
 @pytest.mark.parametrize(

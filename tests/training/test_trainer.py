@@ -102,6 +102,21 @@ def test_the_best_weights_are_returned(tmp_path):
     assert loss == pytest.approx(min(losses), abs=1e-3)
 
 
+def test_the_best_values_are_returned(tmp_path):
+    """The row of V_t has the weights of its own best epoch, whichever that is for R."""
+    rollouts = make_rollouts(tmp_path, signal=0.4, prompts=60, longest=30)
+    settings = TrainingSettings(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
+    head, report = train_head(rollouts, settings)
+    losses = report.held_out_prefix_loss
+    assert losses[-1] > min(losses) + 0.02
+    groups = PromptGroups(rollouts)
+    _, held_out = groups.split(settings.held_out, settings.seed)
+    [batch] = groups.batches(held_out, len(held_out))
+    with torch.no_grad():
+        _, values = batch_outputs(head, batch, torch.zeros(16), torch.ones(16))
+    assert float(prefix_cross_entropy(values, batch.lengths, batch.labels)) == pytest.approx(min(losses), abs=1e-3)
+
+
 def test_patience_stops_early(tmp_path):
     _, report = train_head(
         make_rollouts(tmp_path, signal=0.0), TrainingSettings(learning_rate=0.1, max_epochs=40, patience=2)
