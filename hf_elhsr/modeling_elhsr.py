@@ -13,6 +13,9 @@ from transformers.utils import ModelOutput
 
 from .configuration_elhsr import ElhsrConfig, unwrap_language_model
 
+# Numbers of a block of features that is made float32 at a time
+_CACHED = 2**18
+
 
 @dataclass
 class ElhsrRewardOutput(ModelOutput):
@@ -51,9 +54,12 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     """W h_t + b in float32: (..., L * d) of any floating dtype, (rows, L * d) and (rows,) give (..., rows)."""
     # Autocast would compute it in half precision
     with torch.autocast(device_type=features.device.type, enabled=False):
-        flat = features.float().reshape(-1, features.shape[-1])
+        flat = features.reshape(-1, features.shape[-1])
+        # On a CPU a float32 copy of many tokens would be written to memory and read again; that of a few stays cached
+        in_blocks = flat.device.type == "cpu" and flat.dtype != torch.float32
+        blocks = flat.split(max(1, _CACHED // flat.shape[-1])) if in_blocks else [flat]
         # With the few rows of weights on the left: several times faster than nn.functional.linear
-        logits = torch.addmm(bias[:, None], weight, flat.T).T
+        logits = torch.cat([torch.addmm(bias[:, None], weight, block.float().T).T for block in blocks])
     return logits.reshape(*features.shape[:-1], -1)
 
 

@@ -1,4 +1,4 @@
-"""The commands: sample, train, evaluate, tradeoff, generate, card."""
+"""The commands: sample, train, refit, evaluate, tradeoff, generate, card."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from ..hub import write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
-from ..training import TrainingSettings, train_head
+from ..training import TrainingSettings, refit_head, train_head
 from .load_model import base_model_id, load_model
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
@@ -60,13 +60,26 @@ def sample(
     max_new_tokens: MaxNewTokens = 64,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
+    pooled_by: Annotated[
+        str | None, typer.Option(help="Record features pooled by this head's gates, for `refit`: far less to store.")
+    ] = None,
 ) -> None:
     """Sample rollouts for training: completions, labels and features in one pass."""
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
-    config = ElhsrConfig.for_model(language_model, base_model=base_model_id(model))
+    gates = None if pooled_by is None else resolve_reward_head(pooled_by)
     rollouts = sample_rollouts(
-        language_model, tokenizer, find_task(task), split, prompts, out, settings, config=config, skip=skip
+        language_model,
+        tokenizer,
+        find_task(task),
+        split,
+        prompts,
+        out,
+        settings,
+        head=gates,
+        config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model)),
+        skip=skip,
+        pooled=gates is not None,
     ).rollouts()
     right = sum(rollout.label for rollout in rollouts)
     console.print(
@@ -103,6 +116,41 @@ def train(
         f"Kept epoch {report.best_epoch + 1} of {len(report.held_out_loss)}: held-out loss "
         f"{min(report.held_out_loss):.4f}; best-of-n on {report.held_out_prompts} held-out prompts "
         f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {escape(str(out))}."
+    )
+
+
+@app.command()
+def refit(
+    head: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr train`.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the refitted head.")],
+    rollouts: Annotated[Path, typer.Option(help="The rollouts that the head was trained on.")],
+    pooled: Annotated[
+        list[Path] | None, typer.Option(help="More, made by `hf-elhsr sample --pooled-by` with this head; repeatable.")
+    ] = None,
+) -> None:
+    """Solve for a head's rewards and values, on more rollouts, with its gates as they are."""
+    record = json.loads((head / "training.json").read_text())
+    more = [RolloutSet(folder) for folder in pooled or []]
+    refitted, report = refit_head(
+        resolve_reward_head(str(head)),
+        RolloutSet(rollouts),
+        more,
+        held_out=record["settings"]["held_out"],
+        seed=record["settings"]["seed"],
+    )
+    refitted.save_pretrained(out)
+    record["refit"] = {
+        "rollouts": [
+            {name: value for name, value in rollout_set.settings.items() if name != "head_config"}
+            for rollout_set in more
+        ],
+        "report": dataclasses.asdict(report),
+    }
+    write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+    before, after = report.reward["held_out_loss_before"], min(report.reward["held_out_loss"])
+    console.print(
+        f"Held-out loss {after:.4f} ({before:.4f} before); best-of-n on {report.held_out_prompts} held-out prompts "
+        f"{report.held_out_best_of_n:.1%}. The head is in {escape(str(out))}."
     )
 
 

@@ -90,6 +90,7 @@ def _values(
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
+        "refit": _refit(training["refit"]) if "refit" in training else "",
         "results": "\n\n".join([*map(_results, evaluations), *map(_savings, tradeoffs)]),
         "limits": limits,
     }
@@ -99,6 +100,15 @@ _VALUE_ROW = (
     " Another {:,} parameters judge completions that are still being written, for pruning; they have no part in the "
     "reward."
 )
+
+
+def _refit(refit: dict[str, Any]) -> str:
+    more = sum(rollouts["prompts"] for rollouts in refit["rollouts"])
+    ridge = refit["report"]["reward"]["ridge"]
+    return (
+        f"\n- Then, with the gates as they were, the reward was solved for to its optimum (logistic regression, ridge "
+        f"{ridge:g}\n  chosen on the held-out prompts), on the training prompts and {more:,} more."
+    )
 
 
 def _results(evaluation: Evaluation) -> str:

@@ -4,7 +4,8 @@
                                 to be trained on the features, or the one that scored the rollouts
     shard-00000.jsonl           one rollout a line
     shard-00000.safetensors     what was recorded of the shard's tokens, one rollout after the other: `features`
-                                (tokens, L * d), or the arrays of TOKEN_ARRAYS, (tokens,) float32 each
+                                (tokens, L * d); or the arrays of TOKEN_ARRAYS, (tokens,) float32 each, and perhaps
+                                `pooled_features` (rollouts, L * d), weighed with a head's gates
 
 A shard is complete when its .jsonl is there: it is written last, beside its place and then renamed. So a killed run
 leaves whole shards, and sampling goes on with the first one missing.
@@ -108,15 +109,17 @@ class RolloutSet:
         rollouts: list[Rollout],
         features: torch.Tensor | None = None,
         token_arrays: dict[str, torch.Tensor] | None = None,
+        pooled_features: torch.Tensor | None = None,
     ) -> None:
         """Write a shard whole or not at all.
 
         Args:
             features: (tokens, L * d), if recorded.
             token_arrays: By the names of TOKEN_ARRAYS, (tokens,) float32 each, if recorded.
+            pooled_features: (rollouts, L * d), if recorded.
 
         Raises:
-            ValueError: Not one row for every sampled token.
+            ValueError: Not one row for every sampled token, or for every rollout.
         """
         arrays = {} if features is None else {"features": features}
         arrays |= token_arrays or {}
@@ -124,6 +127,12 @@ class RolloutSet:
         for name, array in arrays.items():
             if len(array) != expected:
                 raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(array)} rows of {name}.")
+        if pooled_features is not None:
+            if len(pooled_features) != len(rollouts):
+                raise ValueError(
+                    f"Shard {index} has {len(rollouts)} rollouts but {len(pooled_features)} pooled features."
+                )
+            arrays["pooled_features"] = pooled_features
         if arrays:
             partial = self._arrays_file(index).with_suffix(".partial")
             save_file({name: array.contiguous() for name, array in arrays.items()}, partial)
@@ -176,6 +185,18 @@ def read_features(file: Path) -> torch.Tensor:
     features = _read_arrays(file, ("features",)).get("features")
     if features is None:
         raise ValueError(f"{str(file)!r} holds no features: these rollouts were sampled without features.")
+    return features
+
+
+def read_pooled_features(file: Path) -> torch.Tensor:
+    """The pooled features of a shard's rollouts, (rollouts, L * d) float32.
+
+    Raises:
+        ValueError: They were not recorded.
+    """
+    features = _read_arrays(file, ("pooled_features",)).get("pooled_features")
+    if features is None:
+        raise ValueError(f"{str(file)!r} holds no pooled features: sample with `hf-elhsr sample --pooled-by HEAD`.")
     return features
 
 

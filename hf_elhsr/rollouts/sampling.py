@@ -15,6 +15,7 @@ from ..generation.decoding import Candidates
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, SignalProcessor
 from .feature_recorder import FeatureRecorder
+from .pooled_recorder import PooledRecorder
 from .prompts import encode_prompts
 from .rollout_set import TOKEN_ARRAYS, Rollout, RolloutSet
 from .task import Problem, Task
@@ -59,6 +60,7 @@ def sample_rollouts(
     head: ElhsrRewardHead | None = None,
     config: ElhsrConfig | None = None,
     skip: int = 0,
+    pooled: bool = False,
 ) -> RolloutSet:
     """Sample rollouts for `count` prompts of a task and store them with labels, and with features or rewards.
 
@@ -68,17 +70,21 @@ def sample_rollouts(
         model: A language model with [`enable_best_of_n`].
         split: The task's split, e.g. "train".
         head: Score the rollouts with this head, for evaluation: r_t, g_t and log p_t of every token are recorded, and
-            no features.
+            features but those asked for by `pooled`.
         config: Without a head: the configuration of the head to be trained, whose features are recorded. Default:
             [`ElhsrConfig.for_model`].
         skip: Leave out the first prompts of the split, e.g. those that an earlier head was measured on.
+        pooled: Also record every rollout's features, pooled over its tokens with the head's gates, for
+            [`refit_head`].
 
     Raises:
-        ValueError: `skip` is negative, the folder holds rollouts with other settings, the task has too few prompts,
-            or the head does not fit the model.
+        ValueError: `pooled` without a head, `skip` is negative, the folder holds rollouts with other settings, the
+            task has too few prompts, or the head does not fit the model.
     """
     if skip < 0:
         raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
+    if pooled and head is None:
+        raise ValueError("pooled=True needs a head, whose gates weigh the tokens.")
     if head is not None:
         head.config.check_fits(model)
         config = head.config
@@ -101,8 +107,10 @@ def sample_rollouts(
         described["skip"] = skip
     if head is not None:
         described["head_sha256"] = head_digest(head)
+    if pooled:
+        described["pooled"] = True
     rollouts = RolloutSet.create(folder, described, config)
-    followers = _Followers(head, config)
+    followers = _Followers(head, config, pooled)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
         if rollouts.has_shard(index):
@@ -114,23 +122,28 @@ def sample_rollouts(
                 **inputs, n=settings.n, signal_processor=followers.processors, **settings.generate_kwargs()
             )
         shard = _label(tokenizer, task, batch, candidates, followers)
-        rollouts.write_shard(index, shard, followers.features(), followers.token_arrays(candidates.lengths))
+        arrays = followers.token_arrays(candidates.lengths)
+        rollouts.write_shard(index, shard, followers.features(), arrays, followers.pooled_features())
     return rollouts
 
 
 class _Followers:
-    """The signal processors of a sampling run: log-probabilities, and either the rewards or the features."""
+    """The signal processors of a sampling run: log-probabilities, and the rewards, the features or both pooled."""
 
-    def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig):
+    def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool):
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
         self.has_values = head is not None and head.config.value
         self.recorder = FeatureRecorder(config.layers) if head is None else None
-        present = (self.log_probability, self.reward, self.recorder)
+        self.pooled = PooledRecorder(head) if head is not None and pooled else None
+        present = (self.log_probability, self.reward, self.recorder, self.pooled)
         self.processors: list[SignalProcessor] = [processor for processor in present if processor is not None]
 
     def features(self) -> torch.Tensor | None:
         return None if self.recorder is None else self.recorder.features()
+
+    def pooled_features(self) -> torch.Tensor | None:
+        return None if self.pooled is None else self.pooled.features().cpu()
 
     def token_arrays(self, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
         """By the names of TOKEN_ARRAYS, (tokens,) each: candidate after candidate. Empty without a head.

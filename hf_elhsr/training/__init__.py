@@ -2,6 +2,15 @@
 
 from .decisions import fit_decisions
 from .losses import binary_cross_entropy
+from .refit import RefitReport, refit_head
 from .trainer import TrainingReport, TrainingSettings, train_head
 
-__all__ = ["TrainingReport", "TrainingSettings", "binary_cross_entropy", "fit_decisions", "train_head"]
+__all__ = [
+    "RefitReport",
+    "TrainingReport",
+    "TrainingSettings",
+    "binary_cross_entropy",
+    "fit_decisions",
+    "refit_head",
+    "train_head",
+]

@@ -137,7 +137,7 @@ def train_head(
             best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
         if held_out_loss == min(report.held_out_loss):
             report.best_epoch = epoch
-            report.held_out_best_of_n = _best_of_n(held_out_rewards, groups.labels(held_out))
+            report.held_out_best_of_n = accuracy_of_best(held_out_rewards, groups.labels(held_out))
             best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
         elif epoch - report.best_epoch >= settings.patience:
             break
@@ -231,7 +231,8 @@ def _held_out(
     return torch.cat(rewards), float(prefix_loss)
 
 
-def _best_of_n(rewards: torch.Tensor, labels: list[list[bool]]) -> float:
+def accuracy_of_best(rewards: torch.Tensor, labels: list[list[bool]]) -> float:
+    """Share of prompts whose rollout with the highest reward is right; `labels` are by prompt."""
     chosen = [
         group_labels[int(group_rewards.argmax())]
         for group_rewards, group_labels in zip(rewards.split([len(group) for group in labels]), labels, strict=True)

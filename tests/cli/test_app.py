@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrRewardHead
@@ -39,6 +40,22 @@ def test_sample_and_train(trained):
     assert record["rollouts"]["sampling"]["n"] == 6
     assert record["settings"]["max_epochs"] == 2
     assert record["report"]["train_prompts"] + record["report"]["held_out_prompts"] == 48
+
+
+def test_refit(trained):
+    folder, _, _ = trained
+    pooled = ["--pooled-by", folder / "head", "--skip", 48, "--prompts", 16]
+    run("sample", folder / "pooled", *MODEL, *SMALL, *pooled)
+    sets = ["--rollouts", folder / "rollouts", "--pooled", folder / "pooled"]
+    printed = run("refit", folder / "head", folder / "refitted", *sets)
+    assert "Held-out loss" in printed
+    first, refitted = (ElhsrRewardHead.from_pretrained(folder / name) for name in ("head", "refitted"))
+    assert torch.equal(first.weight[0], refitted.weight[0])
+    assert not torch.equal(first.weight[1], refitted.weight[1])
+    record = json.loads((folder / "refitted" / "training.json").read_text())
+    [more] = record["refit"]["rollouts"]
+    assert (more["prompts"], more["skip"]) == (16, 48)
+    assert record["refit"]["report"]["train_prompts"] == record["report"]["train_prompts"] + 16
 
 
 def test_evaluate_and_card(trained):

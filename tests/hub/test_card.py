@@ -70,9 +70,11 @@ def test_shipped_training_and_evaluation_share_no_prompt():
     from hf_elhsr.rollouts import ArithmeticTask
 
     task = ArithmeticTask()
-    trained = json.loads((SHIPPED / "training.json").read_text())["rollouts"]
-    assert trained["split"] == "train"
-    train = {problem.id for problem in task.problems("train", trained["prompts"])}
+    record = json.loads((SHIPPED / "training.json").read_text())
+    sets = [record["rollouts"], *record["refit"]["rollouts"]]
+    assert {rollouts["split"] for rollouts in sets} == {"train"}
+    last = max(rollouts.get("skip", 0) + rollouts["prompts"] for rollouts in sets)
+    train = {problem.id for problem in task.problems("train", last)}
     for split in ("test", "unseen_templates"):
         measured = json.loads((SHIPPED / "evaluation" / f"{split}.json").read_text())
         assert measured["split"] == split

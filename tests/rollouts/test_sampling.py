@@ -3,12 +3,13 @@
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
-from hf_elhsr.rollouts.rollout_set import TOKEN_ARRAYS, read_features, read_token_arrays
+from hf_elhsr.rollouts.rollout_set import TOKEN_ARRAYS, read_features, read_pooled_features, read_token_arrays
 from oracle import assert_rewards_close, plain_features
 from tiny_models import tiny_head
 
@@ -72,6 +73,30 @@ def test_features_are_those_of_a_plain_forward_pass(smollm2, rollouts, config):
             assert rollout.mean_log_probability == pytest.approx(float(chosen.detach()), rel=1e-3)
             number += 1
     assert number == 12
+
+
+def test_pooled_features_are_the_gate_weighted_means_of_a_plain_forward_pass(smollm2, tmp_path):
+    model, tokenizer = smollm2
+    head = tiny_head_of(model)
+    arguments = (model, tokenizer, ArithmeticTask(), "train", 2, tmp_path, SETTINGS)
+    pooled = sample_rollouts(*arguments, head=head, pooled=True)
+    [(shard, file)] = pooled.shards()
+    features = read_pooled_features(file)
+    assert features.shape == (6, head.config.num_features)
+    problems = ArithmeticTask().problems("train", 2)
+    for number, rollout in enumerate(shard):
+        prompt = encode_prompts(tokenizer, [problems[number // 3].question])["input_ids"][0]
+        states = plain_features(model, prompt, torch.tensor(rollout.token_ids), head.config.layers)
+        gates = 1 / (1 + np.exp(-(states @ head.weight[0].detach().double().numpy() + head.bias[0].item())))
+        expected = gates @ states / gates.sum()
+        np.testing.assert_allclose(features[number].numpy(), expected, rtol=1e-3, atol=1e-3)
+        # The very features that R is linear in
+        reward = expected @ head.weight[1].detach().double().numpy() + head.bias[1].item()
+        assert reward == pytest.approx(rollout.reward, abs=1e-3)
+    with pytest.raises(ValueError, match="needs a head"):
+        sample_rollouts(*arguments, pooled=True)
+    with pytest.raises(ValueError, match="pooled differ"):
+        sample_rollouts(*arguments, head=head)
 
 
 def files(folder):
@@ -147,6 +172,8 @@ def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):
         assert log_probabilities.mean() == pytest.approx(rollout.mean_log_probability, rel=1e-4)
     with pytest.raises(ValueError, match="sampled without features"):
         read_features(next(scored.shards())[1])
+    with pytest.raises(ValueError, match="no pooled features"):
+        read_pooled_features(next(scored.shards())[1])
     other = tiny_head_of(model, seed=1)
     with pytest.raises(ValueError, match=r"other settings \(head_sha256 differ\)"):
         sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=other)

@@ -6,51 +6,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from planted_rollouts import planted_rollouts
 
-from hf_elhsr import ElhsrConfig
 from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.rollouts import Rollout, RolloutSet
 from hf_elhsr.training import TrainingSettings, binary_cross_entropy, train_head
 from hf_elhsr.training.losses import prefix_cross_entropy
 from hf_elhsr.training.prompt_groups import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs, feature_statistics
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
-
-
-def make_rollouts(
-    folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, poison=False, features_per_layer=8, longest=8
-):
-    """Synthetic features with a planted direction, at awkward scales, as hidden states have."""
-    rng = np.random.default_rng(seed)
-    config = ElhsrConfig(hidden_size=features_per_layer, layers=[0, 1])
-    rollouts = RolloutSet.create(
-        folder, {"task": "planted", "split": "train", "seed": seed, "prompts": prompts}, config
-    )
-    width = 2 * features_per_layer
-    direction = np.random.default_rng(42).normal(size=width)
-    direction /= np.linalg.norm(direction)
-    labels = rng.random(prompts * n) < 0.3
-    shown = labels.copy()
-    if shuffle:
-        rng.shuffle(labels)
-    for shard in range(4):
-        rows, features = [], []
-        for prompt in range(shard, prompts, 4):
-            for candidate in range(n):
-                number, length = prompt * n + candidate, int(rng.integers(2, longest + 1))
-                noise = rng.normal(size=(length, width))
-                noise += signal * (shown[number] - 0.3) * direction
-                first_row = sum(len(f) for f in features)
-                features.append(noise * np.logspace(-2, 3, width) + np.linspace(-500, 500, width))
-                rows.append(
-                    Rollout(f"prompt-{prompt}", "t", [1] * length, "", None, bool(labels[number]), -1.0, first_row)
-                )
-        stacked = torch.tensor(np.concatenate(features), dtype=torch.float32)
-        if poison:
-            stacked[5, 3] = float("nan")
-        rollouts.write_shard(shard, rows, stacked)
-    return rollouts
 
 
 def auc_on(head, rollouts):
@@ -62,9 +26,9 @@ def auc_on(head, rollouts):
 
 
 def test_a_planted_signal_is_found(tmp_path):
-    rollouts = make_rollouts(tmp_path / "train")
+    rollouts = planted_rollouts(tmp_path / "train")
     head, report = train_head(rollouts, SETTINGS)
-    unseen = make_rollouts(tmp_path / "unseen", seed=1)
+    unseen = planted_rollouts(tmp_path / "unseen", seed=1)
     assert auc_on(head, unseen) > 0.9
     assert report.held_out_best_of_n > report.base_rate + 0.4
     assert head.config.standardization == "per_feature"
@@ -73,12 +37,12 @@ def test_a_planted_signal_is_found(tmp_path):
 
 def test_shuffled_labels_teach_nothing(tmp_path):
     """The negative control: same features, labels shuffled; what is learned ranks real labels no better than chance."""
-    unseen = make_rollouts(tmp_path / "unseen", seed=1)
+    unseen = planted_rollouts(tmp_path / "unseen", seed=1)
     settings = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=4)
     curves: dict[bool, list[float]] = {True: [], False: []}
     for shuffle in curves:
         for seed in range(10, 18):
-            rollouts = make_rollouts(tmp_path / f"{shuffle}-{seed}", seed=seed, shuffle=shuffle)
+            rollouts = planted_rollouts(tmp_path / f"{shuffle}-{seed}", seed=seed, shuffle=shuffle)
             curves[shuffle].append(auc_on(train_head(rollouts, settings)[0], unseen))
     assert min(curves[False]) > 0.9
     # a random direction among 16 has an AUC of 0.5 +- 0.15, so the mean of eight has +- 0.05
@@ -87,7 +51,7 @@ def test_shuffled_labels_teach_nothing(tmp_path):
 
 def test_the_best_weights_are_returned(tmp_path):
     """Trained far past the best epoch, the head has that epoch's held-out loss, not the last one's."""
-    rollouts = make_rollouts(tmp_path, signal=0.4, prompts=60)
+    rollouts = planted_rollouts(tmp_path, signal=0.4, prompts=60)
     settings = TrainingSettings(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
     head, report = train_head(rollouts, settings)
     losses = report.held_out_loss
@@ -104,7 +68,7 @@ def test_the_best_weights_are_returned(tmp_path):
 
 def test_the_best_values_are_returned(tmp_path):
     """The row of V_t has the weights of its own best epoch, whichever that is for R."""
-    rollouts = make_rollouts(tmp_path, signal=0.4, prompts=60, longest=30)
+    rollouts = planted_rollouts(tmp_path, signal=0.4, prompts=60, longest=30)
     settings = TrainingSettings(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
     head, report = train_head(rollouts, settings)
     losses = report.held_out_prefix_loss
@@ -119,13 +83,13 @@ def test_the_best_values_are_returned(tmp_path):
 
 def test_patience_stops_early(tmp_path):
     _, report = train_head(
-        make_rollouts(tmp_path, signal=0.0), TrainingSettings(learning_rate=0.1, max_epochs=40, patience=2)
+        planted_rollouts(tmp_path, signal=0.0), TrainingSettings(learning_rate=0.1, max_epochs=40, patience=2)
     )
     assert len(report.held_out_loss) == report.best_epoch + 3 < 40
 
 
 def test_same_seed_same_head(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     first, second = train_head(rollouts, SETTINGS)[0], train_head(rollouts, SETTINGS)[0]
     assert torch.equal(first.weight, second.weight)
     other = train_head(rollouts, TrainingSettings(**{**SETTINGS.__dict__, "seed": 1}))[0]
@@ -133,7 +97,7 @@ def test_same_seed_same_head(tmp_path):
 
 
 def test_prompts_are_never_split(tmp_path):
-    groups = PromptGroups(make_rollouts(tmp_path))
+    groups = PromptGroups(planted_rollouts(tmp_path))
     train, held_out = groups.split(0.2, seed=3)
     assert not set(train) & set(held_out)
     assert sorted(train + held_out) == sorted(groups.prompts)
@@ -144,7 +108,7 @@ def test_prompts_are_never_split(tmp_path):
 
 
 def test_batches_hold_the_rollouts_features(tmp_path):
-    rollouts = make_rollouts(tmp_path, prompts=9)
+    rollouts = planted_rollouts(tmp_path, prompts=9)
     groups = PromptGroups(rollouts)
     from hf_elhsr.rollouts.rollout_set import read_features
 
@@ -167,7 +131,7 @@ def test_batches_hold_the_rollouts_features(tmp_path):
 
 
 def test_statistics_are_numpys(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     groups = PromptGroups(rollouts)
     mean, std = feature_statistics(groups, groups.prompts, 7)
     everything = torch.cat([b.features.clone() for b in groups.batches(groups.prompts, 5)]).double().numpy()
@@ -176,7 +140,7 @@ def test_statistics_are_numpys(tmp_path):
 
 
 def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     from safetensors.torch import save_file
 
     from hf_elhsr.rollouts.rollout_set import read_features
@@ -191,7 +155,7 @@ def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
 
 
 def test_labels_of_one_class(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     for file in tmp_path.glob("*.jsonl"):
         file.write_text(file.read_text().replace('"label": true', '"label": false'))
     with pytest.raises(ValueError, match="training rollouts have the same label"):
@@ -200,7 +164,7 @@ def test_labels_of_one_class(tmp_path):
 
 def test_features_that_are_not_finite(tmp_path):
     with pytest.raises(ValueError, match="NaN or infinity"):
-        train_head(make_rollouts(tmp_path, poison=True), SETTINGS)
+        train_head(planted_rollouts(tmp_path, poison=True), SETTINGS)
 
 
 def test_binary_cross_entropy_by_hand():
@@ -228,11 +192,11 @@ def test_prefix_cross_entropy_is_numpys():
 
 def test_values_tell_right_prefixes_from_wrong_ones(tmp_path):
     """V_t after eight tokens, on unseen prompts; rows of R are what they are without it."""
-    rollouts = make_rollouts(tmp_path / "train", longest=30)
+    rollouts = planted_rollouts(tmp_path / "train", longest=30)
     head, report = train_head(rollouts, SETTINGS)
     assert report.best_value_epoch == int(np.argmin(report.held_out_prefix_loss))
     values, labels = [], []
-    groups = PromptGroups(make_rollouts(tmp_path / "unseen", seed=1, longest=30))
+    groups = PromptGroups(planted_rollouts(tmp_path / "unseen", seed=1, longest=30))
     zeros, ones = torch.zeros(16), torch.ones(16)
     for batch in groups.batches(groups.prompts, 10):
         _, token_values = batch_outputs(head, batch, zeros, ones)
@@ -246,21 +210,21 @@ def test_values_tell_right_prefixes_from_wrong_ones(tmp_path):
 
 
 def test_training_does_not_touch_the_rollout_set(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     before = copy.deepcopy({p.name: p.read_bytes() for p in tmp_path.iterdir()})
     train_head(rollouts, SETTINGS)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_an_unfinished_set_is_not_trained_on(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     (tmp_path / "shard-00003.jsonl").unlink()
     with pytest.raises(ValueError, match="rollouts of 90 of 120 prompts"):
         train_head(rollouts, SETTINGS)
 
 
 def test_a_prompt_in_two_shards_is_refused(tmp_path):
-    rollouts = make_rollouts(tmp_path)
+    rollouts = planted_rollouts(tmp_path)
     file = tmp_path / "shard-00003.jsonl"
     file.write_text(file.read_text().replace('"prompt-3"', '"prompt-2"'))
     with pytest.raises(ValueError, match="in another shard, too"):
@@ -270,4 +234,4 @@ def test_a_prompt_in_two_shards_is_refused(tmp_path):
 def test_a_training_that_diverges_says_so(tmp_path):
     settings = TrainingSettings(learning_rate=1e30, max_epochs=2)
     with pytest.raises(ValueError, match=r"diverged\. Lower learning_rate"):
-        train_head(make_rollouts(tmp_path), settings)
+        train_head(planted_rollouts(tmp_path), settings)

@@ -1,0 +1,240 @@
+"""refit_head: with the gates given R is linear, and V_t is anyway, so both rows are solved for to their optimum."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
+from ..rollouts import RolloutSet, head_digest
+from ..rollouts.rollout_set import read_pooled_features
+from ..rollouts.scored_rollouts import ScoredRollouts
+from .decisions import fit_decisions
+from .losses import binary_cross_entropy
+from .prompt_groups import Batch, PromptGroups
+from .ridge_path import LabelledRows, RidgePath, fit_ridge_path
+from .trainer import accuracy_of_best
+
+logger = logging.get_logger(__name__)
+
+# Prefixes of 8, 16, ... tokens judge V_t, as in the training before; so many of them are enough, and fit into memory
+_INTERVAL, _PREFIX_SHARE = 8, 0.4
+_PROMPTS_AT_ONCE = 16
+
+
+@dataclass
+class RefitReport:
+    """What happened in a refit.
+
+    Args:
+        train_prompts, held_out_prompts: How many of each; the held-out ones are those of the training before.
+        reward, value: Of the rows of R and of V_t: `ridges`, `train_loss`, `held_out_loss` and `ridge`, see
+            [`RidgePath`], and `held_out_loss_before`, of the head as it came. No value for heads without V_t.
+        held_out_best_of_n: Accuracy of the refitted head's choices on the held-out prompts; slightly optimistic, since
+            these prompts chose the ridge.
+    """
+
+    train_prompts: int
+    held_out_prompts: int
+    reward: dict[str, Any]
+    value: dict[str, Any] | None
+    held_out_best_of_n: float
+
+
+def refit_head(
+    head: ElhsrRewardHead,
+    rollouts: RolloutSet,
+    pooled: Sequence[RolloutSet] = (),
+    held_out: float = 0.2,
+    seed: int = 0,
+) -> tuple[ElhsrRewardHead, RefitReport]:
+    """Solve for the rows of R and V_t, with the gates as they are; then fit calibration, pruning and adaptive n again.
+
+    Both are logistic regressions on "the final answer is right": R on sum_t g_t h_t / sum_t g_t, V_t on the mean of
+    h_1 ... h_t. Ridges are chosen on the held-out prompts. What is regressed on is held in memory: 4 * L * d bytes for
+    every rollout, and for every prefix.
+
+    Args:
+        head: A head with a gate, from [`train_head`]. It is not changed.
+        rollouts: Those that it was trained on, with the features of all tokens.
+        pooled: More rollouts, of other prompts, with features pooled by this head's gates. R alone learns from them.
+        held_out, seed: As they were in training, so that the same prompts are held out.
+
+    Returns:
+        A new head, and what happened.
+
+    Raises:
+        ValueError: The head has no gate, pooled features are missing or of another head's gates, a prompt is there
+            twice, or features are not finite.
+    """
+    if not head.config.gate:
+        raise ValueError("Expected a head with a gate: without one, R was trained on the same problem already.")
+    digest = head_digest(head)
+    for more in pooled:
+        more.check_complete()
+        if more.settings.get("head_sha256") != digest:
+            raise ValueError(
+                f"The features in {str(more.folder)!r} were not pooled by this head's gates: sample them with "
+                "`hf-elhsr sample --pooled-by` and this head."
+            )
+    rollouts.check_complete()
+    groups = PromptGroups(rollouts)
+    train, kept_out = groups.split(held_out, seed)
+    _refuse_doubles([rollouts, *pooled])
+    generator = torch.Generator().manual_seed(seed)
+    # Kept-out prompts first: the training rows may fill most of the memory
+    tested = _gather(head, groups, kept_out, (), generator)
+    rows = _gather(head, groups, train, pooled, generator)
+    refitted = copy.deepcopy(head)
+    report = RefitReport(
+        train_prompts=len(train) + sum(more.settings["prompts"] for more in pooled),
+        held_out_prompts=len(kept_out),
+        reward={"held_out_loss_before": _loss(tested.reward, head.weight[1], head.bias[1])},
+        value=None,
+        held_out_best_of_n=float("nan"),
+    )
+    path = fit_ridge_path(rows.reward, tested.reward, "Refitting R")
+    report.reward |= _recorded(path)
+    with torch.no_grad():
+        refitted.weight[1], refitted.bias[1] = path.weight, path.bias
+    if head.config.value and not (0 < rows.value.labels.mean() < 1 and len(tested.value.labels)):
+        logger.warning(f"The row of V_t is left as it was: too few completions are longer than {_INTERVAL} tokens.")
+    elif head.config.value:
+        before = _loss(tested.value, head.value_weight[0], head.value_bias[0])
+        path = fit_ridge_path(rows.value, tested.value, "Refitting V_t")
+        report.value = {"held_out_loss_before": before} | _recorded(path)
+        with torch.no_grad():
+            refitted.value_weight[0], refitted.value_bias[0] = path.weight, path.bias
+    for name, losses in (("R", report.reward), ("V_t", report.value)):
+        if losses is not None and min(losses["held_out_loss"]) >= losses["held_out_loss_before"]:
+            logger.warning(
+                f"The refitted row of {name} is no better on held-out prompts than the head's own (loss "
+                f"{min(losses['held_out_loss']):.4f} against {losses['held_out_loss_before']:.4f}): give it more "
+                "rollouts, or keep the head as it was."
+            )
+    scored = ScoredRollouts.from_rollouts(rollouts, refitted, kept_out)
+    report.held_out_best_of_n = accuracy_of_best(torch.from_numpy(scored.rewards).flatten(), scored.labels.tolist())
+    for name, fitted in fit_decisions(scored).items():
+        setattr(refitted.config, name, fitted)
+    return refitted.eval(), report
+
+
+@dataclass(frozen=True)
+class _Rows:
+    reward: LabelledRows
+    value: LabelledRows
+
+
+def _gather(
+    head: ElhsrRewardHead,
+    groups: PromptGroups,
+    prompts: list[str],
+    pooled: Sequence[RolloutSet],
+    generator: torch.Generator,
+) -> _Rows:
+    """Rows for R, of these prompts and of all those pooled before, and rows for V_t, of these prompts."""
+    features, labels = [], []
+    shards = [shard for more in pooled for shard in more.shards()]
+    for members, file in tqdm(shards, desc="Reading pooled features", unit="shard", disable=not shards):
+        features.append(read_pooled_features(file))
+        labels.append(torch.tensor([float(rollout.label) for rollout in members]))
+    prefixes: list[torch.Tensor] = []
+    prefix_labels: list[torch.Tensor] = []
+    for batch in tqdm(
+        groups.batches(prompts, _PROMPTS_AT_ONCE),
+        desc="Pooling features",
+        total=-(-len(prompts) // _PROMPTS_AT_ONCE),
+        unit="batch",
+    ):
+        features.append(pool_features(head, batch.features, batch.lengths))
+        labels.append(batch.labels)
+        if head.config.value:
+            means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
+            prefixes.append(means)
+            prefix_labels.append(batch.labels[rollout])
+    width = head.config.num_features
+    return _Rows(
+        LabelledRows(_joined(features, width), torch.cat(labels)),
+        LabelledRows(_joined(prefixes, width), torch.cat(prefix_labels or [torch.zeros(0)])),
+    )
+
+
+@torch.no_grad()
+def pool_features(head: ElhsrRewardHead, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """sum_t g_t h_t / max(sum_t g_t, eps) of every rollout.
+
+    Args:
+        features: (tokens, L * d) float32, one rollout after the other.
+        lengths: (rollouts,) long, how many tokens each has.
+
+    Returns:
+        (rollouts, L * d) float32.
+    """
+    gates = rewards_and_gates(token_logits(features, head.weight, head.bias))[1]
+    return torch.stack(
+        [
+            own_gates @ own / own_gates.sum().clamp_min(head.config.eps)
+            for own, own_gates in zip(features.split(lengths.tolist()), gates.split(lengths.tolist()), strict=True)
+        ]
+    )
+
+
+def prefix_means(batch: Batch, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of h_1 ... h_t for some prefixes of t = 8, 16, ... tokens that are shorter than the rollout.
+
+    Args:
+        share: How many of all such prefixes, chosen at random.
+
+    Returns:
+        (prefixes, L * d) float32, and (prefixes,) long, the rollout of each.
+    """
+    means, rollouts = [], []
+    for rollout, own in enumerate(batch.features.split(batch.lengths.tolist())):
+        for steps in range(_INTERVAL, len(own), _INTERVAL):
+            if float(torch.rand((), generator=generator)) < share:
+                means.append(own[:steps].mean(dim=0))
+                rollouts.append(rollout)
+    stacked = torch.stack(means) if means else batch.features[:0]
+    return stacked, torch.tensor(rollouts, dtype=torch.long)
+
+
+def _joined(blocks: list[torch.Tensor], width: int) -> torch.Tensor:
+    """The blocks one under the other; each is given up once it is copied, since all twice may not fit into memory."""
+    joined = torch.empty(sum(len(block) for block in blocks), width)
+    row = 0
+    blocks.reverse()
+    while blocks:
+        block = blocks.pop()
+        joined[row : row + len(block)] = block
+        row += len(block)
+    return joined
+
+
+@torch.no_grad()
+def _loss(rows: LabelledRows, weight: torch.Tensor, bias: torch.Tensor) -> float:
+    return float(binary_cross_entropy(rows.features @ weight + bias, rows.labels))
+
+
+def _recorded(path: RidgePath) -> dict[str, Any]:
+    return {
+        "ridges": path.ridges,
+        "train_loss": path.train_loss,
+        "held_out_loss": path.held_out_loss,
+        "ridge": path.ridge,
+    }
+
+
+def _refuse_doubles(sets: Sequence[RolloutSet]) -> None:
+    seen: dict[str, str] = {}
+    for rollouts in sets:
+        for problem in dict.fromkeys(rollout.problem for rollout in rollouts.rollouts()):
+            if problem in seen:
+                raise ValueError(
+                    f"Prompt {problem!r} is in {seen[problem]!r} and in {str(rollouts.folder)!r}: what was held out "
+                    "would be trained on. Sample others with `--skip`."
+                )
+            seen[problem] = str(rollouts.folder)

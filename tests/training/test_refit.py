@@ -1,0 +1,212 @@
+"""Refitting: the optimum of the convex problem, from features pooled by the head's gates, on prompts not held out."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from planted_rollouts import planted_rollouts
+
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr.evaluation.calibration import area_under_curve
+from hf_elhsr.rewards.logistic import fit_logistic
+from hf_elhsr.rollouts import RolloutSet, head_digest
+from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.training import TrainingSettings, refit_head, train_head
+from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.refit import pool_features, prefix_means
+from hf_elhsr.training.ridge_path import LabelledRows, fit_ridge_path, solve_logistic
+
+SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=2)
+
+
+def oracle_pooled(head, features):
+    """float64 NumPy: sum_t g_t h_t / sum_t g_t of one rollout."""
+    gates = 1 / (1 + np.exp(-(features @ head.weight[0].detach().double().numpy() + head.bias[0].item())))
+    return gates @ features / gates.sum()
+
+
+def pooled_rollouts(folder, head, **kwargs):
+    """Planted rollouts as `sample --pooled-by` leaves them."""
+    whole = planted_rollouts(folder / "whole", **kwargs)
+    settings = {name: value for name, value in whole.settings.items() if name != "head_config"}
+    pooled = RolloutSet.create(folder / "pooled", settings | {"head_sha256": head_digest(head)}, whole.config)
+    for index, (shard, file) in enumerate(whole.shards()):
+        features = read_features(file).double().numpy()
+        rows = [oracle_pooled(head, features[r.first_row : r.first_row + len(r.token_ids)]) for r in shard]
+        pooled.write_shard(index, shard, pooled_features=torch.tensor(np.stack(rows), dtype=torch.float32))
+    return pooled
+
+
+def rewards_of(head, rollouts):
+    rewards, labels = [], []
+    for shard, file in rollouts.shards():
+        features = read_features(file).double().numpy()
+        weight = head.weight[1].detach().double().numpy()
+        for r in shard:
+            pooled = oracle_pooled(head, features[r.first_row : r.first_row + len(r.token_ids)])
+            rewards.append(pooled @ weight + head.bias[1].item())
+            labels.append(r.label)
+    return np.array(rewards), np.array(labels)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    rollouts = planted_rollouts(tmp_path_factory.mktemp("refit") / "train", signal=0.7, longest=20)
+    return train_head(rollouts, SETTINGS)[0], rollouts
+
+
+def test_the_solution_is_the_optimum():
+    """Against Newton's method in float64."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 6))
+    features = (features - features.mean(0)) / features.std(0)
+    labels = (rng.random(400) < 1 / (1 + np.exp(-features @ rng.normal(size=6)))).astype(float)
+    for ridge in (0.1, 0.001):
+        expected = fit_logistic(features, labels, ridge * 400)
+        start = torch.zeros(6), torch.tensor(0.0)
+        rows = LabelledRows(torch.tensor(features).float(), torch.tensor(labels).float())
+        weight, bias = solve_logistic(rows, ridge, *start)
+        np.testing.assert_allclose([float(bias), *weight.tolist()], expected, atol=2e-3)
+
+
+def test_the_ridge_is_chosen_on_held_out_rows():
+    """Features at awkward scales, more than the rows can bear: the path stops after the best ridge."""
+    rng = np.random.default_rng(0)
+    scale, shift, direction = np.logspace(-2, 2, 60), np.linspace(-50, 50, 60), rng.normal(size=60) / 4
+
+    def rows(count):
+        features = rng.normal(size=(count, 60))
+        labels = rng.random(count) < 1 / (1 + np.exp(-features @ direction))
+        raw = torch.tensor(features * scale + shift, dtype=torch.float32)
+        return LabelledRows(raw, torch.tensor(labels, dtype=torch.float32))
+
+    train, held_out, unseen = rows(150), rows(2000), rows(2000)
+    raw = unseen.features.clone()
+    path = fit_ridge_path(train, held_out, "Fitting")
+    assert len(path.ridges) < 6
+    assert path.held_out_loss[-1] > min(path.held_out_loss)
+    assert path.ridge == path.ridges[-2]
+    assert path.train_loss == sorted(path.train_loss, reverse=True)
+    # The weights are for features as they came
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(raw @ path.weight + path.bias, unseen.labels)
+    assert float(loss) == pytest.approx(min(path.held_out_loss), abs=0.03)
+
+
+def test_prefix_means_by_hand(trained):
+    _, rollouts = trained
+    [batch] = PromptGroups(planted_rollouts(rollouts.folder.parent / "long", prompts=8, longest=30)).batches(
+        [f"prompt-{number}" for number in range(8)], 8
+    )
+    means, rollout = prefix_means(batch, 1.0, torch.Generator())
+    expected = []
+    for number, own in enumerate(batch.features.double().split(batch.lengths.tolist())):
+        expected += [(number, own[:steps].mean(0)) for steps in (8, 16, 24) if steps < len(own)]
+    assert rollout.tolist() == [number for number, _ in expected]
+    torch.testing.assert_close(means.double(), torch.stack([mean for _, mean in expected]), rtol=1e-4, atol=1e-3)
+    some = prefix_means(batch, 0.4, torch.Generator().manual_seed(0))[0]
+    assert 0.2 < len(some) / len(means) < 0.6
+
+
+def test_pooling_is_the_gate_weighted_mean(trained):
+    head, rollouts = trained
+    shard, file = next(rollouts.shards())
+    features = read_features(file)
+    pooled = pool_features(head, features, torch.tensor([len(r.token_ids) for r in shard]))
+    expected = [
+        oracle_pooled(head, features[r.first_row : r.first_row + len(r.token_ids)].double().numpy()) for r in shard
+    ]
+    # The features' scales span five orders, and the gates' logits sum over them in float32
+    scale = np.stack(expected).std(axis=0)
+    np.testing.assert_allclose(pooled.numpy() / scale, np.stack(expected) / scale, rtol=1e-4, atol=5e-3)
+
+
+def test_more_rollouts_make_a_better_reward(trained, tmp_path):
+    head, rollouts = trained
+    before = copy.deepcopy(head.state_dict())
+    more = pooled_rollouts(tmp_path, head, seed=5, prompts=400, signal=0.7, first=1000)
+    refitted, report = refit_head(head, rollouts, [more])
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+    assert torch.equal(refitted.weight[0], head.weight[0])
+    assert torch.equal(refitted.bias[0], head.bias[0])
+    assert report.train_prompts == 96 + 400
+    assert report.held_out_prompts == 24
+    assert min(report.reward["held_out_loss"]) < report.reward["held_out_loss_before"]
+    unseen = planted_rollouts(tmp_path / "unseen", seed=1, signal=0.7, prompts=400)
+    assert area_under_curve(*rewards_of(refitted, unseen)) > area_under_curve(*rewards_of(head, unseen)) + 0.005
+    # Its decisions are of the new rewards
+    assert refitted.config.calibration != head.config.calibration
+    assert refitted.config.calibration["prompts"] == 24
+
+
+def test_the_reported_losses_are_the_heads(trained):
+    """The row of R acts on features as they are: the standardisation is folded in."""
+    head, rollouts = trained
+    refitted, report = refit_head(head, rollouts)
+    _, held_out = PromptGroups(rollouts).split(0.2, 0)
+    ids = [rollout.problem for rollout in rollouts.rollouts()]
+    chosen = np.isin(ids, held_out)
+    for which, reported in (
+        (head, report.reward["held_out_loss_before"]),
+        (refitted, min(report.reward["held_out_loss"])),
+    ):
+        rewards, labels = (array[chosen] for array in rewards_of(which, rollouts))
+        loss = np.mean(np.logaddexp(0, rewards) - labels * rewards)
+        assert loss == pytest.approx(reported, abs=2e-4)
+
+
+def test_values_are_refitted_on_prefixes(trained):
+    head, rollouts = trained
+    refitted, report = refit_head(head, rollouts)
+    assert min(report.value["held_out_loss"]) <= report.value["held_out_loss_before"]
+    assert not torch.equal(refitted.value_weight, head.value_weight)
+    groups = PromptGroups(rollouts)
+    [batch] = groups.batches(groups.split(0.2, 0)[1], 24)
+    means, rollout = prefix_means(batch, 1.0, torch.Generator())
+    values = means @ refitted.value_weight[0].detach() + refitted.value_bias[0].detach()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(values, batch.labels[rollout])
+    assert float(loss) == pytest.approx(min(report.value["held_out_loss"]), abs=0.05)
+
+
+def test_completions_too_short_for_prefixes_leave_the_values_alone(tmp_path):
+    rollouts = planted_rollouts(tmp_path, signal=0.7)
+    head, _ = train_head(rollouts, SETTINGS)
+    refitted, report = refit_head(head, rollouts)
+    assert report.value is None
+    assert torch.equal(refitted.value_weight, head.value_weight)
+
+
+def test_shuffled_labels_teach_nothing(trained, tmp_path):
+    """The negative control."""
+    head, _ = trained
+    more = pooled_rollouts(tmp_path, head, seed=6, prompts=400, signal=0.7, first=1000, shuffle=True)
+    shuffled = planted_rollouts(tmp_path / "shuffled", seed=0, signal=0.7, shuffle=True)
+    refitted, _ = refit_head(head, shuffled, [more])
+    unseen = planted_rollouts(tmp_path / "unseen", seed=1, signal=0.7, prompts=400)
+    rewards, labels = rewards_of(refitted, unseen)
+    assert abs(area_under_curve(rewards, labels) - 0.5) < 0.2
+    assert area_under_curve(*rewards_of(head, unseen)) > 0.75
+
+
+def test_what_cannot_be_refitted(trained, tmp_path):
+    head, rollouts = trained
+    more = pooled_rollouts(tmp_path / "more", head, seed=5, prompts=8)
+    with pytest.raises(ValueError, match=r"'prompt-0' is in .*would be trained on"):
+        refit_head(head, rollouts, [more])
+    other = copy.deepcopy(head)
+    with torch.no_grad():
+        other.weight[0] += 1
+    with pytest.raises(ValueError, match="not pooled by this head's gates"):
+        refit_head(other, rollouts, [more])
+    features_only = planted_rollouts(tmp_path / "features", seed=7, prompts=8, first=500)
+    file = features_only.folder / "settings.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head_digest(head)}))
+    with pytest.raises(ValueError, match="no pooled features"):
+        refit_head(head, rollouts, [RolloutSet(features_only.folder)])
+    poisoned = planted_rollouts(tmp_path / "poisoned", poison=True)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        refit_head(head, poisoned)
+    plain = ElhsrRewardHead(ElhsrConfig(hidden_size=8, layers=[0, 1], gate=False))
+    with pytest.raises(ValueError, match="a head with a gate"):
+        refit_head(plain, rollouts)
