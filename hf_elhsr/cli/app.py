@@ -99,12 +99,12 @@ def train(
     ),
     seed: Seed = 0,
 ) -> None:
-    """Train a head on rollouts; the language model is not needed."""
+    """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
     settings = TrainingSettings(
         learning_rate=learning_rate, weight_decay=weight_decay, max_epochs=max_epochs, patience=patience, seed=seed
     )
     rollout_set = RolloutSet(rollouts)
-    head, report = train_head(rollout_set, settings)
+    head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
     head.save_pretrained(out)
     record = {
         "rollouts": {name: value for name, value in rollout_set.settings.items() if name != "head_config"},

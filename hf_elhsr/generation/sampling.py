@@ -16,8 +16,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-# Nearly always the nucleus is this small; what is wider goes the long way.
-_NUCLEUS = 64
+# A language model's nucleus is nearly always within the first of these; what is wider than the last goes the long way
+_NUCLEI = (64, 512)
 _PARTIAL = 256
 _BLOCK = 64
 
@@ -47,7 +47,7 @@ class NucleusWarpers:
             settings[name or "temperature"] = getattr(warper, name or "temperature")
             start -= 1
         warpers = cls(**settings)  # type: ignore[arg-type]
-        narrow = 0 < warpers.top_k <= _NUCLEUS // 2 or (not warpers.top_k and warpers.top_p < 1.0)
+        narrow = 0 < warpers.top_k <= _NUCLEI[0] // 2 or (not warpers.top_k and warpers.top_p < 1.0)
         return (start, warpers) if narrow else None
 
 
@@ -96,27 +96,33 @@ def draw_from_nucleus(logits: torch.Tensor, warpers: NucleusWarpers) -> tuple[to
     Returns:
         (rows,) long tokens; and the rows, (wide,) long, for which the top was not enough, whose token means nothing.
     """
-    top, places = _top_of_vocabulary(logits, _NUCLEUS)
-    scaled = top / warpers.temperature
-    whole = top.shape[-1] == logits.shape[-1]
-    if warpers.top_k:
-        # Like the warper, which keeps whatever ties with the last of the top k
-        kept = scaled >= scaled[:, min(warpers.top_k, top.shape[-1]) - 1, None]
-        weights = (scaled - scaled[:, :1]).exp() * kept
-        total = weights.sum(dim=-1, keepdim=True)
-        wide = kept[:, -1]
-    else:
-        kept = torch.ones_like(scaled, dtype=torch.bool)
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    rows, left = torch.arange(len(logits), device=logits.device), logits
+    total: torch.Tensor | None = None
+    for count in _NUCLEI:
+        top, places = _top_of_vocabulary(left, count)
+        scaled = top / warpers.temperature
         weights = (scaled - scaled[:, :1]).exp()
-        total = (logits - top[:, :1]).div_(warpers.temperature).exp_().sum(dim=-1, keepdim=True)
-        wide = weights.sum(dim=-1) < warpers.top_p * total.squeeze(-1)
-    _check_total(total)
-    if warpers.top_p < 1.0:
-        # A token goes when those above it make up top_p already
-        kept[:, 1:] &= (weights / total).cumsum(dim=-1)[:, :-1] < warpers.top_p
-    chosen = _draw(weights * kept)
-    tokens = places.gather(-1, chosen[:, None]).squeeze(-1)
-    return tokens, wide.new_zeros(0, dtype=torch.long) if whole else wide.nonzero().squeeze(-1)
+        if warpers.top_k:
+            # Like the warper, which keeps whatever ties with the last of the top k
+            kept = scaled >= scaled[:, min(warpers.top_k, top.shape[-1]) - 1, None]
+            total = (weights * kept).sum(dim=-1, keepdim=True)
+            wide = kept[:, -1]
+        else:
+            kept = torch.ones_like(scaled, dtype=torch.bool)
+            if total is None:
+                total = (left - top[:, :1]).div_(warpers.temperature).exp_().sum(dim=-1, keepdim=True)
+            wide = weights.sum(dim=-1) < warpers.top_p * total.squeeze(-1)
+        _check_total(total)
+        if warpers.top_p < 1.0:
+            # A token goes when those above it make up top_p already
+            kept[:, 1:] &= (weights / total).cumsum(dim=-1)[:, :-1] < warpers.top_p
+        chosen = _draw(weights * kept)
+        tokens[rows] = places.gather(-1, chosen[:, None]).squeeze(-1)
+        if top.shape[-1] == logits.shape[-1] or not bool(wide.any()):
+            return tokens, rows[:0]
+        rows, left, total = rows[wide], left[wide], total[wide]
+    return tokens, rows
 
 
 def draw_tokens(scores: torch.Tensor) -> torch.Tensor:

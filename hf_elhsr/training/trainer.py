@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers.utils import logging
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
+from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
 from .decisions import fit_decisions
 from .losses import binary_cross_entropy, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
@@ -72,13 +74,17 @@ class TrainingReport:
 
 
 def train_head(
-    rollouts: RolloutSet, settings: TrainingSettings = TrainingSettings()
+    rollouts: RolloutSet, settings: TrainingSettings = TrainingSettings(), checkpoint: Path | None = None
 ) -> tuple[ElhsrRewardHead, TrainingReport]:
     """Train a head on rollouts with recorded features; the language model is not needed.
 
     Features are standardised to mean 0 and variance 1 over the training tokens, and the standardisation is folded
     into the weights of the head returned. The rows of R and the row of V_t are trained side by side and share nothing
     but the pass over the features. In the end calibration, pruning and adaptive n are fitted on the held-out prompts.
+
+    Args:
+        checkpoint: A file to keep the state in after every epoch, so that a training that was killed goes on there,
+            with the same result as if it had not been. It is deleted in the end.
 
     Returns:
         The head with the weights of the best epoch, and what happened.
@@ -96,7 +102,14 @@ def train_head(
                 f"All {name} rollouts have the same label, so there is nothing to learn from: sample more prompts, or "
                 "choose a task that the model solves sometimes."
             )
-    mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
+    # A training that goes on may have more epochs or patience than it began with
+    free = ("max_epochs", "patience")
+    run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
+    state = None if checkpoint is None else TrainingState.load(checkpoint, run)
+    if state is None:
+        mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
+    else:
+        mean, std = state.tensors["mean"], state.tensors["std"]
     # Not the rollout set's own configuration, which the standardisation will be recorded in
     config = copy.deepcopy(rollouts.config)
     config.value = True
@@ -115,8 +128,24 @@ def train_head(
     report = TrainingReport(len(train), len(held_out), sum(held_out_labels) / len(held_out_labels))
     best: dict[str, torch.Tensor] = {}
     best_value: dict[str, torch.Tensor] = {}
-    progress = tqdm(range(settings.max_epochs), desc="Training the head", unit="epoch")
+    if state is not None:
+        report = TrainingReport(**state.report)
+        load_optimizer_tensors(optimizer, state.tensors)
+        for module, name in ((head, "head"), (averaged, "averaged")):
+            module.load_state_dict(without_prefix(name, state.tensors))
+        best, best_value = (without_prefix(name, state.tensors) for name in ("best", "best_value"))
+        generator.set_state(state.tensors["random"])
+    done = len(report.held_out_loss)
+    progress = tqdm(
+        range(done, settings.max_epochs),
+        desc="Training the head",
+        unit="epoch",
+        initial=done,
+        total=settings.max_epochs,
+    )
     for epoch in progress:
+        if epoch and epoch - 1 - report.best_epoch >= settings.patience:
+            break
         total, count = 0.0, 0
         for batch in groups.batches(train, settings.prompts_per_batch, generator):
             rewards, values = batch_outputs(head, batch, mean, std)
@@ -139,8 +168,12 @@ def train_head(
             report.best_epoch = epoch
             report.held_out_best_of_n = accuracy_of_best(held_out_rewards, groups.labels(held_out))
             best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
-        elif epoch - report.best_epoch >= settings.patience:
-            break
+        if checkpoint is not None:
+            tensors = {"mean": mean, "std": std, "random": generator.get_state(), **optimizer_tensors(optimizer)}
+            for name, own in (("head", head.state_dict()), ("averaged", averaged.state_dict())):
+                tensors |= prefixed(name, own)
+            tensors |= prefixed("best", best) | prefixed("best_value", best_value)
+            TrainingState(tensors, asdict(report)).save(checkpoint, run)
     if not best:
         raise ValueError(
             f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
@@ -149,6 +182,8 @@ def train_head(
     head.fold_standardization(mean, std)
     for name, fitted in fit_decisions(ScoredRollouts.from_rollouts(rollouts, head, held_out)).items():
         setattr(head.config, name, fitted)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")
     return head.eval(), report
 

@@ -138,10 +138,10 @@ WARPERS = {
 }
 
 
-@pytest.mark.parametrize("spread", [0.3, 3.0], ids=["flat", "peaked"])
+@pytest.mark.parametrize("spread", [0.3, 1.5, 3.0], ids=["flat", "middling", "peaked"])
 @pytest.mark.parametrize("warpers", WARPERS)
 def test_sampled_tokens_follow_the_warped_softmax(warpers, spread):
-    """A vocabulary of many blocks and a remainder; flat rows take the long way, peaked ones do not."""
+    """A vocabulary of many blocks and a remainder; flat rows take the long way, the others do not, or a shorter one."""
     torch.manual_seed(0)
     logits = torch.randn(1, 12_345) * spread
     # bfloat16 logits tie often, at the boundary of top-k, too
@@ -181,17 +181,19 @@ def test_sampled_tokens_are_those_of_the_warpers_one_by_one_when_scores_are_want
 
 def test_ties_at_the_boundary_of_top_k_go_the_long_way():
     """The warper keeps all that tie with the k-th, be they more than the fused draw looks at."""
-    logits = torch.zeros(3, 20_000)
+    logits = torch.zeros(4, 40_000)
     logits[0, :5] = 4.0
     logits[1, :100] = 4.0
+    logits[2, :1000] = 4.0
     _, wide = draw_from_nucleus(logits, NucleusWarpers(top_k=5))
-    assert wide.tolist() == [1, 2]
+    assert wide.tolist() == [2, 3]
     torch.manual_seed(0)
     tokens, _ = sample_tokens(
-        LogitsProcessorList([TopKLogitsWarper(5)]), torch.zeros(3, 1).long(), logits, do_sample=True
+        LogitsProcessorList([TopKLogitsWarper(5)]), torch.zeros(4, 1).long(), logits, do_sample=True
     )
     assert tokens[0] < 5
     assert tokens[1] < 100
+    assert tokens[2] < 1000
 
 
 @pytest.mark.parametrize("vocabulary", [50, 8192, 20_011])

@@ -9,7 +9,8 @@ import torch
 from planted_rollouts import planted_rollouts
 
 from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.training import TrainingSettings, binary_cross_entropy, train_head
+from hf_elhsr.training import TrainingSettings, binary_cross_entropy, train_head, trainer
+from hf_elhsr.training.checkpoint import TrainingState
 from hf_elhsr.training.losses import prefix_cross_entropy
 from hf_elhsr.training.prompt_groups import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs, feature_statistics
@@ -86,6 +87,46 @@ def test_patience_stops_early(tmp_path):
         planted_rollouts(tmp_path, signal=0.0), TrainingSettings(learning_rate=0.1, max_epochs=40, patience=2)
     )
     assert len(report.held_out_loss) == report.best_epoch + 3 < 40
+
+
+@pytest.mark.parametrize("killed_in", [1, 4])
+def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, killed_in):
+    rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60, longest=20)
+    settings = TrainingSettings(learning_rate=0.02, max_epochs=6)
+    whole, whole_report = train_head(rollouts, settings)
+    checkpoint = tmp_path / "head" / "checkpoint.safetensors"
+    epochs = 0
+    evaluate = trainer._held_out
+
+    def die(*args):
+        nonlocal epochs
+        epochs += 1
+        if epochs == killed_in + 1:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr(trainer, "_held_out", die)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(rollouts, settings, checkpoint)
+    assert checkpoint.is_file()
+    epochs = 100
+    resumed, report = train_head(rollouts, settings, checkpoint)
+    assert epochs == 106 - killed_in
+    assert report == whole_report
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+    assert not checkpoint.exists()
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    run = {"seed": 0}
+    TrainingState({"mean": torch.ones(2)}, {"best_epoch": 1}).save(checkpoint, run)
+    state = TrainingState.load(checkpoint, run)
+    assert torch.equal(state.tensors["mean"], torch.ones(2))
+    assert state.report == {"best_epoch": 1}
+    assert TrainingState.load(checkpoint, {"seed": 1}) is None
+    assert TrainingState.load(tmp_path / "none", run) is None
 
 
 def test_same_seed_same_head(tmp_path):

@@ -1,0 +1,79 @@
+"""TrainingState: all that a training needs to go on after an epoch, in one safetensors file."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class TrainingState:
+    """What is carried from one epoch to the next.
+
+    Args:
+        tensors: By name: weights, averages, the optimizer's moments, the best weights, the random state.
+        report: The training's report so far, as a dict.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    report: dict[str, Any]
+
+    def save(self, file: Path, run: dict[str, Any]) -> None:
+        """Write it whole or not at all.
+
+        Args:
+            run: What the training is of: its settings and rollouts.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(file.name + ".partial")
+        metadata = {"run": json.dumps(run, sort_keys=True), "report": json.dumps(self.report)}
+        save_file({name: tensor.detach().contiguous() for name, tensor in self.tensors.items()}, partial, metadata)
+        os.replace(partial, file)
+
+    @classmethod
+    def load(cls, file: Path, run: dict[str, Any]) -> "TrainingState | None":
+        """The state of this very training, or None where there is none or another's."""
+        if not file.is_file():
+            return None
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata()
+            if metadata["run"] != json.dumps(run, sort_keys=True):
+                logger.warning(f"{str(file)!r} is of a training with other settings or rollouts, and is overwritten.")
+                return None
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return cls(tensors, json.loads(metadata["report"]))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state by name; empty before its first step."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{index}.{name}": value for index, own in state.items() for name, value in own.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """The reverse of [`optimizer_tensors`]."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "optimizer":
+            index, _, name = rest.partition(".")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def prefixed(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors under `prefix.name`."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those under `prefix.name`, by name."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
