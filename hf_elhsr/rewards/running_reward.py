@@ -34,53 +34,41 @@ class RunningReward(SignalProcessor):
         bias = torch.cat([head.bias, head.value_bias]) if has_values else head.bias
         self._weight = weight.detach().to(device, torch.float32)
         self._bias = bias.detach().to(device, torch.float32)
-        self._weighted_sum = torch.zeros(num_candidates, device=device, dtype=torch.float32)
-        self._gate_sum = torch.zeros(num_candidates, device=device, dtype=torch.float32)
-        self._value_sum = torch.zeros(num_candidates if has_values else 0, device=device, dtype=torch.float32)
-        self._reward_sum = torch.zeros(num_candidates, device=device, dtype=torch.float32)
-        self._count = torch.zeros(num_candidates, device=device, dtype=torch.float32)
+        # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
+        self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
         self._tokens.begin(num_candidates, device)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         features = signal.features(self._head.config.layers, self._weight.device)
-        # masked_fill, not a product: what the model makes of padding may be anything
-        logits = token_logits(features, self._weight, self._bias).masked_fill(~signal.active[:, None], 0.0)
+        logits = token_logits(features, self._weight, self._bias)
         own = len(self._head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])
-        gates = gates.masked_fill(~signal.active, 0.0)
-        if self._head.config.value:
-            self._value_sum.index_add_(0, signal.candidates, logits[:, own])
-        self._weighted_sum.index_add_(0, signal.candidates, gates * rewards)
-        self._gate_sum.index_add_(0, signal.candidates, gates)
-        self._reward_sum.index_add_(0, signal.candidates, rewards)
-        self._count.index_add_(0, signal.candidates, signal.active.to(self._count))
+        numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
+        # masked_fill, not a product: what the model makes of padding may be anything
+        numbers = numbers.masked_fill(~signal.active[:, None], 0.0)
+        self._sums.index_add_(0, signal.candidates, numbers)
         if self.keep_tokens:
-            self._tokens.add(signal.candidates, signal.active, rewards, gates, *logits[:, own:].T)
+            self._tokens.add(signal.candidates, signal.active, numbers[:, 2], numbers[:, 1], *numbers[:, 4:].T)
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
-        self._weighted_sum = self._weighted_sum[index]
-        self._gate_sum = self._gate_sum[index]
-        self._reward_sum = self._reward_sum[index]
-        if self._head.config.value:
-            self._value_sum = self._value_sum[index]
-        self._count = self._count[index]
+        self._sums = self._sums[index]
         self._tokens.multiply(index)
 
     @property
     def rewards(self) -> torch.Tensor:
         """(candidates,) float32: R = sum_t g_t r_t / max(sum_t g_t, eps) over the tokens seen so far."""
-        return self._weighted_sum / self._gate_sum.clamp_min(self._head.config.eps)
+        return self._sums[:, 0] / self._sums[:, 1].clamp_min(self._head.config.eps)
 
     @property
     def prefix_features(self) -> torch.Tensor:
         """(candidates, 3 or 4) float32: what pruning judges candidates by, see [`prefix_features`]."""
         return prefix_features(
-            self._weighted_sum,
-            self._gate_sum,
-            self._reward_sum,
-            self._count.clamp_min(1),
+            self._sums[:, 0],
+            self._sums[:, 1],
+            self._sums[:, 2],
+            self._sums[:, 3].clamp_min(1),
             self._head.config.eps,
-            self._value_sum if self._head.config.value else None,
+            self._sums[:, 4] if self._head.config.value else None,
         )
 
     @property
