@@ -1,5 +1,6 @@
 """The README's numbers are those of the shipped head's evaluation."""
 
+import json
 import re
 from pathlib import Path
 
@@ -33,3 +34,16 @@ def test_every_file_the_readme_links_to_is_there():
     assert len(links) > 5
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def test_the_speeds_are_the_benchmarks():
+    readme = (ROOT / "README.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "decode.json").read_text())
+    for name, entry in result["workloads"].items():
+        if entry["settings"]["counts"]:
+            generate, ours = entry["peers"]["generate"], entry["peers"]["best_of_n"]
+            numbers = f"| {generate['median']:.1f} | {ours['median']:.1f} | {generate['best_of_n_ratio']:.2f} |"
+            assert numbers in readme, name
+    bars = {bar["what"]: bar["measured"] for bar in result["summary"]["bars"]}
+    assert f"{bars['geometric mean of the seven, to generate']:.2f} of it" in readme
+    assert f"{bars['geometric mean of the seven, to generate_text_reward_model']:.2f} of generate plus" in readme
