@@ -19,14 +19,14 @@ CANDIDATES, LAYERS, WIDTH = 8, 31, 576
 def held_bytes(processor: RunningReward) -> int:
     """Bytes of tensors the processor holds beyond its copy of the head."""
     own = {id(processor._weight), id(processor._bias)}
-    tensors = [v for v in vars(processor).values() if isinstance(v, torch.Tensor) and id(v) not in own]
-    tensors += [t for step in processor._steps for t in step]
+    held = [*vars(processor).values(), *vars(processor._tokens).values()]
+    tensors = [v for v in held if isinstance(v, torch.Tensor) and id(v) not in own]
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def main() -> None:
     torch.manual_seed(0)
-    head = ElhsrRewardHead(ElhsrConfig(hidden_size=WIDTH, layers=list(range(LAYERS))))
+    head = ElhsrRewardHead(ElhsrConfig(hidden_size=WIDTH, layers=list(range(LAYERS)), value=True))
     running = RunningReward(head)
     running.begin(CANDIDATES, torch.device("cpu"))
     states = tuple(torch.randn(CANDIDATES, WIDTH) for _ in range(LAYERS))
