@@ -129,6 +129,11 @@ def refit(
     ] = None,
 ) -> None:
     """Solve for a head's rewards and values, on more rollouts, with its gates as they are."""
+    if not (head / "training.json").is_file():
+        raise ValueError(
+            f"Expected a folder made by `hf-elhsr train`, whose training.json tells which prompts were held out, got "
+            f"{str(head)!r}: train a head first."
+        )
     record = json.loads((head / "training.json").read_text())
     more = [RolloutSet(folder) for folder in pooled or []]
     refitted, report = refit_head(

@@ -57,8 +57,8 @@ def _check_evaluations(
                 f"The evaluation on {evaluation.split!r} is of another head than the one in {str(folder)!r}: evaluate "
                 "this head again."
             )
-        rollouts = training["rollouts"]
-        if (evaluation.task, evaluation.split) == (rollouts["task"], rollouts["split"]):
+        learned_from = [training["rollouts"], *training.get("refit", {}).get("rollouts", [])]
+        if (evaluation.task, evaluation.split) in [(rollouts["task"], rollouts["split"]) for rollouts in learned_from]:
             raise ValueError(f"The evaluation on {evaluation.split!r} is on training prompts: evaluate another split.")
 
 

@@ -182,10 +182,7 @@ def read_features(file: Path) -> torch.Tensor:
     Raises:
         ValueError: They were not recorded.
     """
-    features = _read_arrays(file, ("features",)).get("features")
-    if features is None:
-        raise ValueError(f"{str(file)!r} holds no features: these rollouts were sampled without features.")
-    return features
+    return _read_array(file, "features", "these rollouts were sampled without features.")
 
 
 def read_pooled_features(file: Path) -> torch.Tensor:
@@ -194,15 +191,19 @@ def read_pooled_features(file: Path) -> torch.Tensor:
     Raises:
         ValueError: They were not recorded.
     """
-    features = _read_arrays(file, ("pooled_features",)).get("pooled_features")
-    if features is None:
-        raise ValueError(f"{str(file)!r} holds no pooled features: sample with `hf-elhsr sample --pooled-by HEAD`.")
-    return features
+    return _read_array(file, "pooled_features", "sample with `hf-elhsr sample --pooled-by HEAD`.")
 
 
 def read_token_arrays(file: Path) -> dict[str, torch.Tensor]:
     """Those of TOKEN_ARRAYS that were recorded in a shard, (tokens,) float32 each."""
     return _read_arrays(file, TOKEN_ARRAYS)
+
+
+def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:
+    array = _read_arrays(file, (name,)).get(name)
+    if array is None:
+        raise ValueError(f"{str(file)!r} holds no {name.replace('_', ' ')}: {otherwise}")
+    return array
 
 
 def _read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, torch.Tensor]:

@@ -90,6 +90,7 @@ def test_generate(trained):
     ("arguments", "message"),
     [
         (["train", "nowhere", "out"], "holds no rollouts"),
+        (["refit", "nowhere", "out", "--rollouts", "nowhere"], "made by `hf-elhsr train`"),
         (["sample", "out", *MODEL, "--task", "poetry", "--prompts", "2"], "Unknown task 'poetry'"),
         (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
         (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),

@@ -103,3 +103,12 @@ def test_a_card_with_numbers_of_something_else_is_refused(tmp_path, change, mess
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ValueError, match=message):
         write_card(folder)
+
+
+def test_a_refit_on_the_test_split_is_refused(tmp_path):
+    folder = shutil.copytree(SHIPPED, tmp_path / "head")
+    record = json.loads((folder / "training.json").read_text())
+    record["refit"]["rollouts"][0]["split"] = "test"
+    (folder / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="on training prompts"):
+        write_card(folder)
