@@ -19,7 +19,8 @@ CANDIDATES, LAYERS, WIDTH = 8, 31, 576
 def held_bytes(processor: RunningReward) -> int:
     """Bytes of tensors the processor holds beyond its copy of the head."""
     own = {id(processor._weight), id(processor._bias)}
-    held = [*vars(processor).values(), *vars(processor._tokens).values()]
+    waiting = [tensor for step in processor._waiting for tensor in step]
+    held = [*vars(processor).values(), *vars(processor._tokens).values(), *waiting]
     tensors = [v for v in held if isinstance(v, torch.Tensor) and id(v) not in own]
     return sum(t.numel() * t.element_size() for t in tensors)
 

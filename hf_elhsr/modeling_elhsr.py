@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from .configuration_elhsr import ElhsrConfig, unwrap_language_model
 
 # Numbers of a block of features that is made float32 at a time
-_CACHED = 2**18
+_CACHED = 2**19
 
 
 @dataclass

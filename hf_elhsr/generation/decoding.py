@@ -2,8 +2,8 @@
 
 It is transformers' sampling loop with three differences. The prompt is prefilled once and shared by its candidates,
 or its cache rows are multiplied where the cache is of a special kind. Every sampled token is fed back, the last one
-too, because the hidden state of a token exists only once the token has been fed. And a finished candidate leaves the
-batch, where nothing keeps state per row.
+too, because the hidden state of a token exists only once the token has been fed. And finished candidates leave the
+batch, where nothing keeps state per row, as soon as their idle rows have cost about what it costs to move the others.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,9 @@ from .running_batch import Prompts, Rows, last_logits
 from .sampling import sample_tokens
 from .shared_prompt import CannotShareError, SharedPromptCache
 from .validation import check_context_length
+
+# To move a row of the cache takes so much of the time that an idle row adds to a step (measured on a CPU)
+_MOVE_TO_STEP = 0.25
 
 
 @dataclass
@@ -163,6 +166,7 @@ class _Loop:
             return
         rows = self._start(prompts, candidates)
         records.start_wave()
+        resting = idle_steps = 0
         while True:
             # Processors may work in place, and the raw logits are a signal
             logits = rows.logits.clone() if needs.logits or "logits" in records.wanted else rows.logits
@@ -184,18 +188,25 @@ class _Loop:
                 self.pruned[rows.candidates[stopped]] = True
                 rows.unfinished = rows.unfinished & ~stopped
             ended = active & ~rows.unfinished
-            any_ended = bool(ended.any())
-            if any_ended:
+            just_ended = int(ended.sum())
+            if just_ended:
                 processors.candidates_left(rows.candidates[ended])
             if not bool(rows.unfinished.any()):
                 break
-            rows.logits = last_logits(outputs, rows.input_ids)
             records.forward(outputs, rows.candidates)
+            resting += just_ended
+            idle_steps += resting
+            if self._may_leave and resting and idle_steps >= _MOVE_TO_STEP * len(rows.candidates):
+                self._keep_token_ids(rows, ~rows.unfinished)
+                rows = rows.keep_unfinished(outputs)
+                resting = idle_steps = 0
+            else:
+                rows.logits = last_logits(outputs, rows.input_ids)
             del outputs
-            if self._may_leave and any_ended:
-                self._token_ids |= zip(rows.candidates[ended].tolist(), rows.input_ids[ended], strict=True)
-                rows = rows.keep_unfinished()
-        self._token_ids |= zip(rows.candidates.tolist(), rows.input_ids, strict=True)
+        self._keep_token_ids(rows, torch.ones_like(rows.unfinished))
+
+    def _keep_token_ids(self, rows: Rows, which: torch.Tensor) -> None:
+        self._token_ids |= zip(rows.candidates[which].tolist(), rows.input_ids[which], strict=True)
 
     def padded_token_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(batch, n, length) long: all candidates; the prompt alone where a candidate was never sampled."""

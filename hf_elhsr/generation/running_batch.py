@@ -78,12 +78,12 @@ class Rows:
     model_kwargs: dict[str, Any]
     logits_processor: LogitsProcessorList
 
-    def keep_unfinished(self) -> "Rows":
-        """The rows that go on."""
+    def keep_unfinished(self, outputs: Any) -> "Rows":
+        """The rows that go on, with the logits of their next tokens from the model's outputs for all rows."""
         keep = self.unfinished.nonzero().squeeze(-1)
         return Rows(
             input_ids=self.input_ids[keep],
-            logits=self.logits[keep],
+            logits=last_logits(outputs, self.input_ids, keep),
             candidates=self.candidates[keep],
             unfinished=self.unfinished[keep],
             model_kwargs=select_model_kwargs(self.model_kwargs, keep, rows=len(self.input_ids)),
@@ -91,7 +91,8 @@ class Rows:
         )
 
 
-def last_logits(outputs: Any, input_ids: torch.Tensor) -> torch.Tensor:
-    """(rows, vocabulary) float32: the raw logits of the last position."""
+def last_logits(outputs: Any, input_ids: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """(rows, vocabulary) float32: the raw logits of the last position, of all rows or of some, (rows,) long."""
+    logits = outputs.logits[:, -1] if rows is None else outputs.logits[rows.to(outputs.logits.device), -1]
     # Copied, so that the logits of the whole prompt can be freed
-    return outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+    return logits.to(copy=rows is None, dtype=torch.float32, device=input_ids.device)

@@ -109,9 +109,10 @@ class SharedPromptCache(Cache):
             )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep the rows `beam_idx`, (rows,) long, ascending; prompts without rows are let go."""
+        """Keep the rows `beam_idx`, (rows,) long, ascending and distinct; prompts without rows are let go."""
+        unmoved = int((beam_idx == torch.arange(len(beam_idx), device=beam_idx.device)).sum())
         for layer in self.layers:
-            layer.select_rows(beam_idx)
+            layer.select_rows(beam_idx, unmoved)
         self._keep(self._prompt_of_row[beam_idx])
 
     def _keep(self, prompt_of_row: torch.Tensor) -> None:
@@ -202,12 +203,13 @@ class _SharedPromptLayer(CacheLayerMixin):
         self.keys, self.values = self._room[:, :, :, : self._length]
         return self.keys, self.values
 
-    def select_rows(self, rows: torch.Tensor) -> None:
-        """Keep these rows."""
+    def select_rows(self, rows: torch.Tensor, unmoved: int) -> None:
+        """Keep these rows, of which the first `unmoved` keep their places."""
         if self._room is not None:
-            kept = self._room.new_empty(2, len(rows), *self._room.shape[2:])
-            kept[:, :, :, : self._length] = self._room[:, :, :, : self._length].index_select(1, rows.to(kept.device))
-            self._room = kept
+            # In place: to write to fresh memory costs more than the copying
+            room = self._room[:, :, :, : self._length]
+            room[:, unmoved : len(rows)] = room.index_select(1, rows[unmoved:].to(room.device))
+            self._room = self._room[:, : len(rows)]
             self.keys, self.values = self._room[:, :, :, : self._length]
 
     def select_prompts(self, prompts: torch.Tensor) -> None:

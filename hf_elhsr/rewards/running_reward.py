@@ -8,13 +8,17 @@ from .processor import SignalProcessor
 from .pruning import prefix_features
 from .token_store import TokenStore
 
+# So many steps are scored together: a step costs less in arithmetic than in calls and cold caches
+_STEPS_AT_ONCE = 4
+
 
 class RunningReward(SignalProcessor):
     """Keeps sum_t g_t r_t and sum_t g_t per candidate, so that R is known after every token.
 
     For pruning, the sums of r_t and v_t and the number of tokens are kept, too.
 
-    Nothing grows with the length of the completion, unless `keep_tokens` asks for every r_t and g_t.
+    The features of a few steps wait until they are scored together, or until somebody asks. Nothing grows with the
+    length of the completion, unless `keep_tokens` asks for every r_t and g_t.
 
     Args:
         head: The reward head. It is read, never moved or changed.
@@ -37,31 +41,46 @@ class RunningReward(SignalProcessor):
         # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
         self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
         self._tokens.begin(num_candidates, device)
+        self._layers = list(head.config.layers)
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = signal.features(self._head.config.layers, self._weight.device)
-        logits = token_logits(features, self._weight, self._bias)
+        self._waiting.append((signal.features(self._layers, self._weight.device), signal.candidates, signal.active))
+        if len(self._waiting) == _STEPS_AT_ONCE:
+            self._score_waiting()
+
+    def _score_waiting(self) -> None:
+        if not self._waiting:
+            return
+        features, candidates, active = zip(*self._waiting, strict=True)
+        self._waiting = []
+        logits = torch.cat([token_logits(step, self._weight, self._bias) for step in features])
         own = len(self._head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])
         numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
         # masked_fill, not a product: what the model makes of padding may be anything
-        numbers = numbers.masked_fill(~signal.active[:, None], 0.0)
-        self._sums.index_add_(0, signal.candidates, numbers)
+        numbers = numbers.masked_fill(~torch.cat(active)[:, None], 0.0)
+        self._sums.index_add_(0, torch.cat(candidates), numbers)
         if self.keep_tokens:
-            self._tokens.add(signal.candidates, signal.active, numbers[:, 2], numbers[:, 1], *numbers[:, 4:].T)
+            steps = numbers.split([len(step) for step in candidates])
+            for step, its_candidates, its_active in zip(steps, candidates, active, strict=True):
+                self._tokens.add(its_candidates, its_active, step[:, 2], step[:, 1], *step[:, 4:].T)
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
+        self._score_waiting()
         self._sums = self._sums[index]
         self._tokens.multiply(index)
 
     @property
     def rewards(self) -> torch.Tensor:
         """(candidates,) float32: R = sum_t g_t r_t / max(sum_t g_t, eps) over the tokens seen so far."""
+        self._score_waiting()
         return self._sums[:, 0] / self._sums[:, 1].clamp_min(self._head.config.eps)
 
     @property
     def prefix_features(self) -> torch.Tensor:
         """(candidates, 3 or 4) float32: what pruning judges candidates by, see [`prefix_features`]."""
+        self._score_waiting()
         return prefix_features(
             self._sums[:, 0],
             self._sums[:, 1],
@@ -89,4 +108,5 @@ class RunningReward(SignalProcessor):
     def _kept(self, name: str) -> torch.Tensor:
         if not self.keep_tokens:
             raise ValueError("Token rewards and gates were not kept: make it RunningReward(head, keep_tokens=True).")
+        self._score_waiting()
         return self._tokens[name]

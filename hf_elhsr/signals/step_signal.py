@@ -53,7 +53,7 @@ class StepSignal:
             state = self.hidden_states[layer] if layer < len(self.hidden_states) else None
             if state is None:
                 raise ValueError(f"This step has no hidden state {layer}: name it in the processor's `needs`.")
-            states.append(state if device is None else state.to(device))
+            states.append(state if device is None or state.device == device else state.to(device))
         return torch.cat(states, dim=-1)
 
 

@@ -1,7 +1,7 @@
 """refit_head: with the gates given R is linear, and V_t is anyway, so both rows are solved for to their optimum."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from .trainer import accuracy_of_best
 
 logger = logging.get_logger(__name__)
 
-# Prefixes of 8, 16, ... tokens judge V_t, as in the training before; so many of them are enough, and fit into memory
-_INTERVAL, _PREFIX_SHARE = 8, 0.4
+# Prefixes of 8, 16, ... tokens judge V_t, as in the training before; those left out are much like those taken
+_INTERVAL, _PREFIX_SHARE = 8, 0.8
 _PROMPTS_AT_ONCE = 16
 
 
@@ -54,9 +54,10 @@ def refit_head(
 ) -> tuple[ElhsrRewardHead, RefitReport]:
     """Solve for the rows of R and V_t, with the gates as they are; then fit calibration, pruning and adaptive n again.
 
-    Both are logistic regressions on "the final answer is right": R on sum_t g_t h_t / sum_t g_t, V_t on the mean of
-    h_1 ... h_t. Ridges are chosen on the held-out prompts. What is regressed on is held in memory: 4 * L * d bytes for
-    every rollout, and for every prefix.
+    Both are logistic regressions: of "the final answer is right" on sum_t g_t h_t / sum_t g_t, which gives R, and of
+    sigmoid(R) of the whole completion on the mean of h_1 ... h_t, which gives V_t. (Its expectation given a prefix is
+    that of the label, but it varies less, so fewer prefixes teach the same.) Ridges are chosen by the labels of the
+    held-out prompts. What is regressed on is held in memory: 4 * L * d bytes for every rollout, then for every prefix.
 
     Args:
         head: A head with a gate, from [`train_head`]. It is not changed.
@@ -85,30 +86,25 @@ def refit_head(
     groups = PromptGroups(rollouts)
     train, kept_out = groups.split(held_out, seed)
     _refuse_doubles([rollouts, *pooled])
-    generator = torch.Generator().manual_seed(seed)
     # Kept-out prompts first: the training rows may fill most of the memory
-    tested = _gather(head, groups, kept_out, (), generator)
-    rows = _gather(head, groups, train, pooled, generator)
+    tested = _reward_rows(head, groups, kept_out)
+    rows = _reward_rows(head, groups, train, pooled)
     refitted = copy.deepcopy(head)
     report = RefitReport(
         train_prompts=len(train) + sum(more.settings["prompts"] for more in pooled),
         held_out_prompts=len(kept_out),
-        reward={"held_out_loss_before": _loss(tested.reward, head.weight[1], head.bias[1])},
+        reward={"held_out_loss_before": _loss(tested, head.weight[1], head.bias[1])},
         value=None,
         held_out_best_of_n=float("nan"),
     )
-    path = fit_ridge_path(rows.reward, tested.reward, "Refitting R")
+    path = fit_ridge_path(rows, tested, "Refitting R")
     report.reward |= _recorded(path)
     with torch.no_grad():
         refitted.weight[1], refitted.bias[1] = path.weight, path.bias
-    if head.config.value and not (0 < rows.value.labels.mean() < 1 and len(tested.value.labels)):
-        logger.warning(f"The row of V_t is left as it was: too few completions are longer than {_INTERVAL} tokens.")
-    elif head.config.value:
-        before = _loss(tested.value, head.value_weight[0], head.value_bias[0])
-        path = fit_ridge_path(rows.value, tested.value, "Refitting V_t")
-        report.value = {"held_out_loss_before": before} | _recorded(path)
-        with torch.no_grad():
-            refitted.value_weight[0], refitted.value_bias[0] = path.weight, path.bias
+    if head.config.value:
+        # Given up before the prefixes come
+        del rows, tested
+        report.value = _refit_value(refitted, groups, train, kept_out, torch.Generator().manual_seed(seed))
     for name, losses in (("R", report.reward), ("V_t", report.value)):
         if losses is not None and min(losses["held_out_loss"]) >= losses["held_out_loss_before"]:
             logger.warning(
@@ -123,44 +119,59 @@ def refit_head(
     return refitted.eval(), report
 
 
-@dataclass(frozen=True)
-class _Rows:
-    reward: LabelledRows
-    value: LabelledRows
-
-
-def _gather(
+def _refit_value(
     head: ElhsrRewardHead,
     groups: PromptGroups,
-    prompts: list[str],
-    pooled: Sequence[RolloutSet],
+    train: list[str],
+    kept_out: list[str],
     generator: torch.Generator,
-) -> _Rows:
-    """Rows for R, of these prompts and of all those pooled before, and rows for V_t, of these prompts."""
+) -> dict[str, Any] | None:
+    """Solve for the row of V_t in place; what happened, or None, with a warning, where there are no prefixes."""
+    tested, _ = _value_rows(head, groups, kept_out, generator)
+    rows, expected = _value_rows(head, groups, train, generator)
+    if not len(rows.labels) or not len(tested.labels):
+        logger.warning(f"The row of V_t is left as it was: too few completions are longer than {_INTERVAL} tokens.")
+        return None
+    before = _loss(tested, head.value_weight[0], head.value_bias[0])
+    path = fit_ridge_path(LabelledRows(rows.features, expected), tested, "Refitting V_t")
+    with torch.no_grad():
+        head.value_weight[0], head.value_bias[0] = path.weight, path.bias
+    return {"held_out_loss_before": before} | _recorded(path)
+
+
+def _reward_rows(
+    head: ElhsrRewardHead, groups: PromptGroups, prompts: list[str], pooled: Sequence[RolloutSet] = ()
+) -> LabelledRows:
+    """Pooled features, of these prompts and of all those pooled before, with their labels."""
     features, labels = [], []
     shards = [shard for more in pooled for shard in more.shards()]
     for members, file in tqdm(shards, desc="Reading pooled features", unit="shard", disable=not shards):
         features.append(read_pooled_features(file))
         labels.append(torch.tensor([float(rollout.label) for rollout in members]))
-    prefixes: list[torch.Tensor] = []
-    prefix_labels: list[torch.Tensor] = []
-    for batch in tqdm(
-        groups.batches(prompts, _PROMPTS_AT_ONCE),
-        desc="Pooling features",
-        total=-(-len(prompts) // _PROMPTS_AT_ONCE),
-        unit="batch",
-    ):
+    for batch in _batches(groups, prompts, "Pooling features"):
         features.append(pool_features(head, batch.features, batch.lengths))
         labels.append(batch.labels)
-        if head.config.value:
-            means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
-            prefixes.append(means)
-            prefix_labels.append(batch.labels[rollout])
-    width = head.config.num_features
-    return _Rows(
-        LabelledRows(_joined(features, width), torch.cat(labels)),
-        LabelledRows(_joined(prefixes, width), torch.cat(prefix_labels or [torch.zeros(0)])),
-    )
+    return LabelledRows(_joined(features, head.config.num_features), torch.cat(labels))
+
+
+@torch.no_grad()
+def _value_rows(
+    head: ElhsrRewardHead, groups: PromptGroups, prompts: list[str], generator: torch.Generator
+) -> tuple[LabelledRows, torch.Tensor]:
+    """Means of prefixes with their labels, and sigmoid(R) of the whole completion for each."""
+    features, labels, expected = [], [], []
+    for batch in _batches(groups, prompts, "Averaging prefixes"):
+        means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
+        rewards = pool_features(head, batch.features, batch.lengths) @ head.weight[1] + head.bias[1]
+        features.append(means)
+        labels.append(batch.labels[rollout])
+        expected.append(torch.sigmoid(rewards)[rollout])
+    return LabelledRows(_joined(features, head.config.num_features), torch.cat(labels)), torch.cat(expected)
+
+
+def _batches(groups: PromptGroups, prompts: list[str], description: str) -> Iterator[Batch]:
+    batches = groups.batches(prompts, _PROMPTS_AT_ONCE)
+    yield from tqdm(batches, desc=description, total=-(-len(prompts) // _PROMPTS_AT_ONCE), unit="batch")
 
 
 @torch.no_grad()

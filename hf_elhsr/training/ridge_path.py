@@ -20,7 +20,7 @@ class LabelledRows:
 
     Args:
         features: (rows, k) float32.
-        labels: (rows,) float32, 0 or 1.
+        labels: (rows,) float32, 0 or 1, or the probability of 1.
     """
 
     features: torch.Tensor

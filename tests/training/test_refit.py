@@ -210,3 +210,34 @@ def test_what_cannot_be_refitted(trained, tmp_path):
     plain = ElhsrRewardHead(ElhsrConfig(hidden_size=8, layers=[0, 1], gate=False))
     with pytest.raises(ValueError, match="a head with a gate"):
         refit_head(plain, rollouts)
+
+
+def test_values_learn_from_the_rewards_of_whole_completions(trained):
+    """The row of V_t is the optimum for sigmoid(R), not for the labels: float64 NumPy gradients say so."""
+    head, rollouts = trained
+    refitted, report = refit_head(head, rollouts)
+    groups = PromptGroups(rollouts)
+    train, kept_out = groups.split(0.2, 0)
+    generator = torch.Generator().manual_seed(0)
+    for prompts in (kept_out, train):
+        means, expected, labels = [], [], []
+        for batch in groups.batches(prompts, 16):
+            batch_means, rollout = prefix_means(batch, 0.8, generator)
+            means.append(batch_means.double().numpy())
+            whole = [
+                oracle_pooled(refitted, own.double().numpy()) for own in batch.features.split(batch.lengths.tolist())
+            ]
+            rewards = np.stack(whole) @ refitted.weight[1].detach().double().numpy() + refitted.bias[1].item()
+            expected.append((1 / (1 + np.exp(-rewards)))[rollout.numpy()])
+            labels.append(batch.labels.numpy()[rollout.numpy()])
+    means, expected, labels = np.concatenate(means), np.concatenate(expected), np.concatenate(labels)
+    scale = means.std(axis=0)
+    weight = refitted.value_weight[0].detach().double().numpy()
+    predicted = 1 / (1 + np.exp(-(means @ weight + refitted.value_bias[0].item())))
+
+    def gradient(targets):
+        fit = ((means - means.mean(axis=0)) / scale).T @ (predicted - targets) / len(targets)
+        return np.abs(fit + report.value["ridge"] * weight * scale).max()
+
+    assert gradient(expected) < 2e-3
+    assert gradient(labels) > 10 * gradient(expected)
