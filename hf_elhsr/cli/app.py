@@ -19,7 +19,7 @@ from ..hub import write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
-from ..training import TrainingSettings, refit_head, train_head
+from ..training import LOSSES, TrainingSettings, refit_head, train_head
 from .load_model import base_model_id, load_model
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
@@ -91,6 +91,7 @@ def sample(
 def train(
     rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.")],
     out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    loss: Annotated[str, typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.")] = TrainingSettings.loss,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = TrainingSettings.learning_rate,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = TrainingSettings.weight_decay,
     max_epochs: Annotated[int, typer.Option(min=1, help="At most so many passes.")] = TrainingSettings.max_epochs,
@@ -101,7 +102,12 @@ def train(
 ) -> None:
     """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
     settings = TrainingSettings(
-        learning_rate=learning_rate, weight_decay=weight_decay, max_epochs=max_epochs, patience=patience, seed=seed
+        loss=loss,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        max_epochs=max_epochs,
+        patience=patience,
+        seed=seed,
     )
     rollout_set = RolloutSet(rollouts)
     head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..rollouts import Rollout, RolloutSet
 from . import strategies
+from .best_of_k import best_of_k, oracle_of_k
 from .bootstrap import bootstrap_interval
 from .calibration import area_under_curve, expected_calibration_error
 
@@ -49,6 +50,7 @@ class Evaluation:
         area_under_curve: Of the reward, over all rollouts.
         expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
         base_rate: Share of right rollouts.
+        by_k: The accuracy of the head and of the oracle with k of the n rollouts, for k from 1 to n.
     """
 
     task: str
@@ -64,6 +66,7 @@ class Evaluation:
     expected_calibration_error: float
     base_rate: float
     skip: int = 0
+    by_k: dict[str, list[Measured]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As `hf-elhsr evaluate --json` writes it."""
@@ -76,6 +79,8 @@ class Evaluation:
         for name in ("accuracy", "head_minus"):
             values[name] = {key: Measured(**measured) for key, measured in values[name].items()}
         values["gap_closed"] = Measured(**values["gap_closed"])
+        curves = values.get("by_k", {})
+        values["by_k"] = {name: [Measured(**measured) for measured in curve] for name, curve in curves.items()}
         return cls(**values)
 
 
@@ -92,12 +97,14 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
     columns = {name: column for column, name in enumerate(STRATEGIES)}
     head, single, oracle = (columns[name] for name in ("reward head", "single sample", "oracle"))
 
-    def measured(statistic: Callable[[np.ndarray], np.ndarray]) -> Measured:
+    def measured(statistic: Callable[[np.ndarray], np.ndarray], table: np.ndarray = table) -> Measured:
         value = float(statistic(table.mean(axis=0, keepdims=True))[0])
         return Measured(value, *bootstrap_interval(table, statistic, seed=seed))
 
-    rewards = np.array([rollout.reward for group in prompts for rollout in group], dtype=np.float64)
-    labels = np.array([rollout.label for group in prompts for rollout in group])
+    by_prompt = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
+    right = np.array([[rollout.label for rollout in group] for group in prompts])
+    rewards, labels = by_prompt.reshape(-1), right.reshape(-1)
+    curves = {"reward head": best_of_k(by_prompt, right), "oracle": oracle_of_k(right)}
     return Evaluation(
         task=rollouts.settings["task"],
         split=rollouts.settings["split"],
@@ -116,6 +123,9 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         expected_calibration_error=expected_calibration_error(1 / (1 + np.exp(-rewards)), labels),
         base_rate=float(labels.mean()),
         skip=rollouts.settings.get("skip", 0),
+        by_k={
+            name: [measured(_column(0), curve[:, [k]]) for k in range(curve.shape[1])] for name, curve in curves.items()
+        },
     )
 
 

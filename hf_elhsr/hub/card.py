@@ -132,6 +132,16 @@ def _results(evaluation: Evaluation) -> str:
         f"{evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
         f"{evaluation.expected_calibration_error:.3f}.",
     ]
+    if evaluation.by_k:
+        head, oracle = evaluation.by_k["reward head"], evaluation.by_k["oracle"]
+        lines += [
+            "",
+            "| candidates | head, % [95 % interval] | oracle, % [95 % interval] |",
+            "|---:|---:|---:|",
+        ]
+        # 1, 2, 4, ... and n: exact expectations over all subsets of the n rollouts
+        shown = sorted({2**power for power in range(evaluation.n.bit_length())} | {evaluation.n})
+        lines += [f"| {k} | {head[k - 1]} | {oracle[k - 1]} |" for k in shown]
     return "\n".join(lines)
 
 

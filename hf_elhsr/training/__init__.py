@@ -1,11 +1,12 @@
 """Training: from rollouts with labels and features to a head."""
 
 from .decisions import fit_decisions
-from .losses import binary_cross_entropy
+from .losses import LOSSES, binary_cross_entropy
 from .refit import RefitReport, refit_head
 from .trainer import TrainingReport, TrainingSettings, train_head
 
 __all__ = [
+    "LOSSES",
     "RefitReport",
     "TrainingReport",
     "TrainingSettings",

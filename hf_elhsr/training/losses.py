@@ -1,7 +1,16 @@
-"""Losses: pure functions of rewards and labels."""
+"""Losses: pure functions of rewards, labels and, where rollouts of a prompt are compared, prompts.
+
+All are of arXiv:2505.12225. `LOSSES` has them by name, every one called with (rewards, labels, prompts).
+"""
+
+from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.nn import functional as F
+
+# Temperature of the labels in InfoNCA and NCA: so low that right rollouts share the weight evenly
+_ALPHA = 0.01
 
 
 def binary_cross_entropy(rewards: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -41,3 +50,89 @@ def prefix_cross_entropy(
     if not bool(unfinished.any()):
         return token_values.sum() * 0.0
     return binary_cross_entropy(values[unfinished], labels[:, None].expand_as(values)[unfinished])
+
+
+def hinge(rewards: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean of max(0, 1 - s R) with s = 1 for right and -1 for wrong rollouts.
+
+    Args:
+        rewards: (rollouts,) float32.
+        labels: (rollouts,), 1 where the final answer is right.
+    """
+    return (1 - (2 * labels.to(rewards) - 1) * rewards).clamp_min(0).mean()
+
+
+def dpo(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+    """Mean of -log sigmoid(R+ - R-) over all pairs of a right and a wrong rollout of the same prompt.
+
+    Args:
+        rewards: (rollouts,) float32.
+        labels: (rollouts,), 1 where the final answer is right.
+        prompts: (rollouts,) long, which prompt each belongs to.
+
+    Returns:
+        A scalar; 0 where no prompt has both kinds.
+    """
+    members, present = _by_prompt(prompts)
+    right = labels.bool()[members]
+    pairs = (right & present)[:, :, None] & (~right & present)[:, None]
+    if not bool(pairs.any()):
+        return rewards.sum() * 0.0
+    ahead = rewards[members][:, :, None] - rewards[members][:, None]
+    return -F.logsigmoid(ahead[pairs]).mean()
+
+
+def info_nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor, alpha: float = _ALPHA) -> torch.Tensor:
+    """Mean over prompts of -sum_i softmax(y / alpha)_i log softmax(R)_i, the softmaxes over a prompt's rollouts.
+
+    Args:
+        rewards: (rollouts,) float32.
+        labels: (rollouts,), y: 1 where the final answer is right.
+        prompts: (rollouts,) long, which prompt each belongs to.
+        alpha: Temperature of the labels.
+    """
+    members, present = _by_prompt(prompts)
+    weights = _log_softmax(labels.to(rewards)[members] / alpha, present).exp()
+    log_probabilities = _log_softmax(rewards[members], present).masked_fill(~present, 0.0)
+    return -(weights * log_probabilities).sum(dim=1).mean()
+
+
+def nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor, alpha: float = _ALPHA) -> torch.Tensor:
+    """Mean over prompts of -sum_i [softmax(y / alpha)_i log sigmoid(R_i) + 1/K log sigmoid(-R_i)], K its rollouts.
+
+    Args:
+        rewards: (rollouts,) float32.
+        labels: (rollouts,), y: 1 where the final answer is right.
+        prompts: (rollouts,) long, which prompt each belongs to.
+        alpha: Temperature of the labels.
+    """
+    members, present = _by_prompt(prompts)
+    weights = _log_softmax(labels.to(rewards)[members] / alpha, present).exp()
+    share = present / present.sum(dim=1, keepdim=True)
+    rewards = rewards[members]
+    return -(weights * F.logsigmoid(rewards) + share * F.logsigmoid(-rewards)).sum(dim=1).mean()
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+#: By the names that training takes.
+LOSSES: dict[str, Loss] = {
+    "binary_cross_entropy": lambda rewards, labels, prompts: binary_cross_entropy(rewards, labels),
+    "hinge": lambda rewards, labels, prompts: hinge(rewards, labels),
+    "dpo": dpo,
+    "info_nca": info_nca,
+    "nca": nca,
+}
+
+
+def _by_prompt(prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(prompts, n) long, which rollouts each prompt has, and (prompts, n) bool, false where it has fewer."""
+    _, prompt, counts = prompts.unique(return_inverse=True, return_counts=True)
+    members = prompt.argsort(stable=True).split(counts.tolist())
+    padded = nn.utils.rnn.pad_sequence(list(members), batch_first=True, padding_value=-1)
+    return padded.clamp_min(0), padded >= 0
+
+
+def _log_softmax(values: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """log softmax over the rollouts of each prompt; minus infinity at padding."""
+    return values.masked_fill(~present, -torch.inf).log_softmax(dim=1)

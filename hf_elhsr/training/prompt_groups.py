@@ -20,12 +20,14 @@ class Batch:
         rollout: (tokens,) long, which rollout of the batch a token belongs to.
         lengths: (rollouts,) long, how many tokens each has.
         labels: (rollouts,) float32.
+        prompts: (rollouts,) long, which prompt of the batch a rollout belongs to.
     """
 
     features: torch.Tensor
     rollout: torch.Tensor
     lengths: torch.Tensor
     labels: torch.Tensor
+    prompts: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class PromptGroups:
             rollout=torch.arange(len(lengths)).repeat_interleave(lengths),
             lengths=lengths,
             labels=torch.tensor([float(label) for group in groups for label in group.labels]),
+            prompts=torch.tensor([number for number, group in enumerate(groups) for _ in group.labels]),
         )
 
     def _read(self, groups: list[_Group], tokens: int, buffer: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
 from .decisions import fit_decisions
-from .losses import binary_cross_entropy, prefix_cross_entropy
+from .losses import LOSSES, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
 
 logger = logging.get_logger(__name__)
@@ -27,6 +27,9 @@ class TrainingSettings:
     """How a head is trained.
 
     Args:
+        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others that is
+            the business of the calibration alone. Right and wrong rollouts weigh the same, however rare the right ones
+            are: weights would spoil the probabilities.
         learning_rate, weight_decay: Of AdamW, on weights that act on standardised features.
         prompts_per_batch: Prompts per step, with all their rollouts.
         averaging: Decay of the exponential moving average of the weights, per step; smaller in the first steps, so
@@ -37,6 +40,7 @@ class TrainingSettings:
         seed: Of the split and of the order of prompts.
     """
 
+    loss: str = "binary_cross_entropy"
     learning_rate: float = 2e-4
     weight_decay: float = 1.0
     prompts_per_batch: int = 4
@@ -53,7 +57,8 @@ class TrainingReport:
 
     Args:
         train_prompts, held_out_prompts: How many of each; no prompt is in both.
-        train_loss, held_out_loss: Of R per epoch, mean over rollouts, in nats.
+        train_loss, held_out_loss: Of R per epoch, as [`TrainingSettings.loss`] says; in training the mean over batches,
+            weighted by their rollouts.
         held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats.
         best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
             lowest held-out losses.
@@ -90,9 +95,12 @@ def train_head(
         The head with the weights of the best epoch, and what happened.
 
     Raises:
-        ValueError: Prompts missing or too few, labels all of one class, features that are not finite, or a training
-            that diverges.
+        ValueError: A loss that does not exist, prompts missing or too few, labels all of one class, features that are
+            not finite, or a training that diverges.
     """
+    if settings.loss not in LOSSES:
+        raise ValueError(f"loss={settings.loss!r}: expected one of {', '.join(LOSSES)}.")
+    loss_of = LOSSES[settings.loss]
     rollouts.check_complete()
     groups = PromptGroups(rollouts)
     train, held_out = groups.split(settings.held_out, settings.seed)
@@ -125,6 +133,7 @@ def train_head(
     kept: Any = averaged.module
     generator = torch.Generator().manual_seed(settings.seed)
     held_out_labels = [label for labels in groups.labels(held_out) for label in labels]
+    held_out_prompts = torch.tensor([i for i, labels in enumerate(groups.labels(held_out)) for _ in labels])
     report = TrainingReport(len(train), len(held_out), sum(held_out_labels) / len(held_out_labels))
     best: dict[str, torch.Tensor] = {}
     best_value: dict[str, torch.Tensor] = {}
@@ -149,14 +158,14 @@ def train_head(
         total, count = 0.0, 0
         for batch in groups.batches(train, settings.prompts_per_batch, generator):
             rewards, values = batch_outputs(head, batch, mean, std)
-            loss = binary_cross_entropy(rewards, batch.labels)
+            loss = loss_of(rewards, batch.labels, batch.prompts)
             optimizer.zero_grad()
             (loss + prefix_cross_entropy(values, batch.lengths, batch.labels)).backward()
             optimizer.step()
             averaged.update_parameters(head)
             total, count = total + float(loss.detach()) * len(batch.labels), count + len(batch.labels)
         held_out_rewards, prefix_loss = _held_out(kept, groups, held_out, settings.prompts_per_batch, mean, std)
-        held_out_loss = float(binary_cross_entropy(held_out_rewards, torch.tensor(held_out_labels)))
+        held_out_loss = float(loss_of(held_out_rewards, torch.tensor(held_out_labels), held_out_prompts))
         report.train_loss.append(total / count)
         report.held_out_loss.append(held_out_loss)
         report.held_out_prefix_loss.append(prefix_loss)

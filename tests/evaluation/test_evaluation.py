@@ -81,6 +81,14 @@ def test_evaluation_of_a_set(tmp_path):
     for measured in (*evaluation.accuracy.values(), *evaluation.head_minus.values(), evaluation.gap_closed):
         assert measured.low <= measured.value <= measured.high
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    head, oracle = (
+        np.array([measured.value for measured in evaluation.by_k[name]]) for name in ("reward head", "oracle")
+    )
+    assert head[[0, 3]] == pytest.approx([evaluation.base_rate, best])
+    assert oracle[[0, 3]] == pytest.approx([evaluation.base_rate, accuracy["oracle"]])
+    # Of an informative head more candidates are better, and no head is better than the oracle
+    assert (np.diff(head) > 0).all()
+    assert (head <= oracle + 1e-12).all()
 
 
 def test_a_head_that_knows_nothing_gains_nothing(tmp_path):
