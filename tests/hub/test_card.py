@@ -23,9 +23,9 @@ def test_every_accuracy_in_the_card_is_in_an_evaluation_file():
     values = set()
     for file in (SHIPPED / "evaluation").glob("*.json"):
         evaluation = json.loads(file.read_text())
-        for group in ("accuracy", "head_minus"):
-            for measured in evaluation[group].values():
-                values |= {f"{100 * measured[key]:.1f}" for key in ("value", "low", "high")}
+        intervals = [measured for group in ("accuracy", "head_minus") for measured in evaluation[group].values()]
+        for measured in (*intervals, *(measured for curve in evaluation["by_k"].values() for measured in curve)):
+            values |= {f"{100 * measured[key]:.1f}" for key in ("value", "low", "high")}
     tradeoff = json.loads((SHIPPED / "tradeoff" / "test.json").read_text())
     points = [
         point[group]
