@@ -375,8 +375,8 @@ def follow_one_run(case: Case) -> dict[str, Any]:
 
     def timed(name: str, function: Callable[..., Any], is_step: bool = False) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            start = synchronize()
             before = sum(spent[name])
+            start = synchronize()
             result = function(*args)
             end = synchronize()
             # Less what a timed function inside has counted already

@@ -26,7 +26,8 @@ from .sampling import sample_tokens
 from .shared_prompt import CannotShareError, SharedPromptCache
 from .validation import check_context_length
 
-# To move a row of the cache takes so much of the time that an idle row adds to a step (measured on a CPU)
+# To move a row of the cache takes about so much of the time that an idle row adds to a step; a CPU's, roughly: it
+# changes how fast the loop is, never what comes out
 _MOVE_TO_STEP = 0.25
 
 

@@ -39,9 +39,8 @@ def test_a_planted_signal_is_found(tmp_path):
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_every_loss_finds_the_signal(tmp_path, loss):
-    head, report = train_head(planted_rollouts(tmp_path / "train"), dataclasses.replace(SETTINGS, loss=loss))
+    head, _ = train_head(planted_rollouts(tmp_path / "train"), dataclasses.replace(SETTINGS, loss=loss))
     assert auc_on(head, planted_rollouts(tmp_path / "unseen", seed=1)) > 0.9
-    assert min(report.held_out_loss) < report.held_out_loss[0] or report.best_epoch == 0
 
 
 def test_a_loss_that_does_not_exist(tmp_path):
