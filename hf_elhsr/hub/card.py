@@ -104,10 +104,16 @@ _VALUE_ROW = (
 
 def _refit(refit: dict[str, Any]) -> str:
     more = sum(rollouts["prompts"] for rollouts in refit["rollouts"])
-    ridge = refit["report"]["reward"]["ridge"]
-    return (
+    reward, value = refit["report"]["reward"], refit["report"]["value"]
+    text = (
         f"\n- Then, with the gates as they were, the reward was solved for to its optimum (logistic regression, ridge "
-        f"{ridge:g}\n  chosen on the held-out prompts), on the training prompts and {more:,} more."
+        f"{reward['ridge']:g}\n  chosen on the held-out prompts), on the training prompts and {more:,} more."
+    )
+    if value is None:
+        return text
+    return (
+        f"{text}\n- The row of weights for pruning was solved for likewise (ridge {value['ridge']:g}), on the training "
+        "prompts alone: from the\n  mean of the hidden states so far to sigmoid(R) of the whole completion."
     )
 
 
