@@ -5,7 +5,8 @@
     shard-00000.jsonl           one rollout a line
     shard-00000.safetensors     what was recorded of the shard's tokens, one rollout after the other: `features`
                                 (tokens, L * d); or the arrays of TOKEN_ARRAYS, (tokens,) float32 each, and perhaps
-                                `pooled_features` (rollouts, L * d), weighed with a head's gates
+                                `pooled_features` (rollouts, L * d), weighed with a head's gates, with `prefix_means`
+                                (prefixes, L * d) and `prefix_rollouts`, the place in the shard of each one's rollout
 
 A shard is complete when its .jsonl is there: it is written last, beside its place and then renamed. So a killed run
 leaves whole shards, and sampling goes on with the first one missing.
@@ -110,6 +111,7 @@ class RolloutSet:
         features: torch.Tensor | None = None,
         token_arrays: dict[str, torch.Tensor] | None = None,
         pooled_features: torch.Tensor | None = None,
+        prefix_means: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         """Write a shard whole or not at all.
 
@@ -117,6 +119,7 @@ class RolloutSet:
             features: (tokens, L * d), if recorded.
             token_arrays: By the names of TOKEN_ARRAYS, (tokens,) float32 each, if recorded.
             pooled_features: (rollouts, L * d), if recorded.
+            prefix_means: (prefixes, L * d) and (prefixes,), the rollout of each, if recorded.
 
         Raises:
             ValueError: Not one row for every sampled token, or for every rollout.
@@ -133,6 +136,8 @@ class RolloutSet:
                     f"Shard {index} has {len(rollouts)} rollouts but {len(pooled_features)} pooled features."
                 )
             arrays["pooled_features"] = pooled_features
+        if prefix_means is not None:
+            arrays["prefix_means"], arrays["prefix_rollouts"] = prefix_means
         if arrays:
             partial = self._arrays_file(index).with_suffix(".partial")
             save_file({name: array.contiguous() for name, array in arrays.items()}, partial)
@@ -192,6 +197,16 @@ def read_pooled_features(file: Path) -> torch.Tensor:
         ValueError: They were not recorded.
     """
     return _read_array(file, "pooled_features", "sample with `hf-elhsr sample --pooled-by HEAD`.")
+
+
+def read_prefix_means(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The means of prefixes of a shard's rollouts, (prefixes, L * d) float32, and each one's rollout, (prefixes,) long.
+
+    Raises:
+        ValueError: They were not recorded.
+    """
+    otherwise = "sample with `hf-elhsr sample --pooled-by HEAD` of this version."
+    return _read_array(file, "prefix_means", otherwise), _read_array(file, "prefix_rollouts", otherwise)
 
 
 def read_token_arrays(file: Path) -> dict[str, torch.Tensor]:

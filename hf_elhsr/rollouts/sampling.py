@@ -16,6 +16,7 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, SignalProcessor
 from .feature_recorder import FeatureRecorder
 from .pooled_recorder import PooledRecorder
+from .prefix_recorder import PrefixRecorder
 from .prompts import encode_prompts
 from .rollout_set import TOKEN_ARRAYS, Rollout, RolloutSet
 from .task import Problem, Task
@@ -74,8 +75,8 @@ def sample_rollouts(
         config: Without a head: the configuration of the head to be trained, whose features are recorded. Default:
             [`ElhsrConfig.for_model`].
         skip: Leave out the first prompts of the split, e.g. those that an earlier head was measured on.
-        pooled: Also record every rollout's features, pooled over its tokens with the head's gates, for
-            [`refit_head`].
+        pooled: Also record every rollout's features, pooled over its tokens with the head's gates, and the means of
+            some of its prefixes, for [`refit_head`].
 
     Raises:
         ValueError: `pooled` without a head, `skip` is negative, the folder holds rollouts with other settings, the
@@ -108,7 +109,7 @@ def sample_rollouts(
     if head is not None:
         described["head_sha256"] = head_digest(head)
     if pooled:
-        described["pooled"] = True
+        described |= {"pooled": True, "prefixes": True}
     rollouts = RolloutSet.create(folder, described, config)
     followers = _Followers(head, config, pooled)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
@@ -123,7 +124,9 @@ def sample_rollouts(
             )
         shard = _label(tokenizer, task, batch, candidates, followers)
         arrays = followers.token_arrays(candidates.lengths)
-        rollouts.write_shard(index, shard, followers.features(), arrays, followers.pooled_features())
+        rollouts.write_shard(
+            index, shard, followers.features(), arrays, followers.pooled_features(), followers.prefix_means()
+        )
     return rollouts
 
 
@@ -136,7 +139,8 @@ class _Followers:
         self.has_values = head is not None and head.config.value
         self.recorder = FeatureRecorder(config.layers) if head is None else None
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
-        present = (self.log_probability, self.reward, self.recorder, self.pooled)
+        self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
+        present = (self.log_probability, self.reward, self.recorder, self.pooled, self.prefixes)
         self.processors: list[SignalProcessor] = [processor for processor in present if processor is not None]
 
     def features(self) -> torch.Tensor | None:
@@ -144,6 +148,9 @@ class _Followers:
 
     def pooled_features(self) -> torch.Tensor | None:
         return None if self.pooled is None else self.pooled.features().cpu()
+
+    def prefix_means(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return None if self.prefixes is None else self.prefixes.means()
 
     def token_arrays(self, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
         """By the names of TOKEN_ARRAYS, (tokens,) each: candidate after candidate. Empty without a head.

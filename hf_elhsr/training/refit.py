@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
-from ..rollouts import RolloutSet, head_digest
-from ..rollouts.rollout_set import read_pooled_features
+from ..rollouts import Rollout, RolloutSet, head_digest
+from ..rollouts.prefix_recorder import PREFIX_INTERVAL
+from ..rollouts.rollout_set import read_pooled_features, read_prefix_means
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .decisions import fit_decisions
 from .losses import binary_cross_entropy
@@ -21,8 +23,8 @@ from .trainer import accuracy_of_best
 
 logger = logging.get_logger(__name__)
 
-# Prefixes of 8, 16, ... tokens judge V_t, as in the training before; those left out are much like those taken
-_INTERVAL, _PREFIX_SHARE = 8, 0.8
+# Of the prefixes of 8, 16, ... tokens; those left out are much like those taken
+_PREFIX_SHARE = 0.8
 _PROMPTS_AT_ONCE = 16
 
 
@@ -33,7 +35,8 @@ class RefitReport:
     Args:
         train_prompts, held_out_prompts: How many of each; the held-out ones are those of the training before.
         reward, value: Of the rows of R and of V_t: `ridges`, `train_loss`, `held_out_loss` and `ridge`, see
-            [`RidgePath`], and `held_out_loss_before`, of the head as it came. No value for heads without V_t.
+            [`RidgePath`], `rows`, how many it was solved on, and `held_out_loss_before`, of the head as it came. No
+            value for heads without V_t.
         held_out_best_of_n: Accuracy of the refitted head's choices on the held-out prompts; slightly optimistic, since
             these prompts chose the ridge.
     """
@@ -62,14 +65,15 @@ def refit_head(
     Args:
         head: A head with a gate, from [`train_head`]. It is not changed.
         rollouts: Those that it was trained on, with the features of all tokens.
-        pooled: More rollouts, of other prompts, with features pooled by this head's gates. R alone learns from them.
+        pooled: More rollouts, of other prompts, with features pooled by this head's gates and means of prefixes. From
+            sets made before prefixes were recorded R alone learns, with a warning.
         held_out, seed: As they were in training, so that the same prompts are held out.
 
     Returns:
         A new head, and what happened.
 
     Raises:
-        ValueError: The head has no gate, pooled features are missing or of another head's gates, a prompt is there
+        ValueError: The head has no gate, what was pooled is missing or of another head's gates, a prompt is there
             twice, or features are not finite.
     """
     if not head.config.gate:
@@ -98,13 +102,13 @@ def refit_head(
         held_out_best_of_n=float("nan"),
     )
     path = fit_ridge_path(rows, tested, "Refitting R")
-    report.reward |= _recorded(path)
+    report.reward |= {"rows": len(rows.labels)} | _recorded(path)
     with torch.no_grad():
         refitted.weight[1], refitted.bias[1] = path.weight, path.bias
     if head.config.value:
         # Given up before the prefixes come
         del rows, tested
-        report.value = _refit_value(refitted, groups, train, kept_out, torch.Generator().manual_seed(seed))
+        report.value = _refit_value(refitted, groups, train, kept_out, pooled, torch.Generator().manual_seed(seed))
     for name, losses in (("R", report.reward), ("V_t", report.value)):
         if losses is not None and min(losses["held_out_loss"]) >= losses["held_out_loss_before"]:
             logger.warning(
@@ -124,19 +128,22 @@ def _refit_value(
     groups: PromptGroups,
     train: list[str],
     kept_out: list[str],
+    pooled: Sequence[RolloutSet],
     generator: torch.Generator,
 ) -> dict[str, Any] | None:
     """Solve for the row of V_t in place; what happened, or None, with a warning, where there are no prefixes."""
     tested, _ = _value_rows(head, groups, kept_out, generator)
-    rows, expected = _value_rows(head, groups, train, generator)
+    rows, expected = _value_rows(head, groups, train, generator, pooled)
     if not len(rows.labels) or not len(tested.labels):
-        logger.warning(f"The row of V_t is left as it was: too few completions are longer than {_INTERVAL} tokens.")
+        logger.warning(
+            f"The row of V_t is left as it was: too few completions are longer than {PREFIX_INTERVAL} tokens."
+        )
         return None
     before = _loss(tested, head.value_weight[0], head.value_bias[0])
     path = fit_ridge_path(LabelledRows(rows.features, expected), tested, "Refitting V_t")
     with torch.no_grad():
         head.value_weight[0], head.value_bias[0] = path.weight, path.bias
-    return {"held_out_loss_before": before} | _recorded(path)
+    return {"held_out_loss_before": before, "rows": len(rows.labels)} | _recorded(path)
 
 
 def _reward_rows(
@@ -144,8 +151,7 @@ def _reward_rows(
 ) -> LabelledRows:
     """Pooled features, of these prompts and of all those pooled before, with their labels."""
     features, labels = [], []
-    shards = [shard for more in pooled for shard in more.shards()]
-    for members, file in tqdm(shards, desc="Reading pooled features", unit="shard", disable=not shards):
+    for members, file in _pooled_shards(pooled, "Reading pooled features"):
         features.append(read_pooled_features(file))
         labels.append(torch.tensor([float(rollout.label) for rollout in members]))
     for batch in _batches(groups, prompts, "Pooling features"):
@@ -156,17 +162,39 @@ def _reward_rows(
 
 @torch.no_grad()
 def _value_rows(
-    head: ElhsrRewardHead, groups: PromptGroups, prompts: list[str], generator: torch.Generator
+    head: ElhsrRewardHead,
+    groups: PromptGroups,
+    prompts: list[str],
+    generator: torch.Generator,
+    pooled: Sequence[RolloutSet] = (),
 ) -> tuple[LabelledRows, torch.Tensor]:
-    """Means of prefixes with their labels, and sigmoid(R) of the whole completion for each."""
+    """Means of prefixes, of these prompts and of all those pooled before, with labels and sigmoid(R) of the whole."""
     features, labels, expected = [], [], []
+
+    def add(means: torch.Tensor, rollout: torch.Tensor, whole: torch.Tensor, own_labels: torch.Tensor) -> None:
+        features.append(means)
+        labels.append(own_labels[rollout])
+        expected.append(torch.sigmoid(whole @ head.weight[1] + head.bias[1])[rollout])
+
+    for members, file in _pooled_shards(_with_prefixes(pooled), "Reading prefixes"):
+        own_labels = torch.tensor([float(rollout.label) for rollout in members])
+        add(*read_prefix_means(file), read_pooled_features(file), own_labels)
     for batch in _batches(groups, prompts, "Averaging prefixes"):
         means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
-        rewards = pool_features(head, batch.features, batch.lengths) @ head.weight[1] + head.bias[1]
-        features.append(means)
-        labels.append(batch.labels[rollout])
-        expected.append(torch.sigmoid(rewards)[rollout])
+        add(means, rollout, pool_features(head, batch.features, batch.lengths), batch.labels)
     return LabelledRows(_joined(features, head.config.num_features), torch.cat(labels)), torch.cat(expected)
+
+
+def _with_prefixes(pooled: Sequence[RolloutSet]) -> list[RolloutSet]:
+    for more in pooled:
+        if not more.settings.get("prefixes"):
+            logger.warning(f"V_t learns nothing from {str(more.folder)!r}, which was sampled without prefixes.")
+    return [more for more in pooled if more.settings.get("prefixes")]
+
+
+def _pooled_shards(pooled: Sequence[RolloutSet], description: str) -> Iterator[tuple[list[Rollout], Path]]:
+    shards = [shard for more in pooled for shard in more.shards()]
+    yield from tqdm(shards, desc=description, unit="shard", disable=not shards)
 
 
 def _batches(groups: PromptGroups, prompts: list[str], description: str) -> Iterator[Batch]:
@@ -205,7 +233,7 @@ def prefix_means(batch: Batch, share: float, generator: torch.Generator) -> tupl
     """
     means, rollouts = [], []
     for rollout, own in enumerate(batch.features.split(batch.lengths.tolist())):
-        for steps in range(_INTERVAL, len(own), _INTERVAL):
+        for steps in range(PREFIX_INTERVAL, len(own), PREFIX_INTERVAL):
             if float(torch.rand((), generator=generator)) < share:
                 means.append(own[:steps].mean(dim=0))
                 rollouts.append(rollout)

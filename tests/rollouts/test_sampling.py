@@ -9,7 +9,13 @@ import torch
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
-from hf_elhsr.rollouts.rollout_set import TOKEN_ARRAYS, read_features, read_pooled_features, read_token_arrays
+from hf_elhsr.rollouts.rollout_set import (
+    TOKEN_ARRAYS,
+    read_features,
+    read_pooled_features,
+    read_prefix_means,
+    read_token_arrays,
+)
 from oracle import assert_rewards_close, plain_features
 from tiny_models import tiny_head
 
@@ -78,7 +84,8 @@ def test_features_are_those_of_a_plain_forward_pass(smollm2, rollouts, config):
 def test_pooled_features_are_the_gate_weighted_means_of_a_plain_forward_pass(smollm2, tmp_path):
     model, tokenizer = smollm2
     head = tiny_head_of(model)
-    arguments = (model, tokenizer, ArithmeticTask(), "train", 2, tmp_path, SETTINGS)
+    settings = SamplingSettings(n=3, max_new_tokens=26, prompts_per_batch=2)
+    arguments = (model, tokenizer, ArithmeticTask(), "train", 2, tmp_path, settings)
     pooled = sample_rollouts(*arguments, head=head, pooled=True)
     [(shard, file)] = pooled.shards()
     features = read_pooled_features(file)
@@ -93,9 +100,21 @@ def test_pooled_features_are_the_gate_weighted_means_of_a_plain_forward_pass(smo
         # The very features that R is linear in
         reward = expected @ head.weight[1].detach().double().numpy() + head.bias[1].item()
         assert reward == pytest.approx(rollout.reward, abs=1e-3)
+    means, members = read_prefix_means(file)
+    expected = [
+        (number, steps)
+        for number, rollout in enumerate(shard)
+        for steps in range(8 if number % 2 == 0 else 16, len(rollout.token_ids), 16)
+    ]
+    assert members.tolist() == [number for number, _ in expected]
+    assert any(steps > 16 for _, steps in expected)
+    for (number, steps), mean in zip(expected, means, strict=True):
+        prompt = encode_prompts(tokenizer, [problems[number // 3].question])["input_ids"][0]
+        states = plain_features(model, prompt, torch.tensor(shard[number].token_ids), head.config.layers)
+        np.testing.assert_allclose(mean.numpy(), states[:steps].mean(axis=0), rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="needs a head"):
         sample_rollouts(*arguments, pooled=True)
-    with pytest.raises(ValueError, match="pooled differ"):
+    with pytest.raises(ValueError, match="pooled, prefixes differ"):
         sample_rollouts(*arguments, head=head)
 
 

@@ -12,7 +12,7 @@ from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.evaluation.calibration import area_under_curve
 from hf_elhsr.rewards.logistic import fit_logistic
 from hf_elhsr.rollouts import RolloutSet, head_digest
-from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.rollouts.rollout_set import read_features, read_pooled_features, read_prefix_means
 from hf_elhsr.training import TrainingSettings, refit_head, train_head
 from hf_elhsr.training.prompt_groups import PromptGroups
 from hf_elhsr.training.refit import pool_features, prefix_means
@@ -27,15 +27,27 @@ def oracle_pooled(head, features):
     return gates @ features / gates.sum()
 
 
-def pooled_rollouts(folder, head, **kwargs):
-    """Planted rollouts as `sample --pooled-by` leaves them."""
+def pooled_rollouts(folder, head, prefixes=True, **kwargs):
+    """Planted rollouts as `sample --pooled-by` leaves them, with all prefixes of 8, 16, ... tokens, or none."""
     whole = planted_rollouts(folder / "whole", **kwargs)
     settings = {name: value for name, value in whole.settings.items() if name != "head_config"}
-    pooled = RolloutSet.create(folder / "pooled", settings | {"head_sha256": head_digest(head)}, whole.config)
+    settings |= {"head_sha256": head_digest(head), "prefixes": prefixes}
+    pooled = RolloutSet.create(folder / "pooled", settings, whole.config)
     for index, (shard, file) in enumerate(whole.shards()):
         features = read_features(file).double().numpy()
         rows = [oracle_pooled(head, features[r.first_row : r.first_row + len(r.token_ids)]) for r in shard]
-        pooled.write_shard(index, shard, pooled_features=torch.tensor(np.stack(rows), dtype=torch.float32))
+        ends = [(k, r.first_row, t) for k, r in enumerate(shard) for t in range(8, len(r.token_ids), 8)]
+        means = [features[first : first + t].mean(0) for _, first, t in ends]
+        given = (
+            torch.tensor(np.array(means).reshape(len(means), features.shape[1]), dtype=torch.float32),
+            torch.tensor([k for k, _, _ in ends], dtype=torch.long),
+        )
+        pooled.write_shard(
+            index,
+            shard,
+            pooled_features=torch.tensor(np.stack(rows), dtype=torch.float32),
+            prefix_means=given if prefixes else None,
+        )
     return pooled
 
 
@@ -140,6 +152,20 @@ def test_more_rollouts_make_a_better_reward(trained, tmp_path):
     assert refitted.config.calibration["prompts"] == 24
 
 
+def test_rewards_alone_learn_from_rollouts_without_prefixes(trained, tmp_path):
+    head, rollouts = trained
+    planted = {"seed": 5, "prompts": 40, "signal": 0.7, "longest": 20, "first": 1000}
+    _, report = refit_head(head, rollouts)
+    with_prefixes, more = refit_head(head, rollouts, [pooled_rollouts(tmp_path / "with", head, **planted)])
+    without_prefixes, less = refit_head(
+        head, rollouts, [pooled_rollouts(tmp_path / "without", head, prefixes=False, **planted)]
+    )
+    assert more.reward["rows"] == less.reward["rows"] == report.reward["rows"] + 40 * 6
+    assert more.value["rows"] > less.value["rows"] == report.value["rows"]
+    assert torch.equal(with_prefixes.weight, without_prefixes.weight)
+    assert not torch.equal(with_prefixes.value_weight, without_prefixes.value_weight)
+
+
 def test_the_reported_losses_are_the_heads(trained):
     """The row of R acts on features as they are: the standardisation is folded in."""
     head, rollouts = trained
@@ -212,10 +238,12 @@ def test_what_cannot_be_refitted(trained, tmp_path):
         refit_head(plain, rollouts)
 
 
-def test_values_learn_from_the_rewards_of_whole_completions(trained):
+def test_values_learn_from_the_rewards_of_whole_completions(trained, tmp_path):
     """The row of V_t is the optimum for sigmoid(R), not for the labels: float64 NumPy gradients say so."""
     head, rollouts = trained
-    refitted, report = refit_head(head, rollouts)
+    more = pooled_rollouts(tmp_path, head, seed=5, prompts=40, signal=0.7, longest=20, first=1000)
+    refitted, report = refit_head(head, rollouts, [more])
+    reward_weight, reward_bias = refitted.weight[1].detach().double().numpy(), refitted.bias[1].item()
     groups = PromptGroups(rollouts)
     train, kept_out = groups.split(0.2, 0)
     generator = torch.Generator().manual_seed(0)
@@ -227,9 +255,16 @@ def test_values_learn_from_the_rewards_of_whole_completions(trained):
             whole = [
                 oracle_pooled(refitted, own.double().numpy()) for own in batch.features.split(batch.lengths.tolist())
             ]
-            rewards = np.stack(whole) @ refitted.weight[1].detach().double().numpy() + refitted.bias[1].item()
+            rewards = np.stack(whole) @ reward_weight + reward_bias
             expected.append((1 / (1 + np.exp(-rewards)))[rollout.numpy()])
             labels.append(batch.labels.numpy()[rollout.numpy()])
+    for shard, file in more.shards():
+        own_means, rollout = read_prefix_means(file)
+        rewards = read_pooled_features(file).double().numpy() @ reward_weight + reward_bias
+        means.append(own_means.double().numpy())
+        expected.append((1 / (1 + np.exp(-rewards)))[rollout.numpy()])
+        labels.append(np.array([r.label for r in shard], dtype=float)[rollout.numpy()])
+    assert report.value["rows"] == sum(len(rows) for rows in means)
     means, expected, labels = np.concatenate(means), np.concatenate(expected), np.concatenate(labels)
     scale = means.std(axis=0)
     weight = refitted.value_weight[0].detach().double().numpy()
