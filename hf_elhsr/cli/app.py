@@ -18,7 +18,7 @@ from ..generation.resolve import resolve_reward_head
 from ..hub import write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from ..rollouts.rollout_set import write_text
-from ..rollouts.tasks import find_task
+from ..rollouts.tasks import TASKS, find_task
 from ..training import LOSSES, TrainingSettings, refit_head, train_head
 from .load_model import base_model_id, load_model
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
@@ -33,7 +33,10 @@ console = Console()
 
 Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's.")]
 Dtype = Annotated[str, typer.Option(help="The language model's dtype: bfloat16, float32 or float16.")]
-Task = Annotated[str, typer.Option(help="The task that makes problems and verifies answers.")]
+Task = Annotated[str, typer.Option(help=f"The task that makes problems and verifies answers: {', '.join(TASKS)}.")]
+Verifier = Annotated[
+    str | None, typer.Option(help="For one's own prompts in FILE.jsonl: 'file.py:function', which says what is right.")
+]
 Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
 N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
@@ -51,6 +54,7 @@ def sample(
     out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
     model: Model,
     task: Task = "arithmetic",
+    verifier: Verifier = None,
     split: Annotated[str, typer.Option(help="The task's split.")] = "train",
     prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 400,
     skip: Skip = 0,
@@ -71,7 +75,7 @@ def sample(
     rollouts = sample_rollouts(
         language_model,
         tokenizer,
-        find_task(task),
+        find_task(task, verifier),
         split,
         prompts,
         out,
@@ -81,9 +85,11 @@ def sample(
         skip=skip,
         pooled=gates is not None,
     ).rollouts()
-    right = sum(rollout.label for rollout in rollouts)
+    right = sum(rollout.label is True for rollout in rollouts)
+    failed = sum(rollout.label is None for rollout in rollouts)
     console.print(
-        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right."
+        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right"
+        f"{f', {failed} that the verifier failed on' if failed else ''}."
     )
 
 
@@ -171,6 +177,7 @@ def evaluate(
     model: Model,
     head: Head,
     task: Task = "arithmetic",
+    verifier: Verifier = None,
     split: Annotated[str, typer.Option(help="The task's split.")] = "test",
     prompts: Annotated[int, typer.Option(min=2, help="How many prompts.")] = 400,
     skip: Skip = 0,
@@ -188,7 +195,7 @@ def evaluate(
     rollouts = sample_rollouts(
         language_model,
         tokenizer,
-        find_task(task),
+        find_task(task, verifier),
         split,
         prompts,
         out,

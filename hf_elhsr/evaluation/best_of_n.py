@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from ..rollouts import Rollout, RolloutSet
+from ..rollouts.rollout_set import by_prompt
 from . import strategies
 from .best_of_k import best_of_k, oracle_of_k
 from .bootstrap import bootstrap_interval
@@ -50,6 +50,7 @@ class Evaluation:
         area_under_curve: Of the reward, over all rollouts.
         expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
         base_rate: Share of right rollouts.
+        unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
         by_k: The accuracy of the head and of the oracle with k of the n rollouts, for k from 1 to n.
     """
 
@@ -66,6 +67,7 @@ class Evaluation:
     expected_calibration_error: float
     base_rate: float
     skip: int = 0
+    unverified: int = 0
     by_k: dict[str, list[Measured]] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -91,7 +93,7 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         ValueError: Prompts missing; rollouts without rewards; a reward that is not finite; labels all of one class.
     """
     rollouts.check_complete()
-    prompts = [list(group) for _, group in groupby(rollouts.rollouts(), key=lambda rollout: rollout.problem)]
+    prompts = [members for shard, _ in rollouts.shards() for members in by_prompt(shard)]
     _check(prompts)
     table = np.array([[strategy(group) for strategy in STRATEGIES.values()] for group in prompts], dtype=np.float64)
     columns = {name: column for column, name in enumerate(STRATEGIES)}
@@ -101,10 +103,10 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         value = float(statistic(table.mean(axis=0, keepdims=True))[0])
         return Measured(value, *bootstrap_interval(table, statistic, seed=seed))
 
-    by_prompt = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
-    right = np.array([[rollout.label for rollout in group] for group in prompts])
-    rewards, labels = by_prompt.reshape(-1), right.reshape(-1)
-    curves = {"reward head": best_of_k(by_prompt, right), "oracle": oracle_of_k(right)}
+    head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
+    right = np.array([[rollout.right for rollout in group] for group in prompts])
+    rewards, labels = head_rewards.reshape(-1), right.reshape(-1)
+    curves = {"reward head": best_of_k(head_rewards, right), "oracle": oracle_of_k(right)}
     return Evaluation(
         task=rollouts.settings["task"],
         split=rollouts.settings["split"],
@@ -123,6 +125,7 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         expected_calibration_error=expected_calibration_error(1 / (1 + np.exp(-rewards)), labels),
         base_rate=float(labels.mean()),
         skip=rollouts.settings.get("skip", 0),
+        unverified=rollouts.settings["prompts"] - len(prompts),
         by_k={
             name: [measured(_column(0), curve[:, [k]]) for k in range(curve.shape[1])] for name, curve in curves.items()
         },
@@ -143,7 +146,7 @@ def _check(prompts: list[list[Rollout]]) -> None:
         raise ValueError("Prompts have different numbers of rollouts: the set is damaged, or a prompt is in it twice.")
     if any(rollout.reward is None or not np.isfinite(rollout.reward) for rollout in rollouts):
         raise ValueError("Every rollout needs a finite reward: sample them with a head (`hf-elhsr evaluate` does so).")
-    if not any(0 < sum(rollout.label for rollout in group) < len(group) for group in prompts):
+    if not any(0 < sum(rollout.right for rollout in group) < len(group) for group in prompts):
         raise ValueError(
             "No prompt has both right and wrong rollouts, so there is nothing to choose: use more prompts."
         )

@@ -10,7 +10,7 @@ from ..rollouts import Rollout
 
 def single_sample(rollouts: list[Rollout]) -> float:
     """One rollout, drawn at random."""
-    return sum(rollout.label for rollout in rollouts) / len(rollouts)
+    return sum(rollout.right for rollout in rollouts) / len(rollouts)
 
 
 def majority_vote(rollouts: list[Rollout]) -> float:
@@ -20,7 +20,7 @@ def majority_vote(rollouts: list[Rollout]) -> float:
         return single_sample(rollouts)
     most = max(votes.values())
     winners = {answer for answer, count in votes.items() if count == most}
-    right = {rollout.answer for rollout in rollouts if rollout.label}
+    right = {rollout.answer for rollout in rollouts if rollout.right}
     return len(winners & right) / len(winners)
 
 
@@ -39,7 +39,7 @@ def reward_head(rollouts: list[Rollout]) -> float:
 
 def oracle(rollouts: list[Rollout]) -> float:
     """A right rollout wherever there is one: what no choice can beat."""
-    return float(any(rollout.label for rollout in rollouts))
+    return float(any(rollout.right for rollout in rollouts))
 
 
 def _highest(scores: list[float], rollouts: list[Rollout]) -> float:

@@ -1,12 +1,11 @@
 """Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
 
-from .arithmetic import ArithmeticTask
 from .feature_recorder import FeatureRecorder
 from .prompts import encode_prompts
 from .rollout_set import Rollout, RolloutSet
 from .sampling import SamplingSettings, head_digest, sample_rollouts
 from .scored_rollouts import ScoredRollouts
-from .task import Problem, Task
+from .tasks import ArithmeticTask, Problem, Task
 
 __all__ = [
     "ArithmeticTask",

@@ -17,14 +17,18 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers.utils import logging
 
 from ..configuration_elhsr import ElhsrConfig
+
+logger = logging.get_logger(__name__)
 
 #: What is recorded of every token where a head follows the sampling: r_t, g_t, the language model's log p_t, and v_t
 #: for heads that have it.
@@ -41,10 +45,12 @@ class Rollout:
         token_ids: The sampled tokens, the EOS included.
         text: The completion, special tokens left out.
         answer: The final answer the task's verifier found, or None.
-        label: Whether that answer is right.
+        label: Whether that answer is right; None where the verifier failed.
         mean_log_probability: Per token, under the raw distribution, in nats.
         first_row: Where its tokens start in the shard's features and token arrays; there are len(token_ids) of them.
         reward: R by the head that followed the sampling, if one did.
+        verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
+            evaluation, with a warning.
     """
 
     problem: str
@@ -52,10 +58,30 @@ class Rollout:
     token_ids: list[int]
     text: str
     answer: str | None
-    label: bool
+    label: bool | None
     mean_log_probability: float
     first_row: int
     reward: float | None = None
+    verifier_failure: str | None = None
+
+    @property
+    def right(self) -> bool:
+        """The label.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.label is None:
+            raise ValueError(f"This rollout of prompt {self.problem!r} has no label: {self.verifier_failure}")
+        return self.label
+
+
+def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
+    """The rollouts of each prompt of a shard; prompts with a rollout that could not be verified are left out."""
+    for _, group in groupby(shard, key=lambda rollout: rollout.problem):
+        members = list(group)
+        if all(rollout.label is not None for rollout in members):
+            yield members
 
 
 class RolloutSet:
@@ -146,13 +172,15 @@ class RolloutSet:
         write_text(self._records_file(index), "".join(lines))
 
     def check_complete(self) -> None:
-        """Refuse a set whose sampling was stopped, or that has a prompt twice.
+        """Refuse a set whose sampling was stopped, or that has a prompt twice; warn of verifiers that failed.
 
         Raises:
             ValueError: Prompts are missing or double.
         """
         seen: set[str] = set()
+        failures: list[Rollout] = []
         for shard, file in self.shards():
+            failures += [rollout for rollout in shard if rollout.label is None]
             problems = {rollout.problem for rollout in shard}
             if problems & seen:
                 raise ValueError(f"{str(file.with_suffix('.jsonl'))!r} has prompts that are in another shard, too.")
@@ -162,6 +190,12 @@ class RolloutSet:
             raise ValueError(
                 f"{str(self.folder)!r} has rollouts of {len(seen)} of {wanted} prompts: give the command that samples "
                 "them again, and it goes on where it stopped."
+            )
+        if failures:
+            prompts = len({rollout.problem for rollout in failures})
+            logger.warning(
+                f"{prompts} of {wanted} prompts are left out, since the verifier failed on {len(failures)} rollouts of "
+                f"theirs. The first failure: {failures[0].verifier_failure}"
             )
 
     def rollouts(self) -> list[Rollout]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..configuration_elhsr import ElhsrConfig
 from ..generation.decoding import Candidates
@@ -19,7 +20,9 @@ from .pooled_recorder import PooledRecorder
 from .prefix_recorder import PrefixRecorder
 from .prompts import encode_prompts
 from .rollout_set import TOKEN_ARRAYS, Rollout, RolloutSet
-from .task import Problem, Task
+from .tasks import Problem, Task, VerifierFailure, verify
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -187,21 +190,33 @@ def _label(
         problem = problems[number // n]
         token_ids = candidates.completion(number // n, number % n).tolist()
         text = tokenizer.decode(token_ids, skip_special_tokens=True)
+        label, answer, failure = _verdict(task, problem, text)
         rollouts.append(
             Rollout(
                 problem=problem.id,
                 template=problem.template,
                 token_ids=token_ids,
                 text=text,
-                answer=task.extract(text),
-                label=task.verify(problem, text),
+                answer=answer,
+                label=label,
                 mean_log_probability=mean,
                 first_row=first_row,
                 reward=reward,
+                verifier_failure=failure,
             )
         )
         first_row += len(token_ids)
     return rollouts
+
+
+def _verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str | None, str | None]:
+    """The label, the final answer, and why there is none."""
+    try:
+        label, answer = verify(task, problem, text)
+    except VerifierFailure as failure:
+        logger.warning(f"The verifier failed, so a rollout gets no label. {failure}")
+        return None, None, str(failure)
+    return label, answer, None
 
 
 def head_digest(head: ElhsrRewardHead) -> str:

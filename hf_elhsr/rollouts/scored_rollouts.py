@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 
 from ..modeling_elhsr import ElhsrRewardHead, token_logits, token_outputs
 from ..rewards.pruning import prefix_features
-from .rollout_set import Rollout, RolloutSet, read_features, read_token_arrays
+from .rollout_set import Rollout, RolloutSet, by_prompt, read_features, read_token_arrays
 from .sampling import head_digest
 
 
@@ -80,11 +79,10 @@ class ScoredRollouts:
         groups: list[tuple[list[Rollout], dict[str, np.ndarray]]] = []
         found: set[str] = set()
         for shard, file in rollouts.shards():
-            for problem, group in groupby(shard, key=lambda rollout: rollout.problem):
-                if wanted is None or problem in wanted:
-                    members = list(group)
+            for members in by_prompt(shard):
+                if wanted is None or members[0].problem in wanted:
                     groups.append((members, _token_arrays(members, file, head)))
-                    found.add(problem)
+                    found.add(members[0].problem)
         if wanted is not None and wanted != found:
             raise ValueError(f"{len(wanted - found)} of the {len(wanted)} prompts asked for have no rollouts.")
         sizes = sorted({len(members) for members, _ in groups})
@@ -176,7 +174,7 @@ def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> 
 
 def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:
     lengths = np.array([[len(rollout.token_ids) for rollout in members] for members, _ in groups])
-    labels = np.array([[rollout.label for rollout in members] for members, _ in groups])
+    labels = np.array([[rollout.right for rollout in members] for members, _ in groups])
     sampled = np.arange(lengths.max()) < lengths[..., None]
     names = set.intersection(*(set(arrays) for _, arrays in groups))
     padded = {}

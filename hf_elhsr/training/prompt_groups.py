@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..rollouts import RolloutSet
-from ..rollouts.rollout_set import read_features
+from ..rollouts.rollout_set import by_prompt, read_features
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class PromptGroups:
         # one batch is read ahead of the one in use
         self._buffers = [torch.empty(0, 0), torch.empty(0, 0)]
         for shard, file in rollouts.shards():
-            for rollout in shard:
-                group = self._groups.setdefault(rollout.problem, _Group(file, rollout.first_row, [], []))
-                group.lengths.append(len(rollout.token_ids))
-                group.labels.append(rollout.label)
+            for members in by_prompt(shard):
+                lengths = [len(rollout.token_ids) for rollout in members]
+                labels = [rollout.right for rollout in members]
+                self._groups[members[0].problem] = _Group(file, members[0].first_row, lengths, labels)
 
     @property
     def prompts(self) -> list[str]:

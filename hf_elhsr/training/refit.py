@@ -152,8 +152,9 @@ def _reward_rows(
     """Pooled features, of these prompts and of all those pooled before, with their labels."""
     features, labels = [], []
     for members, file in _pooled_shards(pooled, "Reading pooled features"):
-        features.append(read_pooled_features(file))
-        labels.append(torch.tensor([float(rollout.label) for rollout in members]))
+        verified, own_labels = _labels(members)
+        features.append(read_pooled_features(file)[verified])
+        labels.append(own_labels[verified])
     for batch in _batches(groups, prompts, "Pooling features"):
         features.append(pool_features(head, batch.features, batch.lengths))
         labels.append(batch.labels)
@@ -177,12 +178,19 @@ def _value_rows(
         expected.append(torch.sigmoid(whole @ head.weight[1] + head.bias[1])[rollout])
 
     for members, file in _pooled_shards(_with_prefixes(pooled), "Reading prefixes"):
-        own_labels = torch.tensor([float(rollout.label) for rollout in members])
-        add(*read_prefix_means(file), read_pooled_features(file), own_labels)
+        verified, own_labels = _labels(members)
+        means, rollout = read_prefix_means(file)
+        add(means[verified[rollout]], rollout[verified[rollout]], read_pooled_features(file), own_labels)
     for batch in _batches(groups, prompts, "Averaging prefixes"):
         means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
         add(means, rollout, pool_features(head, batch.features, batch.lengths), batch.labels)
     return LabelledRows(_joined(features, head.config.num_features), torch.cat(labels)), torch.cat(expected)
+
+
+def _labels(members: list[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rollouts,) bool, which could be verified, and (rollouts,) float32 labels, of those."""
+    verified = torch.tensor([rollout.label is not None for rollout in members])
+    return verified, torch.tensor([float(bool(rollout.label)) for rollout in members])
 
 
 def _with_prefixes(pooled: Sequence[RolloutSet]) -> list[RolloutSet]:

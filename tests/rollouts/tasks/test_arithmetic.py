@@ -1,8 +1,7 @@
 import pytest
 
-from hf_elhsr.rollouts import ArithmeticTask, arithmetic
-from hf_elhsr.rollouts.arithmetic import SEEN_TEMPLATES, UNSEEN_TEMPLATES
-from hf_elhsr.rollouts.tasks import find_task
+from hf_elhsr.rollouts.tasks import ArithmeticTask, arithmetic, find_task
+from hf_elhsr.rollouts.tasks.arithmetic import SEEN_TEMPLATES, UNSEEN_TEMPLATES
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""Tasks: problems with a prompt, split by prompt, and verifiers that say which completions are right."""
+
+from .arithmetic import ArithmeticTask
+from .coin_flip import CoinFlipTask
+from .json_lines import JsonLinesTask
+from .math_problems import Gsm8kTask, MathTask
+from .multiple_choice import AquaRatTask, HellaSwagTask
+from .reasoning_gym import ReasoningGymTask
+from .registry import TASKS, find_task
+from .task import Problem, Task
+from .verification import VerifierFailure, verify
+
+__all__ = [
+    "TASKS",
+    "AquaRatTask",
+    "ArithmeticTask",
+    "CoinFlipTask",
+    "Gsm8kTask",
+    "HellaSwagTask",
+    "JsonLinesTask",
+    "MathTask",
+    "Problem",
+    "ReasoningGymTask",
+    "Task",
+    "VerifierFailure",
+    "find_task",
+    "verify",
+]

@@ -1,0 +1,59 @@
+"""Multiple choice: AQuA-RAT, HellaSwag, and whatever has a question, options and the letter of the right one."""
+
+import re
+from typing import Any
+
+from .rows import RowsTask, question_id
+from .task import Problem
+
+_LETTERS = "ABCDEFGHIJ"
+_STATED = re.compile(r"(?:answer|option|choice)\s*(?:is|:)?\s*(?:is)?\W{0,4}\b([A-J])\b(?!')", re.IGNORECASE)
+_ALONE = re.compile(r"(?<![\w'])\(?([A-J])\b(?:\)|\.|:|$)")
+
+
+class MultipleChoiceTask(RowsTask):
+    """Rows with `question`, `options` (a list of texts) and `answer` (the letter of the right one)."""
+
+    name = "multiple_choice"
+
+    def problem(self, row: dict[str, Any]) -> Problem:
+        return self._asked(row["question"], row["options"], row["answer"])
+
+    def extract(self, completion: str) -> str | None:
+        """The letter that is last said to be the answer; where none is, the last that stands alone."""
+        found = _STATED.findall(completion) or _ALONE.findall(completion)
+        return found[-1].upper() if found else None
+
+    def verify(self, problem: Problem, completion: str) -> bool:
+        return self.extract(completion) == problem.answer
+
+    def _asked(self, question: str, options: list[str], answer: str) -> Problem:
+        if not 2 <= len(options) <= len(_LETTERS) or answer not in _LETTERS[: len(options)]:
+            raise ValueError(f"Expected 2 to {len(_LETTERS)} options and the letter of one, got {options}, {answer!r}.")
+        listed = "\n".join(f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False))
+        text = f"{question}\n\n{listed}\n\nThink step by step, then give the letter of the right answer."
+        return Problem(question_id(text), text, answer, self.name)
+
+
+class AquaRatTask(MultipleChoiceTask):
+    """Algebraic word problems (Ling et al., 2017): rows with `question`, `options` ('A)21') and `correct`."""
+
+    name = "aqua_rat"
+    splits = ("train", "validation", "test")
+    hub_dataset = ("deepmind/aqua_rat", "raw")
+
+    def problem(self, row: dict[str, Any]) -> Problem:
+        options = [option.split(")", 1)[-1].strip() for option in row["options"]]
+        return self._asked(row["question"], options, row["correct"])
+
+
+class HellaSwagTask(MultipleChoiceTask):
+    """How a scene goes on (Zellers et al., 2019): rows with `ctx`, `endings` and `label` ('0' to '3')."""
+
+    name = "hellaswag"
+    splits = ("train", "validation")
+    hub_dataset = ("Rowan/hellaswag", None)
+
+    def problem(self, row: dict[str, Any]) -> Problem:
+        question = f"Which ending is the most plausible?\n\n{row['ctx']} ..."
+        return self._asked(question, row["endings"], _LETTERS[int(row["label"])])

@@ -1,0 +1,78 @@
+"""ReasoningGymTask: any dataset of the library reasoning-gym, with its own verifier."""
+
+import hashlib
+import re
+from typing import Any
+
+from .rows import question_id
+from .task import Problem
+
+_INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
+_ANSWER = re.compile(r"answer\s*(?:is)?\s*:?\**\s*(.+)", re.IGNORECASE)
+# So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
+_SIZE = 1_000_000
+
+
+class ReasoningGymTask:
+    """Problems are made from seeds; the split of a problem follows from its question alone.
+
+    Args:
+        dataset: Its name in reasoning-gym, e.g. "spell_backward".
+        **settings: Of that dataset, e.g. its difficulty.
+
+    Raises:
+        ValueError: reasoning-gym is not installed, or has no such dataset or setting.
+    """
+
+    splits: tuple[str, ...] = ("train", "test")
+
+    def __init__(self, dataset: str, **settings: Any):
+        try:
+            import reasoning_gym
+        except ImportError as error:
+            raise ValueError("Install reasoning-gym first: `pip install 'hf-elhsr[tasks]'`.") from error
+        self.name = f"reasoning_gym:{dataset}"
+        try:
+            self._entries = reasoning_gym.create_dataset(dataset, size=_SIZE, seed=0, **settings)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise ValueError(f"reasoning-gym cannot make the dataset {dataset!r} with {settings}: {error}") from error
+
+    def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
+        """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
+
+        Raises:
+            ValueError: `split` is unknown, or the dataset has too few distinct problems.
+        """
+        if split not in self.splits:
+            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
+        found: dict[str, Problem] = {}
+        misses = 0
+        place = seed * 100_003 % _SIZE
+        while len(found) < count:
+            question = self._entries[place]["question"]
+            fresh = _split_of(question) == split and question_id(question) not in found
+            if fresh:
+                # The place is the way back to the entry, which the verifier wants whole
+                found[question_id(question)] = Problem(
+                    question_id(question), f"{question}\n\n{_INSTRUCTION}", str(place), self.name
+                )
+            misses = 0 if fresh else misses + 1
+            if misses > 2_000:
+                raise ValueError(f"{self.name!r} has about {len(found)} problems; ask for fewer than {count}.")
+            place = (place + 1) % _SIZE
+        return list(found.values())
+
+    def extract(self, completion: str) -> str | None:
+        """What stands after the last 'Answer:', to the end of its line."""
+        found = _ANSWER.findall(completion)
+        return found[-1].strip().strip("*`'\"").rstrip(".").strip() if found else None
+
+    def verify(self, problem: Problem, completion: str) -> bool:
+        answer = self.extract(completion)
+        score = self._entries.score_answer(answer, self._entries[int(problem.answer)]) if answer is not None else 0.0
+        # Partial credit is not a right answer
+        return float(score) >= 1.0
+
+
+def _split_of(question: str) -> str:
+    return "test" if hashlib.sha256(question.encode()).digest()[-1] % 4 == 0 else "train"

@@ -1,0 +1,47 @@
+"""The tasks that can be named on the command line."""
+
+from collections.abc import Callable
+
+from .arithmetic import ArithmeticTask
+from .coin_flip import CoinFlipTask
+from .json_lines import JsonLinesTask, load_function
+from .math_problems import Gsm8kTask, MathTask
+from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
+from .reasoning_gym import ReasoningGymTask
+from .task import Task
+
+#: Tasks that need nothing but themselves.
+_MADE: dict[str, Callable[[], Task]] = {task.name: task for task in (ArithmeticTask, CoinFlipTask)}
+#: Tasks of the Hub, or of a file: 'gsm8k' or 'gsm8k:my.jsonl'.
+_ROWS: dict[str, Callable[[str | None], Task]] = {
+    task.name: task for task in (Gsm8kTask, MathTask, AquaRatTask, HellaSwagTask, MultipleChoiceTask)
+}
+TASKS = (*_MADE, *_ROWS, "reasoning_gym:DATASET", "FILE.jsonl")
+
+
+def find_task(name: str, verifier: str | None = None) -> Task:
+    """The task of this name.
+
+    Args:
+        name: 'arithmetic'; 'gsm8k' for a task of the Hub, or 'gsm8k:my.jsonl' for its rows in a file;
+            'reasoning_gym:DATASET'; or a .jsonl file of one's own prompts, with a verifier.
+        verifier: 'file.py:function', for one's own prompts.
+
+    Raises:
+        ValueError: There is no such task, or a verifier is missing or has no use.
+    """
+    first, colon, rest = name.partition(":")
+    own = name.endswith(".jsonl") and first not in _ROWS
+    if own != (verifier is not None):
+        raise ValueError(
+            f"{name!r} needs a verifier as 'file.py:function'." if own else f"The task {name!r} has its own verifier."
+        )
+    if own:
+        return JsonLinesTask(name, load_function(str(verifier)))
+    if name in _MADE:
+        return _MADE[name]()
+    if first in _ROWS:
+        return _ROWS[first](rest if colon else None)
+    if first == "reasoning_gym" and rest:
+        return ReasoningGymTask(rest)
+    raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASKS)}.")

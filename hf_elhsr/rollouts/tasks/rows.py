@@ -1,0 +1,124 @@
+"""RowsTask: a task whose problems are rows of a table, on the Hub or in a file of the user's."""
+
+import hashlib
+import json
+import os
+import random
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from .task import Problem
+
+
+class RowsTask(ABC):
+    """Problems made from rows, in an order that a seed decides.
+
+    A file has no splits of its own: a hash of the question puts about a quarter of its rows into "test" and the others
+    into "train", so that no prompt is in both, whatever else the file holds.
+
+    Args:
+        source: A file with one JSON object a line. Default: the task's dataset on the Hub, through `datasets`.
+    """
+
+    name: str
+    splits: tuple[str, ...] = ("train", "test")
+    #: The dataset's id on the Hub and its configuration; none for tasks that are always of a file.
+    hub_dataset: tuple[str, str | None] | None = None
+
+    def __init__(self, source: str | os.PathLike[str] | None = None):
+        if source is None and self.hub_dataset is None:
+            raise ValueError(f"The task {self.name!r} needs a file with one JSON object a line.")
+        self.source = None if source is None else Path(source)
+
+    @abstractmethod
+    def problem(self, row: dict[str, Any]) -> Problem:
+        """The problem of a row; a KeyError says which field is missing."""
+
+    def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
+        """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
+
+        Raises:
+            ValueError: `split` is unknown, a row lacks a field, a prompt is there twice, or there are too few.
+        """
+        if split not in self.splits:
+            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
+        found = self._made(self._rows(split))
+        if self.source is not None:
+            found = [problem for problem in found if _split_of(problem) == split]
+        if len(found) < count:
+            raise ValueError(
+                f"The split {split!r} of the task {self.name!r} has {len(found)} problems: ask for fewer than {count}."
+            )
+        random.Random(f"{self.name}/{split}/{seed}").shuffle(found)
+        return found[:count]
+
+    def _rows(self, split: str) -> list[dict[str, Any]]:
+        if self.source is not None:
+            return read_json_lines(self.source)
+        dataset, config = self.hub_dataset or (self.name, None)
+        return load_rows(dataset, config, split)
+
+    def _made(self, rows: list[dict[str, Any]]) -> list[Problem]:
+        problems: dict[str, Problem] = {}
+        for number, row in enumerate(rows, start=1):
+            try:
+                problem = self.problem(row)
+            except KeyError as error:
+                raise ValueError(
+                    f"Row {number} of the task {self.name!r} has no field {error}; its fields are {sorted(row)}."
+                ) from error
+            if problem.id in problems:
+                raise ValueError(
+                    f"Row {number} of the task {self.name!r} has a prompt that is there already: "
+                    f"{problem.question[:80]!r}. Every prompt may be there once."
+                )
+            problems[problem.id] = problem
+        return list(problems.values())
+
+
+def question_id(question: str) -> str:
+    """By which a problem is known, stable over runs."""
+    return hashlib.sha256(question.encode()).hexdigest()[:16]
+
+
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file; empty lines are passed over.
+
+    Raises:
+        ValueError: The file is not there, or a line is no JSON object.
+    """
+    if not file.is_file():
+        raise ValueError(f"{str(file)!r} is not there: expected a file with one JSON object a line.")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Line {number} of {str(file)!r} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"Line {number} of {str(file)!r} is no JSON object but {type(row).__name__}.")
+        rows.append(row)
+    return rows
+
+
+def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
+    """A split of a dataset on the Hub.
+
+    Raises:
+        ValueError: The package `datasets` is not installed.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ValueError(
+            f"The dataset {dataset!r} comes through the package `datasets`: run `pip install 'hf-elhsr[tasks]'`, or "
+            "give a file with one JSON object a line."
+        ) from error
+    return [dict(row) for row in load_dataset(dataset, config, split=split)]
+
+
+def _split_of(problem: Problem) -> str:
+    return "test" if hashlib.sha256(problem.question.encode()).digest()[-1] % 4 == 0 else "train"

@@ -1,0 +1,160 @@
+"""Tasks: problems apart by prompt, and verifiers that agree with answers worked out by hand."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_elhsr.rollouts.tasks import (
+    AquaRatTask,
+    CoinFlipTask,
+    Gsm8kTask,
+    HellaSwagTask,
+    JsonLinesTask,
+    MathTask,
+    ReasoningGymTask,
+    find_task,
+)
+
+GSM8K = Path(__file__).parents[2] / "data" / "gsm8k.jsonl"
+
+
+def write_rows(folder, *rows):
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def all_problems(task, total):
+    """Of a file whose rows a hash deals out to the splits."""
+    problems = []
+    for split in task.splits[:1] + task.splits[-1:]:
+        for count in range(total, -1, -1):
+            try:
+                problems += task.problems(split, count)
+                break
+            except ValueError:
+                continue
+    assert len(problems) == total
+    return problems
+
+
+def test_coin_flips_by_hand():
+    task = CoinFlipTask()
+    problems = task.problems("train", 200)
+    for problem in problems:
+        flips = len(re.findall(r"\w flips the coin", problem.question))
+        assert problem.answer == ("yes" if flips % 2 == 0 else "no")
+    assert {problem.answer for problem in problems} == {"yes", "no"}
+    assert task.verify(problems[0], f"First ... no, wait. {problems[0].answer.title()}.")
+    assert not task.verify(problems[0], "Nobody knows.")
+    assert task.extract("Notes, nobody") is None
+
+
+@pytest.mark.parametrize("task", [CoinFlipTask(), ReasoningGymTask("spell_backward")], ids=lambda task: task.name)
+def test_made_problems_are_distinct_and_never_in_two_splits(task):
+    train, test = task.problems("train", 300), task.problems("test", 60)
+    assert len({problem.question for problem in train + test}) == 360
+    assert train[:20] == task.problems("train", 20)
+    other = task.problems("test", 60, seed=1)
+    assert other != test
+    assert not {problem.id for problem in other} & {problem.id for problem in train}
+    with pytest.raises(ValueError, match="Unknown split 'dev'"):
+        task.problems("dev", 1)
+
+
+def test_gsm8k_from_a_file():
+    task = Gsm8kTask(GSM8K)
+    problems = {problem.question.split()[0]: problem for problem in all_problems(task, 6)}
+    natalia = problems["Natalia"]
+    assert natalia.answer == "72"
+    for right in ("So she sold \\boxed{72} clips.", "The answer is 72.", "= 36 + 36 = 72", "\\boxed{72.0}"):
+        assert task.verify(natalia, right), right
+    for wrong in ("\\boxed{73}", "72 or rather \\boxed{27}", "I do not know."):
+        assert not task.verify(natalia, wrong), wrong
+    assert task.extract("\\boxed{72.0}") == task.extract("The answer is 72.") or task.extract("\\boxed{72}") == "72"
+
+
+def test_math_answers_are_compared_as_mathematics(tmp_path):
+    row = {
+        "problem": "What?",
+        "solution": "Thus $x = \\boxed{\\frac{\\sqrt{3}}{2}}$.",
+        "level": "Level 3",
+        "type": "Algebra",
+    }
+    task = MathTask(write_rows(tmp_path, row))
+    [problem] = all_problems(task, 1)
+    assert problem.answer == "\\frac{\\sqrt{3}}{2}"
+    assert problem.template == "Algebra/Level 3"
+    assert task.verify(problem, "It is $\\boxed{\\sqrt{3}/2}$.")
+    assert not task.verify(problem, "It is $\\boxed{\\sqrt{2}/2}$.")
+
+
+def test_multiple_choice(tmp_path):
+    aqua = AquaRatTask(write_rows(tmp_path, {"question": "3 * 7?", "options": ["A)21", "B)10"], "correct": "A"}))
+    [problem] = all_problems(aqua, 1)
+    assert "A) 21\nB) 10" in problem.question
+    for completion, letter in (
+        ("A) looks right, but the answer is (B).", "B"),
+        ("Answer: **A**", "A"),
+        ("I choose\nB", "B"),
+        ("the correct option is C", "C"),
+        ("A dog has four legs", None),
+        ("nothing", None),
+    ):
+        assert aqua.extract(completion) == letter, completion
+    swag = HellaSwagTask(
+        write_rows(tmp_path, {"ctx": "He sits", "endings": ["a", "b", "c", "d"], "label": "2", "split": "x"})
+    )
+    swag.splits = ("train", "test")
+    [problem] = all_problems(swag, 1)
+    assert problem.answer == "C"
+    assert swag.verify(problem, "The answer is C.")
+
+
+def test_reasoning_gym_judges_with_its_own_verifier():
+    task = ReasoningGymTask("spell_backward", min_word_len=3, max_word_len=4)
+    for problem in task.problems("train", 5):
+        word = re.search(r"\): (\w+)", problem.question).group(1)
+        assert task.verify(problem, f"Thinking...\nAnswer: {word[::-1]}")
+        assert task.verify(problem, f"Answer: {word}. No, the answer is: **{word[::-1]}**.")
+        assert not task.verify(problem, f"Answer: {word[::-1]}x")
+        assert not task.verify(problem, word[::-1])
+    with pytest.raises(ValueError, match="cannot make the dataset 'nonsense'"):
+        ReasoningGymTask("nonsense")
+
+
+def test_ones_own_prompts_and_verifier(tmp_path):
+    rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": i} for i in range(40)))
+    verifier = tmp_path / "mine.py"
+    verifier.write_text("def check(completion, answer):\n    return answer in completion.split()\n")
+    task = find_task(str(rows), f"{verifier}:check")
+    problems = all_problems(task, 40)
+    assert {problem.answer for problem in problems} == {str(i) for i in range(40)}
+    assert task.verify(problems[0], f"it is {problems[0].answer} then")
+    assert task.extract("anything") is None
+    for place in ("mine.py", str(verifier), f"{verifier}:other", "nothing.py:check"):
+        with pytest.raises(ValueError, match=r"Expected a function|has no function"):
+            find_task(str(rows), place)
+
+
+def test_what_is_no_task(tmp_path):
+    with pytest.raises(ValueError, match="needs a verifier"):
+        find_task("mine.jsonl")
+    with pytest.raises(ValueError, match="has its own verifier"):
+        find_task("arithmetic", "mine.py:check")
+    with pytest.raises(ValueError, match=r"Unknown task 'poetry': choose one of arithmetic, coin_flip, gsm8k"):
+        find_task("poetry")
+    twice = JsonLinesTask(write_rows(tmp_path, *[{"question": "same"}] * 2), lambda completion, answer: True)
+    with pytest.raises(ValueError, match=r"Row 2 .* is there already: 'same'"):
+        twice.problems("train", 1)
+    with pytest.raises(ValueError, match=r"Row 1 .* has no field 'question'; its fields are \['prompt'\]"):
+        find_task(f"gsm8k:{write_rows(tmp_path, {'prompt': 'x'})}").problems("train", 1)
+    (tmp_path / "rows.jsonl").write_text('{"question": "x", "answer": "1"}\n{half')
+    with pytest.raises(ValueError, match=r"Line 2 of .* is not JSON"):
+        find_task(f"gsm8k:{tmp_path / 'rows.jsonl'}").problems("train", 1)
+    with pytest.raises(ValueError, match=r"ends in '#### NUMBER'"):
+        find_task(f"gsm8k:{write_rows(tmp_path, {'question': 'x', 'answer': '1'})}").problems("train", 1)
+    with pytest.raises(ValueError, match=r"has [01] problems"):
+        JsonLinesTask(write_rows(tmp_path, {"question": "x"}), lambda completion, answer: True).problems("train", 2)

@@ -1,0 +1,97 @@
+"""A verifier that fails is told apart from a wrong answer, wherever its verdict is used."""
+
+import contextlib
+import time
+
+import pytest
+
+from hf_elhsr.evaluation import evaluate_rollouts
+from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
+from hf_elhsr.rollouts.tasks import Problem, VerifierFailure, verify
+from hf_elhsr.training.prompt_groups import PromptGroups
+from tiny_models import tiny_head
+
+PROBLEM = Problem("id", "question", "answer", "family")
+
+
+class OddTask(ArithmeticTask):
+    """Right where the completion has an even number of characters; fails on some."""
+
+    def __init__(self, fails=lambda completion: False):
+        self.fails = fails
+
+    def verify(self, problem, completion):
+        if self.fails(completion):
+            raise RuntimeError("cannot read this")
+        return len(completion) % 2 == 0
+
+
+def test_what_fails():
+    def verdict(function, **kwargs):
+        task = OddTask()
+        task.verify = function
+        return verify(task, PROBLEM, "a 12", **kwargs)
+
+    assert verdict(lambda problem, completion: True) == (True, "12")
+    assert verdict(lambda problem, completion: False) == (False, "12")
+    with pytest.raises(VerifierFailure, match="Problem 'id': ZeroDivisionError"):
+        verdict(lambda problem, completion: 1 / 0)
+    with pytest.raises(VerifierFailure, match="expected True or False, got None"):
+        verdict(lambda problem, completion: None)
+
+    def forever(problem, completion):
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+
+    with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
+        verdict(forever, time_limit=0.2)
+    # The alarm is off again
+    time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def sampled(smollm2, tmp_path_factory):
+    model, tokenizer = smollm2
+    settings = SamplingSettings(n=4, max_new_tokens=5, prompts_per_batch=4)
+
+    def sample(task, **kwargs):
+        folder = tmp_path_factory.mktemp("verification")
+        return sample_rollouts(model, tokenizer, task, "train", 8, folder, settings, **kwargs)
+
+    return sample
+
+
+def test_prompts_with_a_failure_are_counted_and_left_out(sampled):
+    whole = sampled(OddTask())
+    texts = [rollout.text for rollout in whole.rollouts()]
+    unreadable = texts[9]
+    partly = sampled(OddTask(lambda completion: completion == unreadable))
+    failed = [rollout for rollout in partly.rollouts() if rollout.label is None]
+    assert [rollout.text for rollout in failed] == [text for text in texts if text == unreadable]
+    assert "RuntimeError: cannot read this" in failed[0].verifier_failure
+    with pytest.raises(ValueError, match="has no label"):
+        _ = failed[0].right
+    left_out = {rollout.problem for rollout in failed}
+    kept = PromptGroups(partly).prompts
+    assert set(kept) == {rollout.problem for rollout in whole.rollouts()} - left_out
+    # The features that remain are those of the same rollouts
+    size = len(kept)
+    [batch] = PromptGroups(partly).batches(kept, size)
+    [expected] = PromptGroups(whole).batches(kept, size)
+    assert batch.labels.equal(expected.labels)
+    assert batch.features.equal(expected.features)
+
+
+def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
+    head = tiny_head(smollm2[0])
+    whole = sampled(OddTask(), head=head)
+    unreadable = whole.rollouts()[9].text
+    partly = sampled(OddTask(lambda completion: completion == unreadable), head=head)
+    assert isinstance(partly, RolloutSet)
+    left_out = {rollout.problem for rollout in partly.rollouts() if rollout.label is None}
+    evaluation = evaluate_rollouts(partly)
+    assert evaluation.unverified == len(left_out) > 0
+    assert evaluation.prompts == 8 - len(left_out)
+    assert evaluate_rollouts(whole).unverified == 0
+    assert len(ScoredRollouts.from_rollouts(partly, head).lengths) == 8 - len(left_out)
