@@ -4,6 +4,8 @@ One evaluation with n rollouts then says how accuracy grows with k, without a ne
 noise of drawing subsets. Ties between rewards are broken at random, and counted by their expectation.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from math import comb
 
 import numpy as np
@@ -44,6 +46,63 @@ def oracle_of_k(labels: np.ndarray) -> np.ndarray:
     wrong = n - labels.astype(bool).sum(axis=1)
     table = np.array([[1 - comb(count, k) / comb(n, k) for k in range(1, n + 1)] for count in range(n + 1)])
     return table[wrong]
+
+
+def majority_of_k(answers: Sequence[Sequence[str | None]], labels: np.ndarray) -> np.ndarray:
+    """How likely the answer most often given among k rollouts, drawn without replacement, is right.
+
+    Rollouts without an answer do not vote; where none of the k votes, one of them is drawn. A tie goes to each of its
+    answers with the same probability.
+
+    Args:
+        answers: n for every prompt, None where a rollout gives none.
+        labels: (prompts, n), 1 where the final answer is right.
+
+    Returns:
+        (prompts, n) float64; column k - 1 is for k.
+
+    Raises:
+        ValueError: Answers and labels are not of one shape.
+    """
+    labels = np.asarray(labels).astype(bool)
+    if labels.ndim != 2 or [len(row) for row in answers] != [labels.shape[1]] * len(labels):
+        raise ValueError(f"Expected an answer for each of the labels, which are {labels.shape}.")
+    return np.stack([_majority(list(row), right) for row, right in zip(answers, labels, strict=True)])
+
+
+def _majority(answers: list[str | None], labels: np.ndarray) -> np.ndarray:
+    n = len(answers)
+    votes = Counter(answer for answer in answers if answer is not None)
+    silent = n - votes.total()
+    right = {answer for answer, label in zip(answers, labels, strict=True) if label and answer is not None}
+    chance = np.zeros(n + 1)
+    for answer in right:
+        others = [count for other, count in votes.items() if other != answer]
+        for most in range(1, votes[answer] + 1):
+            chance[most:] += comb(votes[answer], most) * _won(others, silent, most, n)[: n + 1 - most]
+    # Subsets in which nobody votes
+    silent_right = sum(bool(label) for answer, label in zip(answers, labels, strict=True) if answer is None)
+    for k in range(1, silent + 1):
+        chance[k] += comb(silent, k) * silent_right / silent
+    subsets: np.ndarray = np.array([comb(n, k) for k in range(1, n + 1)], dtype=np.float64)
+    return chance[1:] / subsets
+
+
+def _won(others: list[int], silent: int, most: int, n: int) -> np.ndarray:
+    """(n + 1,): of the ways to draw so many of the other rollouts, those that leave `most` votes the most, ties shared.
+
+    A generating function: x counts the rollouts drawn, y the answers that tie.
+    """
+    ways = np.zeros((n + 1, len(others) + 1))
+    ways[: silent + 1, 0] = [comb(silent, drawn) for drawn in range(silent + 1)]
+    for count in others:
+        more = np.zeros_like(ways)
+        for drawn in range(min(most - 1, count) + 1):
+            more[drawn:] += comb(count, drawn) * ways[: n + 1 - drawn]
+        if count >= most:
+            more[most:, 1:] += comb(count, most) * ways[: n + 1 - most, :-1]
+        ways = more
+    return ways @ (1 / np.arange(1, ways.shape[1] + 1))
 
 
 def _checked(rewards: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..rollouts import Rollout, RolloutSet
 from ..rollouts.rollout_set import by_prompt
 from . import strategies
-from .best_of_k import best_of_k, oracle_of_k
+from .best_of_k import best_of_k, majority_of_k, oracle_of_k
 from .bootstrap import bootstrap_interval
 from .calibration import area_under_curve, expected_calibration_error
 
@@ -19,6 +19,7 @@ STRATEGIES = {
     "majority vote": strategies.majority_vote,
     "mean log-probability": strategies.mean_log_probability,
     "reward head": strategies.reward_head,
+    "vote weighted by the head": strategies.weighted_vote,
     "oracle": strategies.oracle,
 }
 
@@ -51,7 +52,7 @@ class Evaluation:
         expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
         base_rate: Share of right rollouts.
         unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
-        by_k: The accuracy of the head and of the oracle with k of the n rollouts, for k from 1 to n.
+        by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
     """
 
     task: str
@@ -106,7 +107,12 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
     head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
     right = np.array([[rollout.right for rollout in group] for group in prompts])
     rewards, labels = head_rewards.reshape(-1), right.reshape(-1)
-    curves = {"reward head": best_of_k(head_rewards, right), "oracle": oracle_of_k(right)}
+    answers = [[rollout.answer for rollout in group] for group in prompts]
+    curves = {
+        "majority vote": majority_of_k(answers, right),
+        "reward head": best_of_k(head_rewards, right),
+        "oracle": oracle_of_k(right),
+    }
     return Evaluation(
         task=rollouts.settings["task"],
         split=rollouts.settings["split"],

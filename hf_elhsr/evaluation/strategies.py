@@ -3,6 +3,7 @@
 Ties are broken at random and counted by their expectation, so that no strategy gains from the order of rollouts.
 """
 
+import math
 from collections import Counter
 
 from ..rollouts import Rollout
@@ -24,6 +25,20 @@ def majority_vote(rollouts: list[Rollout]) -> float:
     return len(winners & right) / len(winners)
 
 
+def weighted_vote(rollouts: list[Rollout]) -> float:
+    """The final answer whose rollouts have the highest sum of sigmoid(R); rollouts without an answer do not vote."""
+    weights: dict[str, float] = {}
+    for rollout, reward in zip(rollouts, _rewards(rollouts), strict=True):
+        if rollout.answer is not None:
+            weights[rollout.answer] = weights.get(rollout.answer, 0.0) + 1 / (1 + math.exp(-reward))
+    if not weights:
+        return single_sample(rollouts)
+    most = max(weights.values())
+    winners = {answer for answer, weight in weights.items() if weight == most}
+    right = {rollout.answer for rollout in rollouts if rollout.right}
+    return len(winners & right) / len(winners)
+
+
 def mean_log_probability(rollouts: list[Rollout]) -> float:
     """The rollout whose tokens the language model finds most likely on average."""
     return _highest([rollout.mean_log_probability for rollout in rollouts], rollouts)
@@ -31,15 +46,19 @@ def mean_log_probability(rollouts: list[Rollout]) -> float:
 
 def reward_head(rollouts: list[Rollout]) -> float:
     """The rollout with the highest reward by the head."""
-    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
-    if len(rewards) != len(rollouts):
-        raise ValueError("These rollouts were sampled without a head: sample them again with one.")
-    return _highest(rewards, rollouts)
+    return _highest(_rewards(rollouts), rollouts)
 
 
 def oracle(rollouts: list[Rollout]) -> float:
     """A right rollout wherever there is one: what no choice can beat."""
     return float(any(rollout.right for rollout in rollouts))
+
+
+def _rewards(rollouts: list[Rollout]) -> list[float]:
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    if len(rewards) != len(rollouts):
+        raise ValueError("These rollouts were sampled without a head: sample them again with one.")
+    return rewards
 
 
 def _highest(scores: list[float], rollouts: list[Rollout]) -> float:

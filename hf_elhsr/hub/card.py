@@ -104,6 +104,8 @@ _VALUE_ROW = (
 
 def _refit(refit: dict[str, Any]) -> str:
     more = sum(rollouts["prompts"] for rollouts in refit["rollouts"])
+    with_prefixes = sum(rollouts["prompts"] for rollouts in refit["rollouts"] if rollouts.get("prefixes"))
+    also = f"and {with_prefixes:,} more" if with_prefixes else "alone"
     reward, value = refit["report"]["reward"], refit["report"]["value"]
     text = (
         f"\n- Then, with the gates as they were, the reward was solved for to its optimum (logistic regression, ridge "
@@ -113,7 +115,7 @@ def _refit(refit: dict[str, Any]) -> str:
         return text
     return (
         f"{text}\n- The row of weights for pruning was solved for likewise (ridge {value['ridge']:g}), on the training "
-        "prompts alone: from the\n  mean of the hidden states so far to sigmoid(R) of the whole completion."
+        f"prompts {also}: from the\n  mean of the hidden states so far to sigmoid(R) of the whole completion."
     )
 
 
@@ -122,6 +124,7 @@ def _results(evaluation: Evaluation) -> str:
         f"### {evaluation.prompts} prompts of the split `{evaluation.split}`{_skipped(evaluation)}, "
         f"best of {evaluation.n}",
         "",
+        *([f"{evaluation.unverified} more are left out: the verifier failed.", ""] if evaluation.unverified else []),
         f"Temperature {evaluation.sampling['temperature']}, top_p {evaluation.sampling['top_p']}, top_k "
         f"{evaluation.sampling['top_k']}, at most {evaluation.sampling['max_new_tokens']} new tokens.",
         "",
@@ -139,15 +142,15 @@ def _results(evaluation: Evaluation) -> str:
         f"{evaluation.expected_calibration_error:.3f}.",
     ]
     if evaluation.by_k:
-        head, oracle = evaluation.by_k["reward head"], evaluation.by_k["oracle"]
+        names, curves = list(evaluation.by_k), list(evaluation.by_k.values())
         lines += [
             "",
-            "| candidates | head, % [95 % interval] | oracle, % [95 % interval] |",
-            "|---:|---:|---:|",
+            f"| candidates | {' | '.join(f'{name}, % [95 % interval]' for name in names)} |",
+            "|---:|" + "---:|" * len(names),
         ]
         # 1, 2, 4, ... and n: exact expectations over all subsets of the n rollouts
         shown = sorted({2**power for power in range(evaluation.n.bit_length())} | {evaluation.n})
-        lines += [f"| {k} | {head[k - 1]} | {oracle[k - 1]} |" for k in shown]
+        lines += [f"| {k} | {' | '.join(str(curve[k - 1]) for curve in curves)} |" for k in shown]
     return "\n".join(lines)
 
 

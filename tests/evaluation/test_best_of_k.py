@@ -1,11 +1,12 @@
 """Best of k against enumeration of all subsets."""
 
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from hf_elhsr.evaluation.best_of_k import best_of_k, oracle_of_k
+from hf_elhsr.evaluation.best_of_k import best_of_k, majority_of_k, oracle_of_k
 
 
 def enumerated(rewards, labels, k):
@@ -50,3 +51,35 @@ def test_many_rollouts_do_not_overflow():
 def test_bad_input(rewards, labels, words):
     with pytest.raises(ValueError, match=words):
         best_of_k(rewards, labels)
+
+
+def majority_enumerated(answers, labels, k):
+    """Every subset of k, the answers most often given; ties shared, and a draw where nobody votes."""
+    outcomes = []
+    for subset in combinations(range(len(answers)), k):
+        votes = Counter(answers[i] for i in subset if answers[i] is not None)
+        if not votes:
+            outcomes.append(np.mean([labels[i] for i in subset]))
+            continue
+        winners = [answer for answer, count in votes.items() if count == max(votes.values())]
+        right = {answer for answer, label in zip(answers, labels, strict=True) if label}
+        outcomes.append(np.mean([answer in right for answer in winners]))
+    return np.mean(outcomes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_majority_vote_is_the_mean_over_all_subsets(seed):
+    rng = np.random.default_rng(seed)
+    choices = np.array(["a", "b", "c", "d", None], dtype=object)
+    answers = rng.choice(choices, size=(25, 7), p=[0.3, 0.25, 0.15, 0.1, 0.2]).tolist()
+    # Two spellings are right, and now and then a rollout without an answer
+    labels = np.array(
+        [[answer in ("a", "c") or (answer is None and i == 2) for i, answer in enumerate(row)] for row in answers]
+    )
+    expected = [[majority_enumerated(a, y, k) for k in range(1, 8)] for a, y in zip(answers, labels, strict=True)]
+    np.testing.assert_allclose(majority_of_k(answers, labels), expected, atol=1e-12)
+
+
+def test_answers_must_match_the_labels():
+    with pytest.raises(ValueError, match="Expected an answer for each of the labels"):
+        majority_of_k([["a", "b"], ["a"]], np.ones((2, 2)))

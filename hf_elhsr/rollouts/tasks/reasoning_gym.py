@@ -8,7 +8,8 @@ from .rows import question_id
 from .task import Problem
 
 _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
-_ANSWER = re.compile(r"answer\s*(?:is)?\s*:?\**\s*(.+)", re.IGNORECASE)
+_MARK = re.compile(r"answer(?:\s+is)?\s*:|answer\s+is\b", re.IGNORECASE)
+_DECORATION = " *`'\""
 # So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
 _SIZE = 1_000_000
 
@@ -64,8 +65,11 @@ class ReasoningGymTask:
 
     def extract(self, completion: str) -> str | None:
         """What stands after the last 'Answer:', to the end of its line."""
-        found = _ANSWER.findall(completion)
-        return found[-1].strip().strip("*`'\"").rstrip(".").strip() if found else None
+        *_, last = [None, *_MARK.finditer(completion)]
+        if last is None:
+            return None
+        line = completion[last.end() :].strip().partition("\n")[0]
+        return line.strip(_DECORATION).rstrip(".").strip(_DECORATION) or None
 
     def verify(self, problem: Problem, completion: str) -> bool:
         answer = self.extract(completion)
