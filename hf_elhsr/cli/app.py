@@ -1,4 +1,4 @@
-"""The commands: sample, train, refit, evaluate, tradeoff, generate, card."""
+"""The commands: sample, train, refit, evaluate, tradeoff, generate, card, convert."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from rich.markup import escape
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, evaluate_rollouts, measure_tradeoff, plot_tradeoff
 from ..generation.resolve import resolve_reward_head
-from ..hub import write_card
+from ..hub import convert_published, write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import TASKS, find_task
@@ -272,6 +272,23 @@ def card(
 ) -> None:
     """Write a head's model card, README.md, from its training and evaluation records."""
     console.print(f"Wrote {escape(str(write_card(folder)))}.")
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="reward_model_*.pt of the paper's own code.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    model: Model,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="The layers it was trained on; repeatable. Default: all.")
+    ] = None,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Make a head from the weights that the paper's own code saves. No code in the file is run."""
+    language_model, _ = load_model(model, dtype)
+    config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model_id(model))
+    convert_published(file, config).save_pretrained(out)
+    console.print(f"The head is in {escape(str(out))}. It has no calibration: measure it with `hf-elhsr evaluate`.")
 
 
 def main() -> None:

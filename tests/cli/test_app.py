@@ -58,6 +58,16 @@ def test_refit(trained):
     assert record["refit"]["report"]["train_prompts"] == record["report"]["train_prompts"] + 16
 
 
+def test_convert(tmp_path):
+    weights = {"fused_layer.weight": torch.ones(2, 17856), "fused_layer.bias": torch.zeros(2)}
+    torch.save(weights, tmp_path / "reward_model.pt")
+    printed = run("convert", tmp_path / "reward_model.pt", tmp_path / "converted", *MODEL)
+    assert "It has no calibration" in printed
+    head = ElhsrRewardHead.from_pretrained(tmp_path / "converted")
+    assert torch.equal(head.weight, torch.ones(2, 17856))
+    assert head.config.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
 def test_evaluate_and_card(trained):
     folder, _, _ = trained
     file = folder / "head" / "evaluation" / "test.json"
