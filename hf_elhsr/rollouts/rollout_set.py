@@ -111,11 +111,11 @@ class RolloutSet:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = json.loads(json.dumps({**settings, "head_config": config.to_dict()}))
+        wanted = json.loads(json.dumps({**settings, "head_config": _described(config)}))
         if (folder / "settings.json").is_file():
             present = cls(folder)
             # Through the class, so that a field that came with a later version counts as its default
-            there = present.settings | {"head_config": json.loads(json.dumps(present.config.to_dict()))}
+            there = present.settings | {"head_config": json.loads(json.dumps(_described(present.config)))}
             different = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
             if different:
                 raise ValueError(
@@ -213,6 +213,11 @@ class RolloutSet:
 
     def _arrays_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def _described(config: ElhsrConfig) -> dict[str, Any]:
+    # Where a head was loaded from is not what it is: a head that was moved goes on with its rollouts
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
 def read_features(file: Path) -> torch.Tensor:

@@ -221,6 +221,18 @@ def tiny_head_of(model, seed=0):
     return head
 
 
+def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
+    from hf_elhsr import ElhsrRewardHead
+
+    model, tokenizer = smollm2
+    tiny_head_of(model).save_pretrained(tmp_path / "here")
+    arguments = (model, tokenizer, ArithmeticTask(), "test", 2, tmp_path / "rollouts", SETTINGS)
+    first = sample_rollouts(*arguments, head=ElhsrRewardHead.from_pretrained(tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = sample_rollouts(*arguments, head=ElhsrRewardHead.from_pretrained(tmp_path / "there"))
+    assert again.rollouts() == first.rollouts()
+
+
 def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):
     language_model, tokenizer = smollm2
     with pytest.raises(ValueError, match="does not fit"):
