@@ -28,6 +28,7 @@ MODES: dict[str, dict[str, float]] = {
     "exact": {},
     "prune=0.01": {"prune": 0.01},
     "adaptive=0.01": {"adaptive": 0.01},
+    "prune=0.01, adaptive=0.01": {"prune": 0.01, "adaptive": 0.01},
 }
 BATCH = 16
 
