@@ -18,9 +18,10 @@ from ..generation.resolve import resolve_reward_head
 from ..hub import convert_published, write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from ..rollouts.rollout_set import write_text
-from ..rollouts.tasks import TASKS, find_task
+from ..rollouts.tasks import find_task
 from ..training import LOSSES, TrainingSettings, refit_head, train_head
 from .load_model import base_model_id, load_model
+from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Skip, Task, Temperature, TopP, Verifier
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
 app = typer.Typer(
@@ -30,23 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-
-Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's.")]
-Dtype = Annotated[str, typer.Option(help="The language model's dtype: bfloat16, float32 or float16.")]
-Task = Annotated[str, typer.Option(help=f"The task that makes problems and verifies answers: {', '.join(TASKS)}.")]
-Verifier = Annotated[
-    str | None, typer.Option(help="For one's own prompts in FILE.jsonl: 'file.py:function', which says what is right.")
-]
-Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
-N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
-Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
-TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
-Skip = Annotated[
-    int,
-    typer.Option(min=0, help="Leave out the first prompts of the split, e.g. those an earlier head was measured on."),
-]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 
 
 @app.command()
@@ -86,10 +70,10 @@ def sample(
         pooled=gates is not None,
     ).rollouts()
     right = sum(rollout.label is True for rollout in rollouts)
-    failed = sum(rollout.label is None for rollout in rollouts)
+    failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
     console.print(
         f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right"
-        f"{f', {failed} that the verifier failed on' if failed else ''}."
+        + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else ".")
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..rewards.logistic import sigmoid
 from ..rollouts import Rollout, RolloutSet
 from ..rollouts.rollout_set import by_prompt
 from . import strategies
@@ -128,7 +129,7 @@ def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
         },
         gap_closed=measured(lambda means: (means[:, head] - means[:, single]) / (means[:, oracle] - means[:, single])),
         area_under_curve=area_under_curve(rewards, labels),
-        expected_calibration_error=expected_calibration_error(1 / (1 + np.exp(-rewards)), labels),
+        expected_calibration_error=expected_calibration_error(sigmoid(rewards), labels),
         base_rate=float(labels.mean()),
         skip=rollouts.settings.get("skip", 0),
         unverified=rollouts.settings["prompts"] - len(prompts),
@@ -148,6 +149,8 @@ def _difference(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def _check(prompts: list[list[Rollout]]) -> None:
     rollouts = [rollout for group in prompts for rollout in group]
+    if not rollouts:
+        raise ValueError("No prompt is left to evaluate: the verifier failed on all of them, so mend it first.")
     if len({len(group) for group in prompts}) != 1:
         raise ValueError("Prompts have different numbers of rollouts: the set is damaged, or a prompt is in it twice.")
     if any(rollout.reward is None or not np.isfinite(rollout.reward) for rollout in rollouts):

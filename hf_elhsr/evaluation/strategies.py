@@ -6,6 +6,8 @@ Ties are broken at random and counted by their expectation, so that no strategy 
 import math
 from collections import Counter
 
+import numpy as np
+
 from ..rollouts import Rollout
 
 
@@ -30,7 +32,7 @@ def weighted_vote(rollouts: list[Rollout]) -> float:
     weights: dict[str, float] = {}
     for rollout, reward in zip(rollouts, _rewards(rollouts), strict=True):
         if rollout.answer is not None:
-            weights[rollout.answer] = weights.get(rollout.answer, 0.0) + 1 / (1 + math.exp(-reward))
+            weights[rollout.answer] = weights.get(rollout.answer, 0.0) + math.exp(-np.logaddexp(0.0, -reward))
     if not weights:
         return single_sample(rollouts)
     most = max(weights.values())

@@ -77,9 +77,17 @@ class Rollout:
 
 
 def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
-    """The rollouts of each prompt of a shard; prompts with a rollout that could not be verified are left out."""
-    for _, group in groupby(shard, key=lambda rollout: rollout.problem):
+    """The rollouts of each prompt of a shard; prompts with a rollout that could not be verified are left out.
+
+    Raises:
+        ValueError: Rollouts of a prompt do not stand together.
+    """
+    seen: set[str] = set()
+    for problem, group in groupby(shard, key=lambda rollout: rollout.problem):
         members = list(group)
+        if problem in seen:
+            raise ValueError(f"Rollouts of prompt {problem!r} do not stand together: the set is damaged, sample again.")
+        seen.add(problem)
         if all(rollout.label is not None for rollout in members):
             yield members
 

@@ -214,7 +214,8 @@ def _verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str 
     try:
         label, answer = verify(task, problem, text)
     except VerifierFailure as failure:
-        logger.warning(f"The verifier failed, so a rollout gets no label. {failure}")
+        # All of them are counted where the rollouts are used
+        logger.info(f"The verifier failed, so a rollout gets no label. {failure}")
         return None, None, str(failure)
     return label, answer, None
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.app import app
+from hf_elhsr.rollouts import RolloutSet
 
 MODEL = ["--model", "smollm2-demo"]
 SMALL = ["--max-new-tokens", "32", "--n", "6"]
@@ -56,6 +57,22 @@ def test_refit(trained):
     [more] = record["refit"]["rollouts"]
     assert (more["prompts"], more["skip"]) == (16, 48)
     assert record["refit"]["report"]["train_prompts"] == record["report"]["train_prompts"] + 16
+
+
+def test_ones_own_prompts(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"question": f"Say {i}."}) + "\n" for i in range(12)))
+    (tmp_path / "mine.py").write_text(
+        "def check(completion, answer):\n"
+        "    if len(completion) % 3 == 0:\n"
+        "        raise KeyError('odd')\n"
+        "    return True\n"
+    )
+    own = ["--task", tmp_path / "mine.jsonl", "--verifier", f"{tmp_path / 'mine.py'}:check"]
+    printed = run("sample", tmp_path / "out", *MODEL, *SMALL, *own, "--prompts", 2)
+    failed = [rollout for rollout in RolloutSet(tmp_path / "out").rollouts() if rollout.label is None]
+    assert failed
+    assert f"the verifier failed on {len(failed)}, first with: Problem" in printed
+    assert "KeyError: 'odd'" in printed
 
 
 def test_convert(tmp_path):

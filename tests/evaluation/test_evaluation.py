@@ -30,6 +30,14 @@ def test_strategies_by_hand():
     assert strategies.reward_head(GROUP) == 0.0
     assert strategies.oracle(GROUP) == 1.0
     assert strategies.majority_vote(GROUP[:2]) == 0.5
+    # sigmoid(0.3) = 0.57 against sigmoid(0.9) + sigmoid(-2) = 0.83; against twice sigmoid(-2) = 0.24
+    assert strategies.weighted_vote(GROUP) == 0.0
+    assert strategies.weighted_vote([GROUP[0], GROUP[2], GROUP[2], GROUP[3]]) == 1.0
+    assert strategies.weighted_vote([GROUP[3]] * 2) == 0.0
+    assert (
+        strategies.weighted_vote([rollout("p", "5", True, reward=-700.0), rollout("p", "7", False, reward=-900.0)])
+        == 1.0
+    )
     assert strategies.majority_vote([GROUP[3]] * 2) == 0.0
     assert strategies.mean_log_probability([GROUP[0], GROUP[2]]) == 0.0
     assert strategies.reward_head([GROUP[0], GROUP[3]]) == 1.0
@@ -86,6 +94,7 @@ def test_evaluation_of_a_set(tmp_path):
     )
     assert head[[0, 3]] == pytest.approx([evaluation.base_rate, best])
     assert oracle[[0, 3]] == pytest.approx([evaluation.base_rate, accuracy["oracle"]])
+    assert evaluation.by_k["majority vote"][3].value == pytest.approx(accuracy["majority vote"])
     # Of an informative head more candidates are better, and no head is better than the oracle
     assert (np.diff(head) > 0).all()
     assert (head <= oracle + 1e-12).all()

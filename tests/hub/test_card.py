@@ -112,3 +112,11 @@ def test_a_refit_on_the_test_split_is_refused(tmp_path):
     (folder / "training.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="on training prompts"):
         write_card(folder)
+
+
+def test_prompts_that_could_not_be_verified_are_told(tmp_path):
+    folder = shutil.copytree(SHIPPED, tmp_path / "head")
+    file = folder / "evaluation" / "test.json"
+    assert "are left out: the verifier failed" not in render_card(folder)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"unverified": 3}))
+    assert "3 more are left out: the verifier failed." in render_card(folder)

@@ -9,6 +9,7 @@ import numpy as np
 from hf_elhsr.evaluation.best_of_k import best_of_k, majority_of_k, oracle_of_k
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
 from hf_elhsr.evaluation.calibration import area_under_curve, brier_score, expected_calibration_error
+from hf_elhsr.rewards.logistic import sigmoid
 
 _DESCRIPTION = """
 Accuracy of the candidate with the highest reward among k, for every k up to n, as the exact expectation over all
@@ -72,7 +73,7 @@ class BestOfNAccuracy(evaluate.Metric):
         }
         result["area_under_curve"] = area_under_curve(rewards.reshape(-1), labels.reshape(-1))
         if probabilities:
-            estimates = 1 / (1 + np.exp(-rewards.reshape(-1)))
+            estimates = sigmoid(rewards.reshape(-1))
             result["expected_calibration_error"] = expected_calibration_error(estimates, labels.reshape(-1))
             result["brier_score"] = brier_score(estimates, labels.reshape(-1))
         return result

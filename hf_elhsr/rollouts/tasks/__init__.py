@@ -4,7 +4,7 @@ from .arithmetic import ArithmeticTask
 from .coin_flip import CoinFlipTask
 from .json_lines import JsonLinesTask
 from .math_problems import Gsm8kTask, MathTask
-from .multiple_choice import AquaRatTask, HellaSwagTask
+from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
 from .reasoning_gym import ReasoningGymTask
 from .registry import TASKS, find_task
 from .task import Problem, Task
@@ -19,6 +19,7 @@ __all__ = [
     "HellaSwagTask",
     "JsonLinesTask",
     "MathTask",
+    "MultipleChoiceTask",
     "Problem",
     "ReasoningGymTask",
     "Task",

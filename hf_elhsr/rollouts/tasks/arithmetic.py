@@ -5,13 +5,13 @@ counts and seeds. Eight templates appear in no training prompt: they make the sp
 whether a head reads correctness or only the wording it was trained on.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from .questions import question_id, split_of
 from .task import Problem
 
 NAMES = (
@@ -123,7 +123,7 @@ class ArithmeticTask:
         while len(found) < count:
             problem = _make(rng.choice(templates), rng)
             is_new = problem.id not in found
-            if is_new and (split == "unseen_templates" or _split_of(problem.question) == split):
+            if is_new and (split == "unseen_templates" or split_of(problem.question) == split):
                 found[problem.id] = problem
                 misses = 0
             elif (misses := misses + 1) > 10_000:
@@ -152,12 +152,8 @@ def _make(template: Template, rng: random.Random) -> Problem:
         name=name, other=other, things=rng.choice(THINGS), a=a, b=b, c=c, total=a + b, product=a * b
     )
     return Problem(
-        id=hashlib.sha256(question.encode()).hexdigest()[:16],
+        id=question_id(question),
         question=question,
         answer=str(template.answer(a, b, c)),
         template=template.name,
     )
-
-
-def _split_of(question: str) -> str:
-    return "test" if hashlib.sha256(question.encode()).digest()[-1] % 4 == 0 else "train"

@@ -1,10 +1,10 @@
 """Coin flip: is a coin still heads up after some people flipped it and others did not (Wei et al., 2022)?"""
 
-import hashlib
 import random
 import re
 
 from .arithmetic import NAMES
+from .questions import question_id, split_of
 from .task import Problem
 
 _YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
@@ -39,7 +39,7 @@ class CoinFlipTask:
         found: dict[str, Problem] = {}
         while len(found) < count:
             problem = self._make(rng)
-            if _split_of(problem.question) == split:
+            if split_of(problem.question) == split:
                 found.setdefault(problem.id, problem)
         return list(found.values())
 
@@ -59,12 +59,8 @@ class CoinFlipTask:
         )
         question = f"A coin is heads up. {deeds} Is the coin still heads up? Think step by step, then answer yes or no."
         return Problem(
-            id=hashlib.sha256(question.encode()).hexdigest()[:16],
+            id=question_id(question),
             question=question,
             answer="yes" if sum(flips) % 2 == 0 else "no",
             template=f"{len(names)}-people",
         )
-
-
-def _split_of(question: str) -> str:
-    return "test" if hashlib.sha256(question.encode()).digest()[-1] % 4 == 0 else "train"

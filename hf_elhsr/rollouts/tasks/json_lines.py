@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .rows import RowsTask, question_id
+from .questions import question_id
+from .rows import RowsTask
 from .task import Problem
 
 #: From a completion and the row's `answer` to whether it is right.

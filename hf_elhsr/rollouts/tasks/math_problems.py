@@ -1,11 +1,17 @@
 """GSM8K and MATH: answers in mathematical notation, compared by the library math-verify."""
 
+import importlib.util
+import os
+import re
+from functools import lru_cache
 from typing import Any
 
-from .rows import RowsTask, question_id
+from .questions import question_id
+from .rows import RowsTask
 from .task import Problem
 
 _INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+_BOX = re.compile(r"\\boxed|\\fbox")
 
 
 class MathTask(RowsTask):
@@ -14,8 +20,14 @@ class MathTask(RowsTask):
     name = "math"
     hub_dataset = ("DigitalLearningGmbH/MATH-lighteval", "default")
 
+    def __init__(self, source: str | os.PathLike[str] | None = None):
+        # Now, not after hours of sampling
+        if importlib.util.find_spec("math_verify") is None:
+            raise ValueError("Answers are compared by math-verify: run `pip install 'hf-elhsr[tasks]'`.")
+        super().__init__(source)
+
     def problem(self, row: dict[str, Any]) -> Problem:
-        """The reference answer is what the solution has in its last \\boxed{}."""
+        """The reference answer is what the solution has in its last \\boxed{} or \\fbox{}."""
         question = f"{row['problem']}\n\n{_INSTRUCTION}"
         family = "/".join(str(row[name]) for name in ("type", "level") if row.get(name))
         return Problem(question_id(question), question, _last_boxed(row["solution"]), family or self.name)
@@ -31,8 +43,8 @@ class MathTask(RowsTask):
         gold = _parsed(f"${problem.answer}$")
         if not gold:
             raise ValueError(f"The reference answer {problem.answer!r} cannot be parsed.")
-        # The package's own time limit uses the alarm that ours needs
-        return bool(verify(gold, _parsed(completion), timeout_seconds=None))
+        # The package's own time limit uses the alarm that ours needs; errors would count as wrong answers
+        return bool(verify(gold, _parsed(completion), timeout_seconds=None, raise_on_error=True))
 
 
 class Gsm8kTask(MathTask):
@@ -50,19 +62,24 @@ class Gsm8kTask(MathTask):
         return Problem(question_id(question), question, answer.strip().replace(",", ""), self.name)
 
 
+@lru_cache(maxsize=64)
 def _parsed(text: str) -> list[Any]:
-    try:
-        from math_verify import parse
-    except ImportError as error:
-        raise ImportError("Answers are checked by math-verify: run `pip install 'hf-elhsr[tasks]'`.") from error
-    return list(parse(text, parsing_timeout=None))
+    from math_verify import parse
+
+    return list(parse(text, parsing_timeout=None, raise_on_error=True))
 
 
 def _last_boxed(solution: str) -> str:
-    start = solution.rfind("\\boxed{")
+    found = list(_BOX.finditer(solution))
+    if not found:
+        raise ValueError(f"Expected a solution with its answer in \\boxed{{}}, got ...{solution[-80:]!r}.")
+    rest = solution[found[-1].end() :].lstrip()
+    if not rest.startswith("{"):
+        # As in '\boxed 5'
+        return re.split(r"[\s$.]", rest, maxsplit=1)[0]
     depth = 0
-    for place in range(start + len("\\boxed"), len(solution)):
-        depth += {"{": 1, "}": -1}.get(solution[place], 0)
-        if start >= 0 and depth == 0:
-            return solution[start + len("\\boxed{") : place]
-    raise ValueError(f"Expected a solution with its answer in \\boxed{{}}, got ...{solution[-80:]!r}.")
+    for place, character in enumerate(rest):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[1:place]
+    raise ValueError(f"Expected a solution whose last \\boxed{{}} is closed, got ...{solution[-80:]!r}.")

@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from .rows import RowsTask, question_id
+from .questions import question_id
+from .rows import RowsTask
 from .task import Problem
 
 _LETTERS = "ABCDEFGHIJ"

@@ -1,10 +1,9 @@
 """ReasoningGymTask: any dataset of the library reasoning-gym, with its own verifier."""
 
-import hashlib
 import re
 from typing import Any
 
-from .rows import question_id
+from .questions import question_id, split_of
 from .task import Problem
 
 _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
@@ -51,12 +50,11 @@ class ReasoningGymTask:
         place = seed * 100_003 % _SIZE
         while len(found) < count:
             question = self._entries[place]["question"]
-            fresh = _split_of(question) == split and question_id(question) not in found
+            own_id = question_id(question)
+            fresh = split_of(question) == split and own_id not in found
             if fresh:
                 # The place is the way back to the entry, which the verifier wants whole
-                found[question_id(question)] = Problem(
-                    question_id(question), f"{question}\n\n{_INSTRUCTION}", str(place), self.name
-                )
+                found[own_id] = Problem(own_id, f"{question}\n\n{_INSTRUCTION}", str(place), self.name)
             misses = 0 if fresh else misses + 1
             if misses > 2_000:
                 raise ValueError(f"{self.name!r} has about {len(found)} problems; ask for fewer than {count}.")
@@ -76,7 +74,3 @@ class ReasoningGymTask:
         score = self._entries.score_answer(answer, self._entries[int(problem.answer)]) if answer is not None else 0.0
         # Partial credit is not a right answer
         return float(score) >= 1.0
-
-
-def _split_of(question: str) -> str:
-    return "test" if hashlib.sha256(question.encode()).digest()[-1] % 4 == 0 else "train"

@@ -1,6 +1,5 @@
 """RowsTask: a task whose problems are rows of a table, on the Hub or in a file of the user's."""
 
-import hashlib
 import json
 import os
 import random
@@ -8,14 +7,19 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
+from .questions import split_of
 from .task import Problem
+
+logger = logging.get_logger(__name__)
 
 
 class RowsTask(ABC):
     """Problems made from rows, in an order that a seed decides.
 
-    A file has no splits of its own: a hash of the question puts about a quarter of its rows into "test" and the others
-    into "train", so that no prompt is in both, whatever else the file holds.
+    A dataset on the Hub keeps its own splits. A file has none: a hash of the question puts about a quarter of its rows
+    into "test" and the others into "train", so that no prompt is in both, whatever else the file holds.
 
     Args:
         source: A file with one JSON object a line. Default: the task's dataset on the Hub, through `datasets`.
@@ -30,6 +34,8 @@ class RowsTask(ABC):
         if source is None and self.hub_dataset is None:
             raise ValueError(f"The task {self.name!r} needs a file with one JSON object a line.")
         self.source = None if source is None else Path(source)
+        if source is not None:
+            self.splits = ("train", "test")
 
     @abstractmethod
     def problem(self, row: dict[str, Any]) -> Problem:
@@ -45,7 +51,7 @@ class RowsTask(ABC):
             raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
         found = self._made(self._rows(split))
         if self.source is not None:
-            found = [problem for problem in found if _split_of(problem) == split]
+            found = [problem for problem in found if split_of(problem.question) == split]
         if len(found) < count:
             raise ValueError(
                 f"The split {split!r} of the task {self.name!r} has {len(found)} problems: ask for fewer than {count}."
@@ -68,18 +74,19 @@ class RowsTask(ABC):
                 raise ValueError(
                     f"Row {number} of the task {self.name!r} has no field {error}; its fields are {sorted(row)}."
                 ) from error
-            if problem.id in problems:
+            if self.source is not None and problem.id in problems:
                 raise ValueError(
-                    f"Row {number} of the task {self.name!r} has a prompt that is there already: "
-                    f"{problem.question[:80]!r}. Every prompt may be there once."
+                    f"Row {number} of {str(self.source)!r} has a prompt that is there already: "
+                    f"{problem.question[:80]!r}. Remove it: every prompt may be there once."
                 )
-            problems[problem.id] = problem
+            problems.setdefault(problem.id, problem)
+        if len(problems) < len(rows):
+            # In somebody else's dataset the user cannot remove them
+            logger.warning(
+                f"{len(rows) - len(problems)} of the {len(rows)} rows of the task {self.name!r} repeat a prompt; the "
+                "first of each is kept."
+            )
         return list(problems.values())
-
-
-def question_id(question: str) -> str:
-    """By which a problem is known, stable over runs."""
-    return hashlib.sha256(question.encode()).hexdigest()[:16]
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
@@ -118,7 +125,3 @@ def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, An
             "give a file with one JSON object a line."
         ) from error
     return [dict(row) for row in load_dataset(dataset, config, split=split)]
-
-
-def _split_of(problem: Problem) -> str:
-    return "test" if hashlib.sha256(problem.question.encode()).digest()[-1] % 4 == 0 else "train"

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import numpy as np
+
 from .task import Problem, Task
 
 #: Seconds that a verifier may take for one completion.
@@ -35,7 +37,7 @@ def verify(task: Task, problem: Problem, completion: str, time_limit: float = TI
         raise VerifierFailure(f"Problem {problem.id!r}: no verdict after {time_limit:g} s.") from None
     except Exception as error:
         raise VerifierFailure(f"Problem {problem.id!r}: {type(error).__name__}: {error}") from error
-    if label not in (True, False):
+    if not isinstance(label, bool | int | np.bool_) or label not in (True, False):
         raise VerifierFailure(f"Problem {problem.id!r}: expected True or False, got {label!r}.")
     return bool(label), answer
 

@@ -14,7 +14,9 @@ from hf_elhsr.rollouts.tasks import (
     JsonLinesTask,
     MathTask,
     ReasoningGymTask,
+    VerifierFailure,
     find_task,
+    verify,
 )
 
 GSM8K = Path(__file__).parents[2] / "data" / "gsm8k.jsonl"
@@ -73,7 +75,9 @@ def test_gsm8k_from_a_file():
         assert task.verify(natalia, right), right
     for wrong in ("\\boxed{73}", "72 or rather \\boxed{27}", "I do not know."):
         assert not task.verify(natalia, wrong), wrong
-    assert task.extract("\\boxed{72.0}") == task.extract("The answer is 72.") or task.extract("\\boxed{72}") == "72"
+    # Equal answers are one vote, however they are written
+    assert task.extract("\\boxed{72}") == task.extract("The answer is 72.") == "72"
+    assert task.extract("I do not know.") is None
 
 
 def test_math_answers_are_compared_as_mathematics(tmp_path):
@@ -89,6 +93,25 @@ def test_math_answers_are_compared_as_mathematics(tmp_path):
     assert problem.template == "Algebra/Level 3"
     assert task.verify(problem, "It is $\\boxed{\\sqrt{3}/2}$.")
     assert not task.verify(problem, "It is $\\boxed{\\sqrt{2}/2}$.")
+    for solution, answer in (("so \\boxed 5.", "5"), ("is \\fbox{x^{2}} and \\boxed{y}", "y"), ("\\fbox{{1}}", "{1}")):
+        assert task.problem({"problem": "?", "solution": solution}).answer == answer
+    for solution in ("no box", "\\boxed{1"):
+        with pytest.raises(ValueError, match="Expected a solution"):
+            task.problem({"problem": "?", "solution": solution})
+
+
+def test_errors_of_math_verify_are_failures_not_wrong_answers(monkeypatch):
+    """By default the library turns them into False."""
+    import math_verify.grader
+
+    def broken(*args, **kwargs):
+        raise RecursionError("too deep")
+
+    task = Gsm8kTask(GSM8K)
+    problem = all_problems(task, 6)[0]
+    monkeypatch.setattr(math_verify.grader, "sympy_expr_eq", broken)
+    with pytest.raises(VerifierFailure, match="RecursionError: too deep"):
+        verify(task, problem, "It is \\boxed{1}.")
 
 
 def test_multiple_choice(tmp_path):
@@ -107,7 +130,6 @@ def test_multiple_choice(tmp_path):
     swag = HellaSwagTask(
         write_rows(tmp_path, {"ctx": "He sits", "endings": ["a", "b", "c", "d"], "label": "2", "split": "x"})
     )
-    swag.splits = ("train", "test")
     [problem] = all_problems(swag, 1)
     assert problem.answer == "C"
     assert swag.verify(problem, "The answer is C.")
@@ -139,6 +161,22 @@ def test_ones_own_prompts_and_verifier(tmp_path):
             find_task(str(rows), place)
 
 
+def test_repeated_prompts_of_the_hub_are_dropped(monkeypatch):
+    """Public datasets have some, and their users cannot remove them."""
+    rows = [{"ctx": ctx, "endings": ["a", "b"], "label": "0"} for ctx in ("one", "two", "one")]
+    asked = []
+
+    def load_rows(*arguments):
+        asked.append(arguments)
+        return rows
+
+    monkeypatch.setattr("hf_elhsr.rollouts.tasks.rows.load_rows", load_rows)
+    assert len(HellaSwagTask().problems("validation", 2)) == 2
+    assert asked == [("Rowan/hellaswag", None, "validation")]
+    with pytest.raises(ValueError, match="has 2 problems: ask for"):
+        HellaSwagTask().problems("train", 3)
+
+
 def test_what_is_no_task(tmp_path):
     with pytest.raises(ValueError, match="needs a verifier"):
         find_task("mine.jsonl")
@@ -149,6 +187,8 @@ def test_what_is_no_task(tmp_path):
     twice = JsonLinesTask(write_rows(tmp_path, *[{"question": "same"}] * 2), lambda completion, answer: True)
     with pytest.raises(ValueError, match=r"Row 2 .* is there already: 'same'"):
         twice.problems("train", 1)
+    with pytest.raises(ValueError, match="needs a file"):
+        find_task("multiple_choice")
     with pytest.raises(ValueError, match=r"Row 1 .* has no field 'question'; its fields are \['prompt'\]"):
         find_task(f"gsm8k:{write_rows(tmp_path, {'prompt': 'x'})}").problems("train", 1)
     (tmp_path / "rows.jsonl").write_text('{"question": "x", "answer": "1"}\n{half')

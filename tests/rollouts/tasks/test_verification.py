@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+import numpy as np
 import pytest
 
 from hf_elhsr.evaluation import evaluate_rollouts
@@ -36,8 +37,10 @@ def test_what_fails():
     assert verdict(lambda problem, completion: False) == (False, "12")
     with pytest.raises(VerifierFailure, match="Problem 'id': ZeroDivisionError"):
         verdict(lambda problem, completion: 1 / 0)
-    with pytest.raises(VerifierFailure, match="expected True or False, got None"):
-        verdict(lambda problem, completion: None)
+    for wrong in (None, "yes", 0.5, np.array([True, False])):
+        with pytest.raises(VerifierFailure, match="expected True or False, got"):
+            verdict(lambda problem, completion, wrong=wrong: wrong)
+    assert verdict(lambda problem, completion: np.bool_(True)) == (True, "12")
 
     def forever(problem, completion):
         while True:
@@ -95,3 +98,5 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
     assert evaluation.prompts == 8 - len(left_out)
     assert evaluate_rollouts(whole).unverified == 0
     assert len(ScoredRollouts.from_rollouts(partly, head).lengths) == 8 - len(left_out)
+    with pytest.raises(ValueError, match="failed on all of them"):
+        evaluate_rollouts(sampled(OddTask(lambda completion: True), head=head))
