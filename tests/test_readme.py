@@ -47,3 +47,17 @@ def test_the_speeds_are_the_benchmarks():
     bars = {bar["what"]: bar["measured"] for bar in result["summary"]["bars"]}
     assert f"{bars['geometric mean of the seven, to generate']:.2f} of it" in readme
     assert f"{bars['geometric mean of the seven, to generate_text_reward_model']:.2f} of generate plus" in readme
+
+
+def test_the_times_of_pruning_are_the_benchmarks():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    result = json.loads((ROOT / "benchmarks" / "pruning.json").read_text())
+    prune, adaptive = (result["modes"][name] for name in ("prune=0.01", "adaptive=0.01"))
+    assert f"real runs of {result['prompts']} unseen prompts" in readme
+    assert f"{prune['seconds_to_exact']:.2f} of exact best-of-8's time and {prune['tokens_to_exact']:.2f} of" in readme
+    assert (
+        f"{adaptive['tokens_to_exact']:.2f} of the tokens but {adaptive['seconds_to_exact']:.2f} of the time" in readme
+    )
+    for mode in (prune, adaptive):
+        low, high = mode["accuracy_less_exact_interval"]
+        assert low <= 0 <= high
