@@ -18,6 +18,7 @@ from hf_elhsr.rollouts.tasks import (
     find_task,
     verify,
 )
+from hf_elhsr.rollouts.tasks.questions import question_id, split_of
 
 GSM8K = Path(__file__).parents[2] / "data" / "gsm8k.jsonl"
 
@@ -40,6 +41,13 @@ def all_problems(task, total):
                 continue
     assert len(problems) == total
     return problems
+
+
+def test_ids_and_splits_are_the_same_for_ever():
+    """Heads were trained on the questions of "train": a rule that changes would test them on these."""
+    questions = ("one", "two", "three", "four", "five", "six")
+    assert [split_of(question) for question in questions] == ["train"] * 3 + ["test"] * 3
+    assert question_id("one") == "7692c3ad3540bb80"
 
 
 def test_coin_flips_by_hand():
@@ -130,6 +138,8 @@ def test_multiple_choice(tmp_path):
     swag = HellaSwagTask(
         write_rows(tmp_path, {"ctx": "He sits", "endings": ["a", "b", "c", "d"], "label": "2", "split": "x"})
     )
+    # Those of the Hub are "train" and "validation"; a file's are a hash's
+    assert swag.splits == ("train", "test")
     [problem] = all_problems(swag, 1)
     assert problem.answer == "C"
     assert swag.verify(problem, "The answer is C.")

@@ -1,13 +1,16 @@
 """A verifier that fails is told apart from a wrong answer, wherever its verdict is used."""
 
 import contextlib
+import signal
 import time
 
 import numpy as np
 import pytest
+from transformers.utils import logging
 
 from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
+from hf_elhsr.rollouts.rollout_set import by_prompt
 from hf_elhsr.rollouts.tasks import Problem, VerifierFailure, verify
 from hf_elhsr.training.prompt_groups import PromptGroups
 from tiny_models import tiny_head
@@ -42,15 +45,20 @@ def test_what_fails():
             verdict(lambda problem, completion, wrong=wrong: wrong)
     assert verdict(lambda problem, completion: np.bool_(True)) == (True, "12")
 
-    def forever(problem, completion):
-        while True:
+    def for_long(problem, completion):
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
             with contextlib.suppress(Exception):
                 time.sleep(0.01)
+        return True
 
     with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
-        verdict(forever, time_limit=0.2)
-    # The alarm is off again
-    time.sleep(0.3)
+        verdict(for_long, time_limit=0.2)
+    # The alarm is off again, and whose it was before
+    before = signal.getsignal(signal.SIGALRM)
+    verdict(lambda problem, completion: True)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,7 @@ def sampled(smollm2, tmp_path_factory):
     return sample
 
 
-def test_prompts_with_a_failure_are_counted_and_left_out(sampled):
+def test_prompts_with_a_failure_are_counted_and_left_out(sampled, caplog):
     whole = sampled(OddTask())
     texts = [rollout.text for rollout in whole.rollouts()]
     unreadable = texts[9]
@@ -76,6 +84,11 @@ def test_prompts_with_a_failure_are_counted_and_left_out(sampled):
     with pytest.raises(ValueError, match="has no label"):
         _ = failed[0].right
     left_out = {rollout.problem for rollout in failed}
+    logging.enable_propagation()
+    partly.check_complete()
+    logging.disable_propagation()
+    assert f"{len(left_out)} of 8 prompts are left out" in caplog.text
+    assert "RuntimeError: cannot read this" in caplog.text
     kept = PromptGroups(partly).prompts
     assert set(kept) == {rollout.problem for rollout in whole.rollouts()} - left_out
     # The features that remain are those of the same rollouts
@@ -100,3 +113,10 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
     assert len(ScoredRollouts.from_rollouts(partly, head).lengths) == 8 - len(left_out)
     with pytest.raises(ValueError, match="failed on all of them"):
         evaluate_rollouts(sampled(OddTask(lambda completion: True), head=head))
+
+
+def test_rollouts_of_a_prompt_must_stand_together(sampled):
+    first, *others = sampled(OddTask()).rollouts()
+    assert len(list(by_prompt([first, *others]))) == 8
+    with pytest.raises(ValueError, match="do not stand together"):
+        list(by_prompt([*others, first]))
