@@ -8,7 +8,7 @@ from typing import Any
 
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff
-from ..evaluation.tradeoff import ADAPTIVE, PRUNED
+from ..evaluation.tradeoff import ADAPTIVE, BOTH, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
@@ -171,11 +171,10 @@ def _savings(tradeoff: TradeOff) -> str:
         "|---|---:|---:|---:|",
         f"| exact best-of-{tradeoff.n} | 100.0 | {tradeoff.exact} | |",
     ]
-    for name, argument in ((PRUNED, "prune"), (ADAPTIVE, "adaptive")):
+    for name, arguments in ((PRUNED, ("prune",)), (ADAPTIVE, ("adaptive",)), (BOTH, ("prune", "adaptive"))):
         for point in tradeoff.by_regret[name]:
-            lines.append(
-                f"| `{argument}={point.setting:g}` | {100 * point.tokens:.1f} | {point.accuracy} | {point.difference} |"
-            )
+            given = ", ".join(f"{argument}={point.setting:g}" for argument in arguments)
+            lines.append(f"| `{given}` | {100 * point.tokens:.1f} | {point.accuracy} | {point.difference} |")
     errors = tradeoff.calibration
     lines += [
         "",

@@ -57,23 +57,28 @@ def replay_pruning(
     return _outcome(tokens.sum(dim=1).numpy(), scored.labels, scored.rewards, ~pruned.numpy())
 
 
-def replay_adaptive(scored: ScoredRollouts, sampling: AdaptiveSampling, orders: int = 16, seed: int = 0) -> Replay:
+def replay_adaptive(
+    scored: ScoredRollouts,
+    sampling: AdaptiveSampling,
+    schedule: PruningSchedule | None = None,
+    orders: int = 16,
+    seed: int = 0,
+) -> Replay:
     """Waves of candidates until a prompt has enough, averaged over random orders of its rollouts.
 
     Rollouts of a prompt are exchangeable, so every order is as good a replay as the one they were sampled in.
 
     Args:
+        schedule: Hopeless candidates are dropped inside the waves, too. Default: none are.
         orders: How many orders are averaged over.
     """
     rng = np.random.default_rng(seed)
     replays = []
     for _ in range(orders):
         order = np.argsort(rng.random(scored.lengths.shape), axis=1)
-        lengths, labels, rewards = (
-            np.take_along_axis(array, order, axis=1) for array in (scored.lengths, scored.labels, scored.rewards)
-        )
-        tokens, finished = adaptive_candidates(sampling, rewards, lengths)
-        replays.append(_outcome(tokens.sum(axis=1), labels, rewards, finished))
+        own = scored.reordered(order)
+        tokens, finished = adaptive_candidates(sampling, own, schedule)
+        replays.append(_outcome(tokens.sum(axis=1), own.labels, own.rewards, finished))
     return Replay(
         np.mean([replay.tokens for replay in replays], axis=0),
         np.mean([replay.right for replay in replays], axis=0),
@@ -82,35 +87,54 @@ def replay_adaptive(scored: ScoredRollouts, sampling: AdaptiveSampling, orders: 
 
 
 def adaptive_candidates(
-    sampling: AdaptiveSampling, rewards: np.ndarray, lengths: np.ndarray
+    sampling: AdaptiveSampling, scored: ScoredRollouts, schedule: PruningSchedule | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is sampled when candidates come in this order.
-
-    Args:
-        rewards: (prompts, n) R of the whole rollouts.
-        lengths: (prompts, n) their tokens.
+    """What is sampled when candidates come in the order that they have here.
 
     Returns:
         (prompts, n) tokens sampled of each, and (prompts, n) bool, which were sampled to their ends.
     """
-    trusted = np.stack(
-        [
-            sampling.enough(torch.from_numpy(rewards[:, i : i + 1]), torch.ones(len(rewards), 1, dtype=torch.bool))
-            for i in range(rewards.shape[1])
-        ],
-        axis=1,
-    )
+    lengths, rewards = scored.lengths, torch.from_numpy(scored.rewards)
+    prompts, n = lengths.shape
+    one = torch.ones(prompts, 1, dtype=torch.bool)
+    trusted = np.stack([sampling.enough(rewards[:, i : i + 1], one) for i in range(n)], axis=1)
     tokens = np.zeros_like(lengths)
-    going_on = np.ones(len(lengths), dtype=bool)
+    pruned = np.zeros(lengths.shape, dtype=bool)
+    going_on = np.ones(prompts, dtype=bool)
     start = 0
-    for end in sampling.wave_ends(rewards.shape[1]):
-        wave = slice(start, end)
-        # A wave ends where its first trusted candidate does
-        last = np.where(trusted[:, wave], lengths[:, wave], lengths.max()).min(axis=1, keepdims=True)
-        tokens[going_on, wave] = np.minimum(lengths[:, wave], last)[going_on]
-        going_on &= ~trusted[:, wave].any(axis=1)
+    for end in sampling.wave_ends(n):
+        wave = (np.arange(n) >= start) & (np.arange(n) < end) & going_on[:, None]
+        if schedule is not None:
+            for steps in range(schedule.interval, int(lengths.max()), schedule.interval):
+                stop = _first_end(wave & trusted & ~pruned, lengths)
+                running = wave & ~pruned & (lengths > steps) & (stop > steps)[:, None]
+                dropped = _hopeless(schedule, scored, running, pruned | (np.arange(n) >= end), steps)
+                tokens[dropped] = steps
+                pruned |= dropped
+        # A prompt's wave ends where its first trusted candidate does
+        stop = _first_end(wave & trusted & ~pruned, lengths)
+        to_the_end = wave & ~pruned
+        tokens[to_the_end] = np.minimum(lengths, stop[:, None])[to_the_end]
+        going_on &= ~(wave & trusted & ~pruned).any(axis=1)
         start = end
     return tokens, tokens == lengths
+
+
+def _first_end(candidates: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """(prompts,): tokens after which the first of these ends; the longest candidate's where a prompt has none."""
+    ends: np.ndarray = np.where(candidates, lengths, lengths.max()).min(axis=1)
+    return ends
+
+
+def _hopeless(
+    schedule: PruningSchedule, scored: ScoredRollouts, running: np.ndarray, out: np.ndarray, steps: int
+) -> np.ndarray:
+    masks = torch.from_numpy(running), torch.from_numpy(out)
+    whole = scored.prefix_features(int(scored.lengths.max()))
+    # Candidates of earlier waves are finished, whatever their length
+    features = torch.where(masks[0][..., None], scored.prefix_features(steps), whole)
+    dropped: np.ndarray = hopeless(schedule, features, *masks, steps).numpy()
+    return dropped
 
 
 def _outcome(tokens: np.ndarray, labels: np.ndarray, rewards: np.ndarray, candidates: np.ndarray) -> Replay:

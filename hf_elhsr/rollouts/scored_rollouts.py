@@ -1,5 +1,6 @@
 """ScoredRollouts: what a head says of every token of finished rollouts, to replay decisions on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,14 +95,23 @@ class ScoredRollouts:
 
     def __getitem__(self, prompts: np.ndarray | slice) -> "ScoredRollouts":
         """Some of the prompts."""
+        return self._each(lambda array: array[prompts])
+
+    def reordered(self, order: np.ndarray) -> "ScoredRollouts":
+        """The rollouts of every prompt in another order, (prompts, n) int64."""
+        return self._each(
+            lambda array: np.take_along_axis(array, order.reshape(*order.shape, *[1] * (array.ndim - 2)), axis=1)
+        )
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray]) -> "ScoredRollouts":
         log_probabilities, values = self.token_log_probabilities, self.token_values
         return ScoredRollouts(
-            self.token_rewards[prompts],
-            self.token_gates[prompts],
-            self.lengths[prompts],
-            self.labels[prompts],
-            None if log_probabilities is None else log_probabilities[prompts],
-            None if values is None else values[prompts],
+            change(self.token_rewards),
+            change(self.token_gates),
+            change(self.lengths),
+            change(self.labels),
+            None if log_probabilities is None else change(log_probabilities),
+            None if values is None else change(values),
             self.eps,
         )
 

@@ -7,9 +7,10 @@ import pytest
 
 from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
 from hf_elhsr.evaluation.calibration import brier_score
-from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED, UNTRAINED, TradeOff, replayed
+from hf_elhsr.evaluation.tradeoff import ADAPTIVE, BOTH, PRUNED, UNTRAINED, TradeOff, replayed
 from hf_elhsr.evaluation.tradeoff_plot import plot_tradeoff
 from hf_elhsr.rewards.pruning import PruningSchedule
+from hf_elhsr.rewards.regrets import REGRETS
 from hf_elhsr.rollouts.replay import replay_exact, replay_pruning
 from hf_elhsr.training import fit_decisions
 from made_rollouts import made_rollouts
@@ -40,7 +41,7 @@ def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
 
 
 def test_curves_go_from_everything_to_little(measured):
-    for name in (PRUNED, UNTRAINED, ADAPTIVE):
+    for name in (PRUNED, UNTRAINED, ADAPTIVE, BOTH):
         tokens = [point.tokens for point in measured.curves[name]]
         assert tokens[0] > tokens[-1]
         assert max(tokens) <= 1
@@ -66,7 +67,7 @@ def test_json_table_and_plot(measured, tmp_path):
     values = json.loads(measured.to_json())
     assert TradeOff.from_json(measured.to_json()) == measured
     assert values["curves"][PRUNED][3]["tokens"] == measured.curves[PRUNED][3].tokens
-    assert tradeoff_table(measured).row_count == 1 + 4 + 4 + 4
+    assert tradeoff_table(measured).row_count == 1 + 4 * len(REGRETS)
     assert "Brier" in explain_calibration(measured)
     file = tmp_path / "curve.svg"
     plot_tradeoff(measured, file)

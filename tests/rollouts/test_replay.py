@@ -109,15 +109,69 @@ def test_cross_fitting_never_fits_on_the_prompt_it_judges():
     assert after.winner_rewards[7] == before.winner_rewards[7]
 
 
+def constant_rewards(rewards, lengths):
+    """Rollouts whose token rewards are all R, with gates of one."""
+    rewards, lengths = np.array(rewards), np.array(lengths)
+    token_rewards = np.repeat(rewards[..., None], lengths.max(), axis=2).astype(np.float32)
+    return ScoredRollouts(token_rewards, np.ones_like(token_rewards), lengths, rewards > 0)
+
+
 def test_adaptive_candidates_by_hand():
     sampling = AdaptiveSampling(2, 0.5, Calibration(1.0, 0.0))
-    rewards = np.array([[1.0, -1, -1, -1, -1], [-1.0, -1, -1, 1, -1], [-1.0, -1, -1, -1, -1]])
-    lengths = np.array([[4, 9, 5, 5, 5], [3, 3, 7, 6, 6], [2, 2, 2, 2, 2]])
+    rewards = [[1.0, -1, -1, -1, -1], [-1.0, -1, -1, 1, -1], [-1.0, -1, -1, -1, -1]]
+    lengths = [[4, 9, 5, 5, 5], [3, 3, 7, 6, 6], [2, 2, 2, 2, 2]]
     # The wave-mate of a trusted candidate is cut where that one ends
     expected = [[4, 4, 0, 0, 0], [3, 3, 6, 6, 0], [2, 2, 2, 2, 2]]
-    tokens, finished = adaptive_candidates(sampling, rewards, lengths)
+    tokens, finished = adaptive_candidates(sampling, constant_rewards(rewards, lengths))
     assert tokens.tolist() == expected
     assert finished.astype(int).tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 1, 0], [1, 1, 1, 1, 1]]
+
+
+def waves_token_by_token(scored, sampling, schedule, prompt):
+    """One prompt, wave after wave, every candidate of a wave a token further at a time."""
+    n = scored.lengths.shape[1]
+    lengths, rewards = scored.lengths[prompt], scored.rewards[prompt]
+    count, pruned, done = np.zeros(n, dtype=int), np.zeros(n, dtype=bool), False
+    for start in range(0, n, sampling.wave):
+        while not done:
+            running = (np.arange(n) >= start) & (np.arange(n) < start + sampling.wave) & ~pruned & (count < lengths)
+            if not running.any():
+                break
+            count[running] += 1
+            still = running & (count < lengths)
+            features = np.zeros((n, 3))
+            for j in np.flatnonzero(count):
+                r, g = (a[prompt, j, : count[j]].astype(float) for a in (scored.token_rewards, scored.token_gates))
+                features[j] = [(g * r).sum() / g.sum(), r.mean(), np.log(g.mean())]
+            out = pruned | (count == 0)
+            tensors = [torch.from_numpy(a)[None] for a in (features, still, out, count)]
+            pruned |= hopeless(schedule, *tensors)[0].numpy()
+            finished = ~pruned & (count == lengths)
+            if finished.any():
+                done = 1 / (1 + np.exp(-rewards[finished].max())) >= sampling.threshold
+    eligible = np.where(~pruned & (count == lengths), rewards, -np.inf)
+    return count.sum(), scored.labels[prompt, eligible.argmax()]
+
+
+@pytest.mark.parametrize(("price", "threshold"), [(0.01, 0.6), (0.05, 0.9), (0.2, 0.7)])
+def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price, threshold):
+    scored = made_rollouts(prompts=40, n=6)
+    schedule = replace(fit_pruning(made_rollouts(seed=1)), price=price)
+    sampling = AdaptiveSampling(2, threshold, Calibration(1.0, 0.0))
+    tokens, finished = adaptive_candidates(sampling, scored, schedule)
+    winners = np.where(finished, scored.rewards, -np.inf).argmax(1)
+    right = np.take_along_axis(scored.labels, winners[:, None], 1)[:, 0]
+    expected = [waves_token_by_token(scored, sampling, schedule, prompt) for prompt in range(40)]
+    assert np.array_equal(np.stack([tokens.sum(1), right], -1), expected)
+    alone = replay_pruning(scored, schedule).tokens.sum(), adaptive_candidates(sampling, scored)[0].sum()
+    assert tokens.sum() < min(alone)
+
+
+def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
+    scored, sampling = made_rollouts(), AdaptiveSampling(2, 0.7, Calibration(1.0, 0.0))
+    plain, with_price_zero = (replay_adaptive(scored, sampling, schedule) for schedule in (None, fit_pruning(scored)))
+    assert np.array_equal(plain.tokens, with_price_zero.tokens)
+    assert np.array_equal(plain.right, with_price_zero.right)
 
 
 def test_adaptive_n_spends_less_on_prompts_that_are_trusted():
