@@ -163,8 +163,9 @@ def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price,
     right = np.take_along_axis(scored.labels, winners[:, None], 1)[:, 0]
     expected = [waves_token_by_token(scored, sampling, schedule, prompt) for prompt in range(40)]
     assert np.array_equal(np.stack([tokens.sum(1), right], -1), expected)
-    alone = replay_pruning(scored, schedule).tokens.sum(), adaptive_candidates(sampling, scored)[0].sum()
-    assert tokens.sum() < min(alone)
+    # Some were pruned, and some never begun
+    assert tokens.sum() < adaptive_candidates(sampling, scored)[0].sum()
+    assert (tokens == 0).any()
 
 
 def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
