@@ -10,6 +10,7 @@ from .rewards import (
     SignalProcessor,
     SignalProcessorList,
     score_generation,
+    score_logprobs,
 )
 from .signals import SignalNeeds, StepSignal
 
@@ -31,4 +32,5 @@ __all__ = [
     "disable_best_of_n",
     "enable_best_of_n",
     "score_generation",
+    "score_logprobs",
 ]

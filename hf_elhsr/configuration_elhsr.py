@@ -15,6 +15,8 @@ logger = logging.get_logger(__name__)
 FINGERPRINT_TOLERANCE = 0.3
 _FINGERPRINT_ROWS = 8
 _FINGERPRINT_SIZE = 128
+# As many as the usual programming interfaces give
+_TOP_LOG_PROBABILITIES = 20
 
 
 class ElhsrConfig(PreTrainedConfig):
@@ -28,7 +30,9 @@ class ElhsrConfig(PreTrainedConfig):
         gate: Whether tokens are weighted by a learned gate g_t; without it R is the plain mean of r_t.
         value: Whether a further row of weights estimates P(correct) of unfinished completions, see
             [`ElhsrRewardHead`]. Pruning is better with it.
-        signal: What h_t is made of. Only "hidden_states" exists so far.
+        signal: What h_t is made of: "hidden_states" of the layers; "logits", of the raw distribution that token t was
+            drawn from; or "top_log_probabilities", the highest of that distribution and the token's own.
+        num_log_probabilities: k, how many of the highest, for "top_log_probabilities" alone.
         eps: Floor of the sum of gates, so that a completion whose gates all vanish has a finite reward.
         standardization: How features were standardised in training: "per_feature" or None. It is folded into the
             weights when the head is saved, so this is a record, not an operation.
@@ -57,6 +61,7 @@ class ElhsrConfig(PreTrainedConfig):
         gate: bool = True,
         value: bool = False,
         signal: str = "hidden_states",
+        num_log_probabilities: int | None = None,
         eps: float = 1e-8,
         standardization: str | None = None,
         base_model: str | None = None,
@@ -75,6 +80,7 @@ class ElhsrConfig(PreTrainedConfig):
         self.gate = gate
         self.value = value
         self.signal = signal
+        self.num_log_probabilities = num_log_probabilities
         self.eps = eps
         self.standardization = standardization
         self.base_model = base_model
@@ -91,7 +97,11 @@ class ElhsrConfig(PreTrainedConfig):
 
     @property
     def num_features(self) -> int:
-        """Length L * d of h_t."""
+        """Length of h_t: L * d for hidden states, the vocabulary's size for logits, k + 1 for log-probabilities."""
+        if self.signal == "logits":
+            return self.base_vocab_size or 0
+        if self.signal == "top_log_probabilities":
+            return (self.num_log_probabilities or 0) + 1
         return len(self.layers) * self.hidden_size
 
     @classmethod
@@ -102,15 +112,29 @@ class ElhsrConfig(PreTrainedConfig):
 
         Args:
             model: A decoder-only language model of transformers; a PEFT or compiled wrapper is looked through.
-            layers: Indices into `hidden_states`; negative ones count from the end. Default: all.
+            layers: Indices into `hidden_states`; negative ones count from the end. Default: all, or none for a signal
+                that is not made of them.
             **kwargs: Any other argument of [`ElhsrConfig`].
 
         Raises:
-            ValueError: A layer that the model does not have, or hidden states that are not (batch, tokens, width).
+            ValueError: A layer that the model does not have, hidden states that are not (batch, tokens, width), layers
+                for a signal that has none, or more log-probabilities than the vocabulary has tokens.
         """
         model = unwrap_language_model(model)
         states = _probe_hidden_states(model)
-        if layers is None:
+        text_config = model.config.get_text_config(decoder=True)
+        signal = kwargs.get("signal", "hidden_states")
+        if signal != "hidden_states":
+            if layers:
+                raise ValueError(f"The signal {signal!r} has no layers: leave out layers={layers}.")
+            if signal == "top_log_probabilities":
+                k = kwargs.setdefault("num_log_probabilities", _TOP_LOG_PROBABILITIES)
+                if k > text_config.vocab_size:
+                    raise ValueError(
+                        f"num_log_probabilities={k}: more than the {text_config.vocab_size} tokens of the vocabulary."
+                    )
+            chosen = []
+        elif layers is None:
             chosen = list(range(len(states)))
         else:
             outside = [layer for layer in layers if not -len(states) <= layer < len(states)]
@@ -120,7 +144,6 @@ class ElhsrConfig(PreTrainedConfig):
                     f"indices from 0 to {len(states) - 1} (or negative ones, counted from the end), at least one."
                 )
             chosen = sorted({layer % len(states) for layer in layers})
-        text_config = model.config.get_text_config(decoder=True)
         settings = {
             "hidden_size": states[0].shape[-1],
             "layers": chosen,

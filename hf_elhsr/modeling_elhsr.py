@@ -12,9 +12,11 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_elhsr import ElhsrConfig, unwrap_language_model
+from .modeling_signals import distribution_features
 
 # Numbers of a block of features that is made float32 at a time
 _CACHED = 2**19
+_SIGNALS = ("hidden_states", "logits", "top_log_probabilities")
 
 
 @dataclass
@@ -70,7 +72,7 @@ def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 class ElhsrRewardHead(PreTrainedModel):
-    """One linear gated layer over the hidden states of all chosen layers of every sampled token.
+    """One linear gated layer over what the language model shows of every sampled token: hidden states, by default.
 
         [gate_logit_t, r_t] = W h_t + b,   g_t = sigmoid(gate_logit_t),   R = sum_t g_t r_t / max(sum_t g_t, eps)
 
@@ -89,19 +91,7 @@ class ElhsrRewardHead(PreTrainedModel):
 
     def __init__(self, config: ElhsrConfig):
         super().__init__(config)
-        if config.signal != "hidden_states":
-            raise ValueError(f"Unknown signal {config.signal!r}: this version reads 'hidden_states'.")
-        numbers = [config.hidden_size, *config.layers]
-        if (
-            any(isinstance(number, bool) or not isinstance(number, int) for number in numbers)
-            or config.num_features <= 0
-            or config.layers != sorted(set(config.layers))
-            or config.layers[0] < 0
-        ):
-            raise ValueError(
-                f"hidden_size={config.hidden_size} and layers={config.layers} make no reward head: give a positive "
-                "width and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
-            )
+        _check_signal(config)
         if not isinstance(config.eps, float) or not 0 < config.eps < 1:
             raise ValueError(f"eps={config.eps!r} is not a small positive number: the paper's is 1e-8.")
         rows = 2 if config.gate else 1
@@ -165,8 +155,8 @@ class ElhsrRewardHead(PreTrainedModel):
         """Rewards of whole completions.
 
         Args:
-            hidden_states: (batch, tokens, L * d), or the L tensors (batch, tokens, d) of the head's layers in
-                ascending order. Any floating dtype; computed in float32.
+            hidden_states: h_t, (batch, tokens, `config.num_features`), whatever the signal; or the L tensors
+                (batch, tokens, d) of the head's layers in ascending order. Any floating dtype; computed in float32.
             mask: (batch, tokens), true or 1 at sampled tokens. Every row must have at least one.
             labels: (batch,), 1 where the final answer is right; then `loss` is filled in.
 
@@ -230,13 +220,36 @@ class ElhsrRewardHead(PreTrainedModel):
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "position_ids" in accepted:
             inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
-        if "logits_to_keep" in accepted:
-            inputs["logits_to_keep"] = 1
         if "use_cache" in accepted:
             inputs["use_cache"] = False
+        if self.config.signal != "hidden_states":
+            return self._score_distributions(model, inputs, completion_mask, "logits_to_keep" in accepted)
+        if "logits_to_keep" in accepted:
+            inputs["logits_to_keep"] = 1
         outputs = model(**inputs, output_hidden_states=list(self.config.layers), return_dict=True)
         states = [outputs.hidden_states[layer] for layer in self.config.layers]
         return self(states, completion_mask).rewards
+
+    def _score_distributions(
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor, may_keep_few: bool
+    ) -> torch.Tensor:
+        """Rewards from the distributions that tokens were drawn from: those of the position before."""
+        columns = completion_mask.bool().any(dim=0).nonzero()
+        first = int(columns[0]) if len(columns) else 0
+        if first == 0:
+            raise ValueError(
+                "The first sampled token has none before it, so the distribution it was drawn from is not known: give "
+                "prompt and completion, and a completion_mask that is 1 at the completion alone."
+            )
+        length = completion_mask.shape[1]
+        if may_keep_few:
+            inputs = inputs | {"logits_to_keep": length - first + 1}
+        logits = model(**inputs, return_dict=True).logits[:, -(length - first + 1) : -1]
+        config = self.config
+        features = distribution_features(
+            config.signal, logits, inputs["input_ids"][:, first:], config.num_log_probabilities
+        )
+        return self(features, completion_mask[:, first:]).rewards
 
     @torch.no_grad()
     def fold_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -249,6 +262,32 @@ class ElhsrRewardHead(PreTrainedModel):
             bias.copy_((bias.double() - folded @ mean.double()).float())
             weight.copy_(folded.float())
         self.config.standardization = "per_feature"
+
+
+def _check_signal(config: ElhsrConfig) -> None:
+    """Refuse a configuration whose h_t has no length."""
+    if config.signal not in _SIGNALS:
+        raise ValueError(f"Unknown signal {config.signal!r}: this version reads {', '.join(_SIGNALS)}.")
+    if config.signal == "hidden_states":
+        numbers = [config.hidden_size, *config.layers]
+        if (
+            any(isinstance(number, bool) or not isinstance(number, int) for number in numbers)
+            or config.num_features <= 0
+            or config.layers != sorted(set(config.layers))
+            or config.layers[0] < 0
+        ):
+            raise ValueError(
+                f"hidden_size={config.hidden_size} and layers={config.layers} make no reward head: give a positive "
+                "width and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
+            )
+        return
+    name = "base_vocab_size" if config.signal == "logits" else "num_log_probabilities"
+    size = getattr(config, name)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or config.layers:
+        raise ValueError(
+            f"A head that reads {config.signal!r} needs {name} of at least 1 and no layers, got {name}={size!r} and "
+            f"layers={config.layers}. ElhsrConfig.for_model(model, signal={config.signal!r}) fills them in."
+        )
 
 
 AutoConfig.register("elhsr", ElhsrConfig)

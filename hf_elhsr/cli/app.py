@@ -21,7 +21,7 @@ from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..training import LOSSES, TrainingSettings, refit_head, train_head
 from .load_model import base_model_id, load_model
-from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Skip, Task, Temperature, TopP, Verifier
+from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ def sample(
     max_new_tokens: MaxNewTokens = 64,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
+    signal: Signal = "hidden_states",
     pooled_by: Annotated[
         str | None, typer.Option(help="Record features pooled by this head's gates, for `refit`: far less to store.")
     ] = None,
@@ -65,7 +66,7 @@ def sample(
         out,
         settings,
         head=gates,
-        config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model)),
+        config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model), signal=signal),
         skip=skip,
         pooled=gates is not None,
     ).rollouts()

@@ -13,6 +13,10 @@ Verifier = Annotated[
     str | None, typer.Option(help="For one's own prompts in FILE.jsonl: 'file.py:function', which says what is right.")
 ]
 Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
+Signal = Annotated[
+    str,
+    typer.Option(help="What the head to be trained reads: hidden_states, logits or top_log_probabilities (of 20)."),
+]
 N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]

@@ -77,8 +77,8 @@ def _values(
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",
         "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
-        "num_layers": len(config.layers),
-        "hidden_size": config.hidden_size,
+        "source": "hidden states" if config.signal == "hidden_states" else "next-token distributions",
+        "features": _features(config),
         "task": rollouts["task"],
         "train_prompts": report["train_prompts"],
         "held_out_prompts": report["held_out_prompts"],
@@ -94,6 +94,14 @@ def _values(
         "results": "\n\n".join([*map(_results, evaluations), *map(_savings, tradeoffs)]),
         "limits": limits,
     }
+
+
+def _features(config: ElhsrConfig) -> str:
+    if config.signal == "logits":
+        return f"the {config.num_features:,} raw logits"
+    if config.signal == "top_log_probabilities":
+        return f"the {config.num_log_probabilities} highest log-probabilities and the own one"
+    return f"{len(config.layers)} hidden states (width {config.hidden_size})"
 
 
 _VALUE_ROW = (

@@ -4,6 +4,7 @@ from .log_probability import RunningLogProbability
 from .processor import SignalProcessor, SignalProcessorList
 from .running_reward import RunningReward
 from .score_generation import GenerationRewards, score_generation
+from .score_logprobs import score_logprobs
 
 __all__ = [
     "GenerationRewards",
@@ -12,4 +13,5 @@ __all__ = [
     "SignalProcessor",
     "SignalProcessorList",
     "score_generation",
+    "score_logprobs",
 ]

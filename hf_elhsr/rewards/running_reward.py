@@ -3,7 +3,7 @@
 import torch
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
-from ..signals import SignalNeeds, StepSignal
+from ..signals import StepSignal, head_features, head_needs
 from .processor import SignalProcessor
 from .pruning import prefix_features
 from .token_store import TokenStore
@@ -26,7 +26,7 @@ class RunningReward(SignalProcessor):
     """
 
     def __init__(self, head: ElhsrRewardHead, keep_tokens: bool = False):
-        self.needs = SignalNeeds(layers=frozenset(head.config.layers))
+        self.needs = head_needs(head.config)
         self.keep_tokens = keep_tokens
         self._head = head
         self._tokens = TokenStore("rewards", "gates", *(["values"] if head.config.value else []))
@@ -41,11 +41,11 @@ class RunningReward(SignalProcessor):
         # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
         self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
         self._tokens.begin(num_candidates, device)
-        self._layers = list(head.config.layers)
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        self._waiting.append((signal.features(self._layers, self._weight.device), signal.candidates, signal.active))
+        features = head_features(self._head.config, input_ids, signal, self._weight.device)
+        self._waiting.append((features, signal.candidates, signal.active))
         if len(self._waiting) == _STEPS_AT_ONCE:
             self._score_waiting()
 

@@ -4,7 +4,7 @@ import torch
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rewards import SignalProcessor
-from ..signals import SignalNeeds, StepSignal
+from ..signals import StepSignal, head_features, head_needs
 
 
 class PooledRecorder(SignalProcessor):
@@ -18,7 +18,7 @@ class PooledRecorder(SignalProcessor):
     """
 
     def __init__(self, head: ElhsrRewardHead):
-        self.needs = SignalNeeds(layers=frozenset(head.config.layers))
+        self.needs = head_needs(head.config)
         self._head = head
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class PooledRecorder(SignalProcessor):
         self._gate_sum = torch.zeros(num_candidates, device=device)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = signal.features(self._head.config.layers, self._weight.device)[signal.active].float()
+        features = head_features(self._head.config, input_ids, signal, self._weight.device)[signal.active].float()
         candidates = signal.candidates[signal.active]
         gates = rewards_and_gates(token_logits(features, self._weight, self._bias))[1]
         self._weighted_sum.index_add_(0, candidates, features.mul_(gates[:, None]))

@@ -4,7 +4,7 @@ import torch
 
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import SignalProcessor
-from ..signals import SignalNeeds, StepSignal
+from ..signals import StepSignal, head_features, head_needs
 
 #: Prefixes that V_t learns from have 8, 16, 24, ... tokens, and are shorter than their completion.
 PREFIX_INTERVAL = 8
@@ -17,12 +17,12 @@ class PrefixRecorder(SignalProcessor):
     8, 24, ... tokens, the others those of 16, 32, ...
 
     Args:
-        head: Whose layers h_t is made of.
+        head: Whose h_t it is.
     """
 
     def __init__(self, head: ElhsrRewardHead):
-        self.layers = head.config.layers
-        self.needs = SignalNeeds(layers=frozenset(self.layers))
+        self.needs = head_needs(head.config)
+        self._config = head.config
         self._width = head.config.num_features
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class PrefixRecorder(SignalProcessor):
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         candidates = signal.candidates[signal.active]
-        features = signal.features(self.layers, self._seen.device)[signal.active].float()
+        features = head_features(self._config, input_ids, signal, self._seen.device)[signal.active].float()
         # Before the sums take in this token: it shows that the prefix is shorter than the completion
         seen = self._seen[candidates]
         due = (seen > 0) & (seen % (2 * PREFIX_INTERVAL) == PREFIX_INTERVAL * (1 - candidates % 2))

@@ -140,7 +140,7 @@ class _Followers:
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
         self.has_values = head is not None and head.config.value
-        self.recorder = FeatureRecorder(config.layers) if head is None else None
+        self.recorder = FeatureRecorder(config) if head is None else None
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
         self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
         present = (self.log_probability, self.reward, self.recorder, self.pooled, self.prefixes)

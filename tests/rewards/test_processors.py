@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_elhsr import (
+    ElhsrConfig,
     RunningLogProbability,
     RunningReward,
     SignalNeeds,
@@ -65,7 +66,7 @@ def test_a_users_processor_sees_every_sampled_token_once(model, inputs):
 
 def test_several_heads_and_recorders_at_once(model, inputs):
     heads = [tiny_head(model, seed=seed, layers=layers) for seed, layers in ((1, [0, 3]), (2, [1]), (3, None))]
-    recorder, log_probability = FeatureRecorder([0, 1, 2, 3]), RunningLogProbability()
+    recorder, log_probability = FeatureRecorder(ElhsrConfig.for_model(model)), RunningLogProbability()
     rewards = [RunningReward(head) for head in heads]
     torch.manual_seed(0)
     candidates = model.sample_candidates(

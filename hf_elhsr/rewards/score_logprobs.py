@@ -1,0 +1,61 @@
+"""score_logprobs: the reward of an answer that came through a programming interface, from its log-probabilities."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..modeling_elhsr import ElhsrRewardHead
+from ..modeling_signals import LOG_PROBABILITY_FLOOR
+
+
+def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
+    """The reward R of a chat-completions answer; the language model is not needed.
+
+    Every token that the server shows is scored. Servers leave out the token that ends an answer, so R differs a little
+    from that of the same answer sampled here: compare answers of one server with each other.
+
+    Args:
+        head: One that reads "top_log_probabilities".
+        logprobs: The part `choices[i].logprobs` of the answer, as JSON has it: {"content": [{"logprob": ...,
+            "top_logprobs": [{"logprob": ...}, ...]}, ...]}. Ask for `logprobs=true` and as many `top_logprobs` as the
+            head's `config.num_log_probabilities`.
+
+    Returns:
+        R; sigmoid(R) estimates P(correct).
+
+    Raises:
+        ValueError: The head reads another signal, or the answer has no tokens, too few log-probabilities, or some that
+            are no log-probabilities.
+    """
+    k = head.config.num_log_probabilities
+    if head.config.signal != "top_log_probabilities" or k is None:
+        raise ValueError(
+            f"This head reads {head.config.signal!r}, and an answer shows log-probabilities alone: train a head with "
+            "signal='top_log_probabilities'."
+        )
+    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not content:
+        raise ValueError(
+            f"Expected logprobs with a token in 'content', got {logprobs!r}: ask the server for logprobs=true and "
+            f"top_logprobs={k}."
+        )
+    features = torch.tensor([_features(token, k, number) for number, token in enumerate(content)])
+    mask = torch.ones(1, len(content), dtype=torch.bool)
+    with torch.no_grad():
+        rewards = head(features[None].to(head.weight.device), mask).rewards
+    return float(rewards[0])
+
+
+def _features(token: Mapping[str, Any], k: int, number: int) -> list[float]:
+    top = [entry["logprob"] for entry in token.get("top_logprobs") or []]
+    values = [*sorted(top, reverse=True)[:k], token.get("logprob")]
+    if len(top) < k:
+        raise ValueError(
+            f"Token {number} has {len(top)} top_logprobs, and this head reads {k}: ask for top_logprobs={k}."
+        )
+    wrong = [value for value in values if not isinstance(value, int | float) or math.isnan(value) or value > 1e-3]
+    if wrong:
+        raise ValueError(f"Token {number} has {wrong[0]!r} for a log-probability: expected numbers of at most 0.")
+    return [max(float(value), LOG_PROBABILITY_FLOOR) for value in values]

@@ -1,0 +1,185 @@
+"""Heads that read the distribution a token was drawn from: equal to the equations, while decoding and re-scored."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n, score_generation, score_logprobs
+from hf_elhsr.rollouts.feature_recorder import FeatureRecorder
+from oracle import assert_rewards_close, oracle_reward
+from tiny_models import ragged_prompts, tiny_model
+
+SIGNALS = ["logits", "top_log_probabilities"]
+
+
+def head_for(model, signal, seed=0, **kwargs):
+    if signal == "top_log_probabilities":
+        kwargs = {"num_log_probabilities": 5} | kwargs
+    head = ElhsrRewardHead(ElhsrConfig.for_model(model, signal=signal, **kwargs))
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed)))
+    return head
+
+
+@torch.no_grad()
+def oracle_features(model, head, prompt, completion):
+    """From one plain forward pass: the logits one place before each token, and their log-probabilities in float64."""
+    logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1].double().numpy()
+    if head.config.signal == "logits":
+        return logits
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    k = head.config.num_log_probabilities
+    best = -np.sort(-log_probabilities, axis=-1)[:, :k]
+    own = np.take_along_axis(log_probabilities, completion.numpy()[:, None], axis=-1)
+    return np.concatenate([best, own], axis=-1)
+
+
+def oracle_table(model, head, out, inputs):
+    weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+    length = inputs["input_ids"].shape[1]
+    rewards = np.empty(tuple(out.lengths.shape))
+    for row, column in np.ndindex(*rewards.shape):
+        prompt = inputs["input_ids"][row][inputs["attention_mask"][row].bool()]
+        completion = out.candidates[row, column, length : length + int(out.lengths[row, column])]
+        rewards[row, column] = oracle_reward(oracle_features(model, head, prompt, completion), weight, bias)
+    return rewards
+
+
+def generate(model, head, **kwargs):
+    torch.manual_seed(0)
+    settings = {"best_of_n": 5, "max_new_tokens": 12, "return_dict_in_generate": True} | kwargs
+    return model.generate(**ragged_prompts(), reward_head=head, **settings)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3", "mamba"])
+def test_equal_to_the_oracle_while_decoding(architecture, signal):
+    model = enable_best_of_n(tiny_model(architecture))
+    head = head_for(model, signal)
+    out = generate(model, head)
+    expected = oracle_table(model, head, out, ragged_prompts())
+    assert_rewards_close(out.rewards, expected)
+    assert np.std(expected) > 0.05
+    assert len(set(out.lengths.flatten().tolist())) > 2
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_the_distribution_is_raw_whatever_the_processors(signal):
+    model = enable_best_of_n(tiny_model("llama"))
+    head = head_for(model, signal)
+    out = generate(model, head, temperature=0.5, top_p=0.7, repetition_penalty=1.3)
+    assert_rewards_close(out.rewards, oracle_table(model, head, out, ragged_prompts()))
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("architecture", ["llama", "mamba"])
+def test_equal_to_rescoring(architecture, signal):
+    model = enable_best_of_n(tiny_model(architecture))
+    head, inputs = head_for(model, signal), ragged_prompts()
+    out = generate(model, head)
+    batch, n, length = out.candidates.shape
+    new = (torch.arange(length - inputs["input_ids"].shape[1])[None] < out.lengths.view(-1, 1)).long()
+    prompt_mask = inputs["attention_mask"].repeat_interleave(n, dim=0)
+    completion_mask = torch.cat([torch.zeros_like(prompt_mask), new], dim=1)
+    rescored = head.score(model, out.candidates.flatten(0, 1), completion_mask, torch.cat([prompt_mask, new], dim=1))
+    assert_rewards_close(out.rewards, rescored.view(batch, n))
+    with pytest.raises(ValueError, match="has none before it"):
+        head.score(model, out.candidates.flatten(0, 1), torch.ones_like(completion_mask))
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_transformers_own_loop(signal):
+    model = tiny_model("llama")
+    head, inputs = head_for(model, signal), ragged_prompts()
+    torch.manual_seed(0)
+    with score_generation(model, head) as scored:
+        sequences = model.generate(**inputs, do_sample=True, max_new_tokens=6, min_new_tokens=6)
+    length = inputs["input_ids"].shape[1]
+    weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+    expected = [
+        oracle_reward(oracle_features(model, head, ids[:length][mask.bool()], ids[length:]), weight, bias)
+        for ids, mask in zip(sequences, inputs["attention_mask"], strict=True)
+    ]
+    assert_rewards_close(scored.rewards, expected)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_recorded_features_and_a_saved_head(tmp_path, signal):
+    model = enable_best_of_n(tiny_model("llama"))
+    head, inputs = head_for(model, signal), ragged_prompts()
+    recorder = FeatureRecorder(head.config)
+    torch.manual_seed(0)
+    out = model.sample_candidates(**inputs, n=2, max_new_tokens=8, signal_processor=[recorder])
+    expected = [
+        oracle_features(
+            model,
+            head,
+            inputs["input_ids"][row][inputs["attention_mask"][row].bool()],
+            out.completion(row, column),
+        )
+        for row, column in np.ndindex(*out.lengths.shape)
+    ]
+    np.testing.assert_allclose(recorder.features().numpy(), np.concatenate(expected), atol=1e-4)
+    head.save_pretrained(tmp_path)
+    loaded = ElhsrRewardHead.from_pretrained(tmp_path)
+    assert loaded.config.signal == signal
+    assert torch.equal(loaded.weight, head.weight)
+
+
+def logprobs_of(features):
+    """As a chat-completions answer has them, in no order; the last feature is the token's own."""
+    return {
+        "content": [
+            {"token": "t", "logprob": row[-1], "top_logprobs": [{"token": "x", "logprob": v} for v in row[-2::-1]]}
+            for row in features.tolist()
+        ]
+    }
+
+
+def test_the_log_probabilities_of_an_answer_give_the_reward_of_its_tokens():
+    model = enable_best_of_n(tiny_model("llama"))
+    head, inputs = head_for(model, "top_log_probabilities"), ragged_prompts()
+    out = generate(model, head)
+    prompt = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
+    length = inputs["input_ids"].shape[1]
+    for column in range(5):
+        completion = out.candidates[0, column, length : length + int(out.lengths[0, column])]
+        logprobs = logprobs_of(oracle_features(model, head, prompt, completion))
+        assert score_logprobs(head, logprobs) == pytest.approx(float(out.rewards[0, column]), abs=1e-4)
+
+
+def test_impossible_tokens_have_one_log_probability():
+    head = head_for(tiny_model("llama"), "top_log_probabilities", num_log_probabilities=2)
+    rewards = [score_logprobs(head, logprobs_of(np.array([[-0.1, low, -0.1]]))) for low in (-50.0, -9999.0, -np.inf)]
+    assert rewards[0] == rewards[1] == rewards[2]
+    assert rewards[0] != score_logprobs(head, logprobs_of(np.array([[-0.1, -49.0, -0.1]])))
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "message"),
+    [
+        (None, "Expected logprobs"),
+        ({"content": []}, "Expected logprobs"),
+        (logprobs_of(np.array([[-1.0, -1.0]])), "has 1 top_logprobs, and this head reads 2"),
+        (logprobs_of(np.array([[-1.0, np.nan, -1.0]])), "nan for a log-probability"),
+        (logprobs_of(np.array([[-1.0, -1.0, 2.0]])), "2.0 for a log-probability"),
+        ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}]}, "None for a log-probability"),
+    ],
+)
+def test_answers_that_cannot_be_scored(logprobs, message):
+    head = head_for(tiny_model("llama"), "top_log_probabilities", num_log_probabilities=2)
+    with pytest.raises(ValueError, match=message):
+        score_logprobs(head, logprobs)
+
+
+def test_heads_that_cannot_be():
+    model = tiny_model("llama")
+    with pytest.raises(ValueError, match="reads 'logits'"):
+        score_logprobs(head_for(model, "logits"), {})
+    with pytest.raises(ValueError, match="has no layers"):
+        ElhsrConfig.for_model(model, layers=[0], signal="logits")
+    with pytest.raises(ValueError, match="=65: more than the 64 tokens"):
+        ElhsrConfig.for_model(model, signal="top_log_probabilities", num_log_probabilities=65)
+    for fields in ({"signal": "logits"}, {"signal": "top_log_probabilities", "num_log_probabilities": 0}):
+        with pytest.raises(ValueError, match="of at least 1 and no layers"):
+            ElhsrRewardHead(ElhsrConfig(hidden_size=4, **fields))
