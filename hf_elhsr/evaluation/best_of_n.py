@@ -18,6 +18,8 @@ from .calibration import area_under_curve, expected_calibration_error
 STRATEGIES = {
     "single sample": strategies.single_sample,
     "majority vote": strategies.majority_vote,
+    "shortest": strategies.shortest,
+    "summed log-probability": strategies.summed_log_probability,
     "mean log-probability": strategies.mean_log_probability,
     "reward head": strategies.reward_head,
     "vote weighted by the head": strategies.weighted_vote,

@@ -5,6 +5,7 @@ Ties are broken at random and counted by their expectation, so that no strategy 
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,6 +47,16 @@ def mean_log_probability(rollouts: list[Rollout]) -> float:
     return _highest([rollout.mean_log_probability for rollout in rollouts], rollouts)
 
 
+def summed_log_probability(rollouts: list[Rollout]) -> float:
+    """The rollout that the language model finds most likely as a whole."""
+    return _highest([rollout.mean_log_probability * len(rollout.token_ids) for rollout in rollouts], rollouts)
+
+
+def shortest(rollouts: list[Rollout]) -> float:
+    """The rollout with the fewest tokens."""
+    return _highest([-len(rollout.token_ids) for rollout in rollouts], rollouts)
+
+
 def reward_head(rollouts: list[Rollout]) -> float:
     """The rollout with the highest reward by the head."""
     return _highest(_rewards(rollouts), rollouts)
@@ -63,6 +74,6 @@ def _rewards(rollouts: list[Rollout]) -> list[float]:
     return rewards
 
 
-def _highest(scores: list[float], rollouts: list[Rollout]) -> float:
+def _highest(scores: Sequence[float], rollouts: list[Rollout]) -> float:
     best = max(scores)
     return single_sample([rollout for rollout, score in zip(rollouts, scores, strict=True) if score == best])

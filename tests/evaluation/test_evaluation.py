@@ -43,6 +43,20 @@ def test_strategies_by_hand():
     assert strategies.reward_head([GROUP[0], GROUP[3]]) == 1.0
 
 
+def of_length(tokens, label, log_probability):
+    return Rollout("p", "t", [1] * tokens, "text", None, label, log_probability, 0, 0.0)
+
+
+def test_short_completions_gain_from_sums_but_not_from_means():
+    short_wrong, long_right = of_length(2, False, -0.9), of_length(10, True, -0.3)
+    pair = [long_right, short_wrong]
+    assert strategies.summed_log_probability(pair) == strategies.shortest(pair) == 0.0
+    assert strategies.mean_log_probability(pair) == 1.0
+    # -1.5 against -1.8; and the two shortest share the vote
+    assert strategies.summed_log_probability([of_length(10, True, -0.15), short_wrong]) == 1.0
+    assert strategies.shortest([short_wrong, of_length(2, True, -5.0), long_right]) == 0.5
+
+
 def test_ties_are_counted_by_their_expectation():
     tied = [rollout("p", "5", True), rollout("p", "6", False), rollout("p", "6", False)]
     assert strategies.reward_head(tied) == pytest.approx(1 / 3)
