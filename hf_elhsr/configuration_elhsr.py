@@ -5,16 +5,12 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
 
 from .configuration_decisions import check_decision
+from .configuration_fingerprint import fingerprint_differences, model_fingerprint
 
-logger = logging.get_logger(__name__)
-
-# In units of the weights' norm, where two independent models are sqrt(2) apart; 4-bit rounding stays well below.
-FINGERPRINT_TOLERANCE = 0.3
-_FINGERPRINT_ROWS = 8
-_FINGERPRINT_SIZE = 128
+#: What h_t can be made of.
+SIGNALS = ("hidden_states", "logits", "top_log_probabilities")
 # As many as the usual programming interfaces give
 _TOP_LOG_PROBABILITIES = 20
 
@@ -108,7 +104,7 @@ class ElhsrConfig(PreTrainedConfig):
     def for_model(cls, model: PreTrainedModel, layers: list[int] | None = None, **kwargs: Any) -> "ElhsrConfig":
         """The configuration of a head for this language model: all layers, gate on, unless said otherwise.
 
-        One token is run through the model to see how many hidden states it returns and how wide they are.
+        For hidden states one token is run through the model to see how many it returns and how wide they are.
 
         Args:
             model: A decoder-only language model of transformers; a PEFT or compiled wrapper is looked through.
@@ -117,35 +113,31 @@ class ElhsrConfig(PreTrainedConfig):
             **kwargs: Any other argument of [`ElhsrConfig`].
 
         Raises:
-            ValueError: A layer that the model does not have, hidden states that are not (batch, tokens, width), layers
-                for a signal that has none, or more log-probabilities than the vocabulary has tokens.
+            ValueError: An unknown signal, a layer that the model does not have, hidden states that are not (batch,
+                tokens, width), layers for a signal that has none, or more log-probabilities than the vocabulary has
+                tokens.
         """
         model = unwrap_language_model(model)
-        states = _probe_hidden_states(model)
         text_config = model.config.get_text_config(decoder=True)
         signal = kwargs.get("signal", "hidden_states")
-        if signal != "hidden_states":
+        if signal not in SIGNALS:
+            raise ValueError(f"Unknown signal {signal!r}: this version reads {', '.join(SIGNALS)}.")
+        if signal == "hidden_states":
+            states = _probe_hidden_states(model)
+            hidden_size, chosen = states[0].shape[-1], _chosen_layers(layers, len(states))
+        else:
             if layers:
                 raise ValueError(f"The signal {signal!r} has no layers: leave out layers={layers}.")
-            if signal == "top_log_probabilities":
-                k = kwargs.setdefault("num_log_probabilities", _TOP_LOG_PROBABILITIES)
-                if k > text_config.vocab_size:
-                    raise ValueError(
-                        f"num_log_probabilities={k}: more than the {text_config.vocab_size} tokens of the vocabulary."
-                    )
-            chosen = []
-        elif layers is None:
-            chosen = list(range(len(states)))
-        else:
-            outside = [layer for layer in layers if not -len(states) <= layer < len(states)]
-            if outside or not layers:
+            hidden_size, chosen = getattr(text_config, "hidden_size", 0), []
+        if signal == "top_log_probabilities":
+            k = kwargs.setdefault("num_log_probabilities", _TOP_LOG_PROBABILITIES)
+            if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= text_config.vocab_size:
                 raise ValueError(
-                    f"layers={layers} cannot be read from this model: it returns {len(states)} hidden states, so give "
-                    f"indices from 0 to {len(states) - 1} (or negative ones, counted from the end), at least one."
+                    f"num_log_probabilities={k!r}: expected a number from 1 to the {text_config.vocab_size} tokens of "
+                    "the vocabulary."
                 )
-            chosen = sorted({layer % len(states) for layer in layers})
         settings = {
-            "hidden_size": states[0].shape[-1],
+            "hidden_size": hidden_size,
             "layers": chosen,
             "base_model": getattr(model.config, "_name_or_path", "") or None,
             "base_model_revision": getattr(model.config, "_commit_hash", None),
@@ -160,7 +152,7 @@ class ElhsrConfig(PreTrainedConfig):
         """Refuse a language model that this head was not made for.
 
         Architecture, width, depth and vocabulary must agree, and the model's weights must be those of the
-        fingerprint within `FINGERPRINT_TOLERANCE`. Paths and ids are never compared. What cannot be read (packed
+        fingerprint within its tolerance. Paths and ids are never compared. What cannot be read (packed
         or offloaded weights) is not compared either, and a warning says so.
 
         Raises:
@@ -199,53 +191,16 @@ def unwrap_language_model(model: Any) -> PreTrainedModel:
     return model
 
 
-def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
-    """A few embedding rows and one late weight matrix, thinned out to 128 numbers each.
-
-    Two models of the same shape differ in it; versions of the same weights in float32, bfloat16 or dense 4-bit do
-    not, within `FINGERPRINT_TOLERANCE`. A light fine-tune of the same weights is not told apart.
-    """
-    name = _late_weight_name(model)
-    fingerprint: dict[str, Any] = {"late_weight_name": name}
-    for part, sample in (("embedding", _sample_embedding(model)), ("late_weight", _sample_parameter(model, name))):
-        if sample is None:
-            raise ValueError(
-                f"The {part} weights of {type(model).__name__} cannot be read (packed or offloaded), so no fingerprint "
-                "can be taken. Make the head's configuration from the model with dense weights in memory."
-            )
-        fingerprint[part] = [float(f"{value:.4g}") for value in sample.tolist()]
-    return fingerprint
-
-
-def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
-    """What of a fingerprint the model contradicts, in words; empty where they agree."""
-    name = fingerprint.get("late_weight_name")
-    if not isinstance(name, str) or not all(_is_sample(fingerprint.get(part)) for part in ("embedding", "late_weight")):
-        raise ValueError("The fingerprint in the head's config.json is damaged: download or save the head again.")
-    samples = {"embedding": _sample_embedding(model), "late_weight": _sample_parameter(model, name)}
-    differences = []
-    for part, sample in samples.items():
-        if sample is None:
-            _warn_unread(part)
-            continue
-        wanted = torch.tensor(fingerprint[part], device="cpu", dtype=torch.float32)
-        if sample.shape != wanted.shape:
-            differences.append(f"{part} weights of another size")
-            continue
-        distance = float((sample - wanted).norm() / wanted.norm().clamp_min(1e-12))
-        # `not <=` so that NaN weights differ, too
-        if not distance <= FINGERPRINT_TOLERANCE:
-            differences.append(
-                f"{part} weights that are {distance:.2f} away from the head's fingerprint (at most "
-                f"{FINGERPRINT_TOLERANCE} for the same weights in another precision)"
-            )
-    return differences
-
-
-def _warn_unread(part: str) -> None:
-    logger.warning_once(
-        f"The model's {part} weights are packed or offloaded, so the reward head could not be held against them."
-    )
+def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
+    """Ascending, distinct and non-negative: all of so many, or those named."""
+    if layers is None:
+        return list(range(count))
+    if not layers or any(not -count <= layer < count for layer in layers):
+        raise ValueError(
+            f"layers={layers} cannot be read from this model: it returns {count} hidden states, so give indices from "
+            f"0 to {count - 1} (or negative ones, counted from the end), at least one."
+        )
+    return sorted({layer % count for layer in layers})
 
 
 def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
@@ -261,48 +216,3 @@ def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
             f"a reward head can read: got {shapes}."
         )
     return states
-
-
-def _late_weight_name(model: PreTrainedModel) -> str:
-    """The last weight matrix in the model's own order that is neither embedding nor output layer nor an adapter."""
-    tied = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
-    names = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim >= 2 and id(parameter) not in tied and "lora_" not in name
-    ]
-    return names[-1].replace(".base_layer.", ".")
-
-
-def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
-    weight = model.get_input_embeddings().weight
-    if not _is_readable(weight):
-        return None
-    step = max(1, weight.shape[0] // _FINGERPRINT_ROWS)
-    rows = weight.detach()[step // 2 :: step][:_FINGERPRINT_ROWS]
-    return _thin_out(rows)
-
-
-def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
-    parameters = dict(model.named_parameters())
-    module, _, last = name.rpartition(".")
-    # PEFT puts a wrapped layer's own weights one level down
-    weight = parameters.get(name, parameters.get(f"{module}.base_layer.{last}"))
-    if weight is None:
-        return torch.empty(0, device="cpu")
-    return _thin_out(weight.detach()) if _is_readable(weight) else None
-
-
-def _is_sample(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
-
-
-def _is_readable(weight: torch.Tensor) -> bool:
-    return weight.is_floating_point() and weight.device.type != "meta"
-
-
-def _thin_out(weight: torch.Tensor) -> torch.Tensor:
-    flat = weight.reshape(-1)
-    # An odd stride, so that the sample wanders over the columns as well as the rows
-    positions = torch.arange(_FINGERPRINT_SIZE, device=flat.device) * (flat.numel() // _FINGERPRINT_SIZE | 1)
-    return flat[positions % flat.numel()].float().cpu()

@@ -11,12 +11,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .configuration_elhsr import ElhsrConfig, unwrap_language_model
+from .configuration_elhsr import SIGNALS, ElhsrConfig, unwrap_language_model
 from .modeling_signals import distribution_features
 
 # Numbers of a block of features that is made float32 at a time
 _CACHED = 2**19
-_SIGNALS = ("hidden_states", "logits", "top_log_probabilities")
 
 
 @dataclass
@@ -266,8 +265,8 @@ class ElhsrRewardHead(PreTrainedModel):
 
 def _check_signal(config: ElhsrConfig) -> None:
     """Refuse a configuration whose h_t has no length."""
-    if config.signal not in _SIGNALS:
-        raise ValueError(f"Unknown signal {config.signal!r}: this version reads {', '.join(_SIGNALS)}.")
+    if config.signal not in SIGNALS:
+        raise ValueError(f"Unknown signal {config.signal!r}: this version reads {', '.join(SIGNALS)}.")
     if config.signal == "hidden_states":
         numbers = [config.hidden_size, *config.layers]
         if (

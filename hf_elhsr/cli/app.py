@@ -57,6 +57,11 @@ def sample(
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
     gates = None if pooled_by is None else resolve_reward_head(pooled_by)
+    if gates is not None and signal not in ("hidden_states", gates.config.signal):
+        raise ValueError(
+            f"--signal {signal} and --pooled-by a head that reads {gates.config.signal}: leave out --signal, which the "
+            "head knows."
+        )
     rollouts = sample_rollouts(
         language_model,
         tokenizer,

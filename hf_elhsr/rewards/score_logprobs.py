@@ -1,6 +1,5 @@
 """score_logprobs: the reward of an answer that came through a programming interface, from its log-probabilities."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,9 @@ import torch
 
 from ..modeling_elhsr import ElhsrRewardHead
 from ..modeling_signals import LOG_PROBABILITY_FLOOR
+
+# A certain token's log-probability may come out of float32 arithmetic a little above zero
+_ROUNDED_ZERO = 1e-3
 
 
 def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
@@ -49,13 +51,16 @@ def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
 
 
 def _features(token: Mapping[str, Any], k: int, number: int) -> list[float]:
-    top = [entry["logprob"] for entry in token.get("top_logprobs") or []]
-    values = [*sorted(top, reverse=True)[:k], token.get("logprob")]
+    top = [entry.get("logprob") for entry in token.get("top_logprobs") or []]
     if len(top) < k:
         raise ValueError(
             f"Token {number} has {len(top)} top_logprobs, and this head reads {k}: ask for top_logprobs={k}."
         )
-    wrong = [value for value in values if not isinstance(value, int | float) or math.isnan(value) or value > 1e-3]
+    own = token.get("logprob")
+    wrong = [value for value in (*top, own) if not isinstance(value, int | float) or not value <= _ROUNDED_ZERO]
     if wrong:
-        raise ValueError(f"Token {number} has {wrong[0]!r} for a log-probability: expected numbers of at most 0.")
-    return [max(float(value), LOG_PROBABILITY_FLOOR) for value in values]
+        raise ValueError(
+            f"Token {number} has {wrong[0]!r} for a log-probability, expected a number of at most 0: ask the server "
+            "for log-probabilities, not for probabilities."
+        )
+    return [max(float(value), LOG_PROBABILITY_FLOOR) for value in (*sorted(top, reverse=True)[:k], own)]

@@ -94,47 +94,54 @@ def adaptive_candidates(
     Returns:
         (prompts, n) tokens sampled of each, and (prompts, n) bool, which were sampled to their ends.
     """
-    lengths, rewards = scored.lengths, torch.from_numpy(scored.rewards)
+    lengths = scored.lengths
     prompts, n = lengths.shape
-    one = torch.ones(prompts, 1, dtype=torch.bool)
-    trusted = np.stack([sampling.enough(rewards[:, i : i + 1], one) for i in range(n)], axis=1)
+    one_by_one = torch.from_numpy(scored.rewards).reshape(-1, 1)
+    trusted = sampling.enough(one_by_one, torch.ones_like(one_by_one, dtype=torch.bool)).numpy().reshape(prompts, n)
+    # Where nothing is dropped, a candidate gets all its tokens
+    tokens_before_drop, dropped = lengths.copy(), np.zeros(lengths.shape, dtype=bool)
     tokens = np.zeros_like(lengths)
-    pruned = np.zeros(lengths.shape, dtype=bool)
     going_on = np.ones(prompts, dtype=bool)
     start = 0
     for end in sampling.wave_ends(n):
-        wave = (np.arange(n) >= start) & (np.arange(n) < end) & going_on[:, None]
+        begun = np.arange(n) < end
+        wave = begun & (np.arange(n) >= start) & going_on[:, None]
         if schedule is not None:
-            for steps in range(schedule.interval, int(lengths.max()), schedule.interval):
-                stop = _first_end(wave & trusted & ~pruned, lengths)
-                running = wave & ~pruned & (lengths > steps) & (stop > steps)[:, None]
-                dropped = _hopeless(schedule, scored, running, pruned | (np.arange(n) >= end), steps)
-                tokens[dropped] = steps
-                pruned |= dropped
+            _prune_wave(schedule, scored, wave, begun, trusted, tokens_before_drop, dropped)
         # A prompt's wave ends where its first trusted candidate does
-        stop = _first_end(wave & trusted & ~pruned, lengths)
-        to_the_end = wave & ~pruned
-        tokens[to_the_end] = np.minimum(lengths, stop[:, None])[to_the_end]
-        going_on &= ~(wave & trusted & ~pruned).any(axis=1)
+        stop = _first_end(wave & trusted & ~dropped, lengths)
+        tokens[wave] = np.minimum(tokens_before_drop, stop[:, None])[wave]
+        going_on &= ~(wave & trusted & ~dropped).any(axis=1)
         start = end
     return tokens, tokens == lengths
+
+
+def _prune_wave(
+    schedule: PruningSchedule,
+    scored: ScoredRollouts,
+    wave: np.ndarray,
+    begun: np.ndarray,
+    trusted: np.ndarray,
+    tokens_before_drop: np.ndarray,
+    dropped: np.ndarray,
+) -> None:
+    """Run a wave through the checks; the last two, (prompts, n), take in who is dropped and after how many tokens."""
+    lengths, longest = scored.lengths, int(scored.lengths.max())
+    whole = scored.prefix_features(longest)
+    for steps in range(schedule.interval, longest, schedule.interval):
+        stop = _first_end(wave & trusted & ~dropped, lengths)
+        running = torch.from_numpy(wave & ~dropped & (lengths > steps) & (stop > steps)[:, None])
+        # Candidates of earlier waves are finished, whatever their length
+        features = torch.where(running[..., None], scored.prefix_features(steps), whole)
+        now = hopeless(schedule, features, running, torch.from_numpy(dropped | ~begun), steps).numpy()
+        tokens_before_drop[now] = steps
+        dropped |= now
 
 
 def _first_end(candidates: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """(prompts,): tokens after which the first of these ends; the longest candidate's where a prompt has none."""
     ends: np.ndarray = np.where(candidates, lengths, lengths.max()).min(axis=1)
     return ends
-
-
-def _hopeless(
-    schedule: PruningSchedule, scored: ScoredRollouts, running: np.ndarray, out: np.ndarray, steps: int
-) -> np.ndarray:
-    masks = torch.from_numpy(running), torch.from_numpy(out)
-    whole = scored.prefix_features(int(scored.lengths.max()))
-    # Candidates of earlier waves are finished, whatever their length
-    features = torch.where(masks[0][..., None], scored.prefix_features(steps), whole)
-    dropped: np.ndarray = hopeless(schedule, features, *masks, steps).numpy()
-    return dropped
 
 
 def _outcome(tokens: np.ndarray, labels: np.ndarray, rewards: np.ndarray, candidates: np.ndarray) -> Replay:

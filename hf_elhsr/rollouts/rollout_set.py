@@ -224,8 +224,10 @@ class RolloutSet:
 
 
 def _described(config: ElhsrConfig) -> dict[str, Any]:
-    # Where a head was loaded from is not what it is: a head that was moved goes on with its rollouts
-    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+    # Neither where a head was loaded from nor what it decides has a part in sampling: a head that was moved, or whose
+    # decisions were fitted again, goes on with its rollouts
+    apart = ("_name_or_path", "calibration", "pruning", "adaptive")
+    return {name: value for name, value in config.to_dict().items() if name not in apart}
 
 
 def read_features(file: Path) -> torch.Tensor:

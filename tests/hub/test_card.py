@@ -120,3 +120,21 @@ def test_prompts_that_could_not_be_verified_are_told(tmp_path):
     assert "are left out: the verifier failed" not in render_card(folder)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"unverified": 3}))
     assert "3 more are left out: the verifier failed." in render_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"signal": "logits"}, "next-token distributions of the language model while it writes"),
+        ({"signal": "logits"}, "layer over the 49,152 raw logits of every sampled token"),
+        (
+            {"signal": "top_log_probabilities", "num_log_probabilities": 20},
+            "layer over the 20 highest log-probabilities and the own one of every sampled token",
+        ),
+    ],
+)
+def test_the_card_of_a_head_that_reads_distributions(tmp_path, fields, words):
+    shutil.copytree(SHIPPED, tmp_path / "head")
+    config = json.loads((SHIPPED / "config.json").read_text()) | {"layers": []} | fields
+    (tmp_path / "head" / "config.json").write_text(json.dumps(config))
+    assert words in " ".join(render_card(tmp_path / "head").split())

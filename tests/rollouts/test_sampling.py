@@ -229,8 +229,13 @@ def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
     arguments = (model, tokenizer, ArithmeticTask(), "test", 2, tmp_path / "rollouts", SETTINGS)
     first = sample_rollouts(*arguments, head=ElhsrRewardHead.from_pretrained(tmp_path / "here"))
     (tmp_path / "here").rename(tmp_path / "there")
-    again = sample_rollouts(*arguments, head=ElhsrRewardHead.from_pretrained(tmp_path / "there"))
+    moved = ElhsrRewardHead.from_pretrained(tmp_path / "there")
+    again = sample_rollouts(*arguments, head=moved)
     assert again.rollouts() == first.rollouts()
+    # Nor do its decisions have a part in sampling
+    line = {"slope": 1.0, "offset": 0.0}
+    moved.config.calibration = {**line, "winner": line, "n": 3, "prompts": 9}
+    assert sample_rollouts(*arguments, head=moved).rollouts() == first.rollouts()
 
 
 def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):

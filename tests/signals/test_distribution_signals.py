@@ -164,6 +164,7 @@ def test_impossible_tokens_have_one_log_probability():
         (logprobs_of(np.array([[-1.0, np.nan, -1.0]])), "nan for a log-probability"),
         (logprobs_of(np.array([[-1.0, -1.0, 2.0]])), "2.0 for a log-probability"),
         ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}]}, "None for a log-probability"),
+        ({"content": [{"logprob": -1.0, "top_logprobs": [{}, {"logprob": -1.0}]}]}, "None for a log-probability"),
     ],
 )
 def test_answers_that_cannot_be_scored(logprobs, message):
@@ -172,14 +173,29 @@ def test_answers_that_cannot_be_scored(logprobs, message):
         score_logprobs(head, logprobs)
 
 
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_a_model_that_shows_no_hidden_states(signal):
+    model = tiny_model("llama")
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: forward(*args, **kwargs | {"output_hidden_states": False})
+    with pytest.raises(ValueError, match="does not return hidden states"):
+        ElhsrConfig.for_model(model)
+    enable_best_of_n(model)
+    out = generate(model, head_for(model, signal))
+    assert torch.isfinite(out.rewards).all()
+
+
 def test_heads_that_cannot_be():
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="reads 'logits'"):
         score_logprobs(head_for(model, "logits"), {})
     with pytest.raises(ValueError, match="has no layers"):
         ElhsrConfig.for_model(model, layers=[0], signal="logits")
-    with pytest.raises(ValueError, match="=65: more than the 64 tokens"):
-        ElhsrConfig.for_model(model, signal="top_log_probabilities", num_log_probabilities=65)
+    for k in (65, 0, None, True):
+        with pytest.raises(ValueError, match=f"={k}: expected a number from 1 to the 64 tokens"):
+            ElhsrConfig.for_model(model, signal="top_log_probabilities", num_log_probabilities=k)
+    with pytest.raises(ValueError, match="Unknown signal 'smell': this version reads hidden_states, logits, top"):
+        ElhsrConfig.for_model(model, signal="smell")
     for fields in ({"signal": "logits"}, {"signal": "top_log_probabilities", "num_log_probabilities": 0}):
         with pytest.raises(ValueError, match="of at least 1 and no layers"):
             ElhsrRewardHead(ElhsrConfig(hidden_size=4, **fields))
