@@ -107,11 +107,12 @@ def adaptive_candidates(
         begun = np.arange(n) < end
         wave = begun & (np.arange(n) >= start) & going_on[:, None]
         if schedule is not None:
-            _prune_wave(schedule, scored, wave, begun, trusted, tokens_before_drop, dropped)
+            _prune_wave(schedule, scored, wave, begun, tokens_before_drop, dropped)
         # A prompt's wave ends where its first trusted candidate does
-        stop = _first_end(wave & trusted & ~dropped, lengths)
+        ending = wave & trusted & ~dropped
+        stop = np.where(ending, lengths, lengths.max()).min(axis=1)
         tokens[wave] = np.minimum(tokens_before_drop, stop[:, None])[wave]
-        going_on &= ~(wave & trusted & ~dropped).any(axis=1)
+        going_on &= ~ending.any(axis=1)
         start = end
     return tokens, tokens == lengths
 
@@ -121,27 +122,22 @@ def _prune_wave(
     scored: ScoredRollouts,
     wave: np.ndarray,
     begun: np.ndarray,
-    trusted: np.ndarray,
     tokens_before_drop: np.ndarray,
     dropped: np.ndarray,
 ) -> None:
-    """Run a wave through the checks; the last two, (prompts, n), take in who is dropped and after how many tokens."""
+    """Run a wave through the checks; the last two, (prompts, n), take in who is dropped and after how many tokens.
+
+    Checks go on where a trusted candidate has ended the wave: whom they drop then has been cut before.
+    """
     lengths, longest = scored.lengths, int(scored.lengths.max())
     whole = scored.prefix_features(longest)
     for steps in range(schedule.interval, longest, schedule.interval):
-        stop = _first_end(wave & trusted & ~dropped, lengths)
-        running = torch.from_numpy(wave & ~dropped & (lengths > steps) & (stop > steps)[:, None])
+        running = torch.from_numpy(wave & ~dropped & (lengths > steps))
         # Candidates of earlier waves are finished, whatever their length
         features = torch.where(running[..., None], scored.prefix_features(steps), whole)
         now = hopeless(schedule, features, running, torch.from_numpy(dropped | ~begun), steps).numpy()
         tokens_before_drop[now] = steps
         dropped |= now
-
-
-def _first_end(candidates: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """(prompts,): tokens after which the first of these ends; the longest candidate's where a prompt has none."""
-    ends: np.ndarray = np.where(candidates, lengths, lengths.max()).min(axis=1)
-    return ends
 
 
 def _outcome(tokens: np.ndarray, labels: np.ndarray, rewards: np.ndarray, candidates: np.ndarray) -> Replay:

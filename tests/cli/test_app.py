@@ -154,7 +154,7 @@ def test_rollouts_of_another_head_are_refused(trained, tmp_path):
 
 
 def test_a_signal_that_the_pooling_head_does_not_read(trained, tmp_path):
-    folder = trained if isinstance(trained, Path) else trained[0]
+    folder, _, _ = trained
     arguments = ("--pooled-by", folder / "head", "--signal", "logits", "--prompts", 16)
     with pytest.raises(ValueError, match="--signal logits and --pooled-by a head that reads hidden_states"):
         run("sample", tmp_path, *MODEL, *SMALL, *arguments)

@@ -1,6 +1,7 @@
 """The trade-off: its numbers are those of the replays, its plot is a file, its errors say what is missing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
 from hf_elhsr.evaluation.calibration import brier_score
 from hf_elhsr.evaluation.tradeoff import ADAPTIVE, BOTH, PRUNED, UNTRAINED, TradeOff, replayed
 from hf_elhsr.evaluation.tradeoff_plot import plot_tradeoff
+from hf_elhsr.rewards.adaptive import AdaptiveSampling
 from hf_elhsr.rewards.pruning import PruningSchedule
 from hf_elhsr.rewards.regrets import REGRETS
-from hf_elhsr.rollouts.replay import replay_exact, replay_pruning
+from hf_elhsr.rollouts.replay import replay_adaptive, replay_exact, replay_pruning
 from hf_elhsr.training import fit_decisions
 from made_rollouts import made_rollouts
 
@@ -38,6 +40,24 @@ def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
         assert point.difference.value == pytest.approx((replay.right - exact.right).mean())
         assert point.accuracy.value == pytest.approx(measured.exact.value + point.difference.value)
         assert point.difference.low <= point.difference.value <= point.difference.high
+
+
+def test_both_together_are_replayed_with_both(fields, measured):
+    scored = made_rollouts()
+    exact = replay_exact(scored).tokens.sum()
+
+    def share(threshold_of, price_of, threshold=None):
+        sampling = AdaptiveSampling.from_config(fields["adaptive"], fields["calibration"], threshold_of)
+        sampling = sampling if threshold is None else replace(sampling, threshold=threshold)
+        schedule = PruningSchedule.from_config(fields["pruning"], price_of)
+        return replay_adaptive(scored, sampling, schedule).tokens.sum() / exact
+
+    for point in measured.by_regret[BOTH]:
+        assert point.tokens == pytest.approx(share(point.setting, point.setting))
+    for point in measured.curves[BOTH][::6]:
+        assert point.tokens == pytest.approx(share(min(REGRETS), min(REGRETS), point.setting))
+    for both, alone in zip(measured.curves[BOTH], measured.curves[ADAPTIVE], strict=True):
+        assert both.tokens <= alone.tokens
 
 
 def test_curves_go_from_everything_to_little(measured):

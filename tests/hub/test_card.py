@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_elhsr import ElhsrRewardHead
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.hub import write_card
 from hf_elhsr.hub.card import render_card
+from hf_elhsr.rollouts import head_digest
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -136,5 +137,9 @@ def test_prompts_that_could_not_be_verified_are_told(tmp_path):
 def test_the_card_of_a_head_that_reads_distributions(tmp_path, fields, words):
     shutil.copytree(SHIPPED, tmp_path / "head")
     config = json.loads((SHIPPED / "config.json").read_text()) | {"layers": []} | fields
-    (tmp_path / "head" / "config.json").write_text(json.dumps(config))
+    head = ElhsrRewardHead(ElhsrConfig.from_dict(config))
+    head.save_pretrained(tmp_path / "head")
+    # As if these had been measured with it
+    for file in tmp_path.glob("head/*/*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head_digest(head)}))
     assert words in " ".join(render_card(tmp_path / "head").split())

@@ -153,7 +153,7 @@ def waves_token_by_token(scored, sampling, schedule, prompt):
     return count.sum(), scored.labels[prompt, eligible.argmax()]
 
 
-@pytest.mark.parametrize(("price", "threshold"), [(0.01, 0.6), (0.05, 0.9), (0.2, 0.7)])
+@pytest.mark.parametrize(("price", "threshold"), [(0.01, 0.6), (0.05, 0.9), (0.2, 0.7), (0.6, 0.2)])
 def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price, threshold):
     scored = made_rollouts(prompts=40, n=6)
     schedule = replace(fit_pruning(made_rollouts(seed=1)), price=price)

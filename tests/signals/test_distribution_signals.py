@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n, score_generation, score_logprobs
+from hf_elhsr.modeling_signals import top_log_probabilities
 from hf_elhsr.rollouts.feature_recorder import FeatureRecorder
 from oracle import assert_rewards_close, oracle_reward
 from tiny_models import ragged_prompts, tiny_model
@@ -69,6 +71,26 @@ def test_the_distribution_is_raw_whatever_the_processors(signal):
     head = head_for(model, signal)
     out = generate(model, head, temperature=0.5, top_p=0.7, repetition_penalty=1.3)
     assert_rewards_close(out.rewards, oracle_table(model, head, out, ragged_prompts()))
+
+
+class InPlace(LogitsProcessor):
+    def __call__(self, input_ids, scores):
+        scores[:, ::2] -= 5.0
+        return scores
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_a_processor_that_works_in_place_leaves_the_signal_alone(signal):
+    model = enable_best_of_n(tiny_model("llama"))
+    head = head_for(model, signal)
+    out = generate(model, head, logits_processor=LogitsProcessorList([InPlace()]))
+    assert_rewards_close(out.rewards, oracle_table(model, head, out, ragged_prompts()))
+
+
+def test_no_log_probability_is_below_the_floor():
+    logits = torch.tensor([[0.0, -9999.0, -49.0, -60.0]])
+    features = top_log_probabilities(logits, torch.tensor([1]), 4)
+    assert features.tolist() == [[0.0, -49.0, -50.0, -50.0, -50.0]]
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
