@@ -28,7 +28,7 @@ MODES: dict[str, dict[str, float]] = {
     "exact": {},
     "prune=0.01": {"prune": 0.01},
     "adaptive=0.01": {"adaptive": 0.01},
-    "prune=0.01, adaptive=0.01": {"prune": 0.01, "adaptive": 0.01},
+    "prune=0.015, adaptive=0.015": {"prune": 0.015, "adaptive": 0.015},
 }
 BATCH = 16
 
@@ -36,7 +36,7 @@ BATCH = 16
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=208)
-    parser.add_argument("--skip", type=int, default=7800, help="test prompts that come before, used elsewhere")
+    parser.add_argument("--skip", type=int, default=8008, help="test prompts that come before, used elsewhere")
     args = parser.parse_args()
     task, settings = ArithmeticTask(), SamplingSettings()
     head = ElhsrRewardHead.from_pretrained(HEAD)
