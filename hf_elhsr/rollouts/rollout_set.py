@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import logging
 
@@ -213,14 +213,23 @@ class RolloutSet:
     def shards(self) -> Iterator[tuple[list[Rollout], Path]]:
         """The rollouts of every complete shard, and the file with what was recorded of their tokens."""
         for records_file in sorted(self.folder.glob("shard-*.jsonl")):
-            rollouts = [Rollout(**json.loads(line)) for line in records_file.read_text().splitlines()]
-            yield rollouts, records_file.with_suffix(".safetensors")
+            yield _read_records(records_file), records_file.with_suffix(".safetensors")
 
     def _records_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.jsonl"
 
     def _arrays_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def _read_records(file: Path) -> list[Rollout]:
+    try:
+        return [Rollout(**json.loads(line)) for line in file.read_text().splitlines()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{str(file)!r} does not hold one rollout a line ({error}): it is damaged, or of a later version. Delete "
+            "it and give the command that sampled it again, which samples this shard alone."
+        ) from error
 
 
 def _described(config: ElhsrConfig) -> dict[str, Any]:
@@ -271,9 +280,15 @@ def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:
 def _read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
     if not file.is_file():
         return {}
-    with safe_open(file, framework="pt") as opened:
-        present = set(opened.keys())
-        return {name: opened.get_tensor(name) for name in names if name in present}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            present = set(opened.keys())
+            return {name: opened.get_tensor(name) for name in names if name in present}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{str(file)!r} cannot be read ({error}): it is damaged or only half there. Delete it and the .jsonl "
+            "beside it, and give the command that sampled them again, which samples this shard alone."
+        ) from error
 
 
 def write_text(file: Path, text: str) -> None:

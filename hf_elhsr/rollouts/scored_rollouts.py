@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead, token_logits, token_outputs
 from ..rewards.pruning import prefix_features
+from .layer_columns import layer_columns
 from .rollout_set import Rollout, RolloutSet, by_prompt, read_features, read_token_arrays
 from .sampling import head_digest
 
@@ -69,7 +71,7 @@ class ScoredRollouts:
 
         Raises:
             ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
-                is not there; prompts with different numbers of rollouts.
+                is not there; prompts with different numbers of rollouts; layers of the head that were not recorded.
         """
         followed = rollouts.settings.get("head_sha256")
         if followed is not None and followed != head_digest(head):
@@ -82,7 +84,7 @@ class ScoredRollouts:
         for shard, file in rollouts.shards():
             for members in by_prompt(shard):
                 if wanted is None or members[0].problem in wanted:
-                    groups.append((members, _token_arrays(members, file, head)))
+                    groups.append((members, _token_arrays(members, file, head, rollouts.config)))
                     found.add(members[0].problem)
         if wanted is not None and wanted != found:
             raise ValueError(f"{len(wanted - found)} of the {len(wanted)} prompts asked for have no rollouts.")
@@ -160,7 +162,9 @@ def _upto(sums: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return np.take_along_axis(sums, steps[..., None] - 1, axis=-1)[..., 0]
 
 
-def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> dict[str, np.ndarray]:
+def _token_arrays(
+    members: list[Rollout], file: Path, head: ElhsrRewardHead, recorded: ElhsrConfig
+) -> dict[str, np.ndarray]:
     """By name, (tokens of all members,) float32 each."""
     first = members[0].first_row
     own = slice(first, first + sum(len(rollout.token_ids) for rollout in members))
@@ -173,6 +177,9 @@ def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> 
                 f"{str(file)!r} has neither token rewards nor features: these rollouts were sampled by an earlier "
                 "version. Sample them again with a head."
             ) from error
+        columns = layer_columns(recorded, head.config)
+        # Of all layers, the mapped features themselves and no copy
+        features = features[:, columns[0]] if len(columns) == 1 else torch.cat([features[:, c] for c in columns], dim=1)
         with torch.no_grad():
             rewards, gates = token_outputs(features, head.weight.cpu(), head.bias.cpu())
             arrays |= {"token_rewards": rewards.numpy(), "token_gates": gates.numpy()}

@@ -87,7 +87,7 @@ def refit_head(
                 "`hf-elhsr sample --pooled-by` and this head."
             )
     rollouts.check_complete()
-    groups = PromptGroups(rollouts)
+    groups = PromptGroups(rollouts, head.config)
     train, kept_out = groups.split(held_out, seed)
     _refuse_doubles([rollouts, *pooled])
     # Kept-out prompts first: the training rows may fill most of the memory

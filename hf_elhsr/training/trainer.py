@@ -1,6 +1,5 @@
 """train_head: binary cross-entropy on rollouts, stopped early on prompts held out; then the head's decisions."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,39 +15,12 @@ from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
 from .decisions import fit_decisions
+from .feature_statistics import feature_statistics
 from .losses import LOSSES, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
+from .settings import PRESETS, TrainingSettings
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a head is trained.
-
-    Args:
-        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others that is
-            the business of the calibration alone. Right and wrong rollouts weigh the same, however rare the right ones
-            are: weights would spoil the probabilities.
-        learning_rate, weight_decay: Of AdamW, on weights that act on standardised features.
-        prompts_per_batch: Prompts per step, with all their rollouts.
-        averaging: Decay of the exponential moving average of the weights, per step; smaller in the first steps, so
-            that the start is forgotten. The average is what is evaluated and kept: single steps are noisy.
-        max_epochs: At most so many passes over the training prompts.
-        patience: Stop after so many epochs without a better held-out loss.
-        held_out: Share of the prompts held out for early stopping.
-        seed: Of the split and of the order of prompts.
-    """
-
-    loss: str = "binary_cross_entropy"
-    learning_rate: float = 2e-4
-    weight_decay: float = 1.0
-    prompts_per_batch: int = 4
-    averaging: float = 0.998
-    max_epochs: int = 40
-    patience: int = 3
-    held_out: float = 0.2
-    seed: int = 0
 
 
 @dataclass
@@ -79,13 +51,14 @@ class TrainingReport:
 
 
 def train_head(
-    rollouts: RolloutSet, settings: TrainingSettings = TrainingSettings(), checkpoint: Path | None = None
+    rollouts: RolloutSet, settings: TrainingSettings = PRESETS["default"], checkpoint: Path | None = None
 ) -> tuple[ElhsrRewardHead, TrainingReport]:
     """Train a head on rollouts with recorded features; the language model is not needed.
 
-    Features are standardised to mean 0 and variance 1 over the training tokens, and the standardisation is folded
-    into the weights of the head returned. The rows of R and the row of V_t are trained side by side and share nothing
-    but the pass over the features. In the end calibration, pruning and adaptive n are fitted on the held-out prompts.
+    Features are standardised to mean 0 and variance 1 over the training tokens, unless `settings` say otherwise, and
+    the standardisation is folded into the weights of the head returned. The rows of R and the row of V_t are trained
+    side by side and share nothing but the pass over the features. In the end calibration, pruning and adaptive n are
+    fitted on the held-out prompts.
 
     Args:
         checkpoint: A file to keep the state in after every epoch, so that a training that was killed goes on there,
@@ -95,32 +68,26 @@ def train_head(
         The head with the weights of the best epoch, and what happened.
 
     Raises:
-        ValueError: A loss that does not exist, prompts missing or too few, labels all of one class, features that are
-            not finite, or a training that diverges.
+        ValueError: Prompts missing, double or too few, layers that were not recorded, labels all of one class, a file
+            that is damaged or features that are not finite (the message names the file), or a training that diverges.
     """
-    if settings.loss not in LOSSES:
-        raise ValueError(f"loss={settings.loss!r}: expected one of {', '.join(LOSSES)}.")
     loss_of = LOSSES[settings.loss]
     rollouts.check_complete()
-    groups = PromptGroups(rollouts)
+    config = settings.head_config(rollouts.config)
+    config.value = True
+    groups = PromptGroups(rollouts, config)
     train, held_out = groups.split(settings.held_out, settings.seed)
-    for name, prompts in (("training", train), ("held-out", held_out)):
-        if len({label for labels in groups.labels(prompts) for label in labels}) < 2:
-            raise ValueError(
-                f"All {name} rollouts have the same label, so there is nothing to learn from: sample more prompts, or "
-                "choose a task that the model solves sometimes."
-            )
+    _refuse_one_class(groups, training=train, held_out=held_out)
     # A training that goes on may have more epochs or patience than it began with
     free = ("max_epochs", "patience")
     run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
     state = None if checkpoint is None else TrainingState.load(checkpoint, run)
-    if state is None:
-        mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
-    else:
+    if state is not None:
         mean, std = state.tensors["mean"], state.tensors["std"]
-    # Not the rollout set's own configuration, which the standardisation will be recorded in
-    config = copy.deepcopy(rollouts.config)
-    config.value = True
+    elif settings.standardization is None:
+        mean, std = torch.zeros(config.num_features), torch.ones(config.num_features)
+    else:
+        mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
     head = ElhsrRewardHead(config)
     optimizer = torch.optim.AdamW(
         [
@@ -158,6 +125,7 @@ def train_head(
         total, count = 0.0, 0
         for batch in groups.batches(train, settings.prompts_per_batch, generator):
             rewards, values = batch_outputs(head, batch, mean, std)
+            _check_finite(rewards, batch)
             loss = loss_of(rewards, batch.labels, batch.prompts)
             optimizer.zero_grad()
             (loss + prefix_cross_entropy(values, batch.lengths, batch.labels)).backward()
@@ -188,7 +156,8 @@ def train_head(
             f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
         )
     head.load_state_dict(best | best_value)
-    head.fold_standardization(mean, std)
+    if settings.standardization is not None:
+        head.fold_standardization(mean, std)
     for name, fitted in fit_decisions(ScoredRollouts.from_rollouts(rollouts, head, held_out)).items():
         setattr(head.config, name, fitted)
     if checkpoint is not None:
@@ -214,35 +183,19 @@ def batch_outputs(
     return weighted / gates.clamp_min(head.config.eps), logits[:, -1]
 
 
-def feature_statistics(
-    groups: PromptGroups, prompts: list[str], prompts_per_batch: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of every feature over the tokens of these prompts: two (L * d,) float32.
+def _refuse_one_class(groups: PromptGroups, **parts: list[str]) -> None:
+    for name, prompts in parts.items():
+        if len({label for labels in groups.labels(prompts) for label in labels}) < 2:
+            raise ValueError(
+                f"All {name.replace('_', '-')} rollouts have the same label, so there is nothing to learn from: sample "
+                "more prompts, or choose a task that the model solves sometimes."
+            )
 
-    Raises:
-        ValueError: A feature is NaN or infinite.
-    """
-    count = 0
-    mean, squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for batch in tqdm(
-        groups.batches(prompts, prompts_per_batch),
-        desc="Standardising features",
-        total=-(-len(prompts) // prompts_per_batch),
-        unit="batch",
-    ):
-        # Merged batch by batch (Chan et al.): a plain sum of squares drowns features whose mean dwarfs their spread
-        variance, batch_mean = torch.var_mean(batch.features, dim=0, correction=0)
-        new = len(batch.features)
-        difference = batch_mean.double() - mean
-        squares = squares + variance.double() * new + difference.square() * (count * new / (count + new))
-        mean = mean + difference * (new / (count + new))
-        count += new
-    variance = squares / count
-    if not bool(torch.isfinite(variance).all()):
-        raise ValueError("The recorded features contain NaN or infinity: sample again with the model in bfloat16.")
-    # A feature that never varies says nothing, and must not be blown up
-    std = variance.sqrt()
-    return mean.float(), torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf).float()
+
+def _check_finite(rewards: torch.Tensor, batch: Batch) -> None:
+    # The rewards show it at no cost, since no weight, not even zero, makes NaN or infinity finite
+    if not bool(torch.isfinite(rewards.detach()).all()):
+        batch.check_finite()
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -267,6 +220,7 @@ def _held_out(
     rewards, values, lengths, labels = [], [], [], []
     for batch in groups.batches(prompts, prompts_per_batch):
         batch_rewards, batch_values = batch_outputs(head, batch, mean, std)
+        _check_finite(batch_rewards, batch)
         rewards.append(batch_rewards)
         values.append(batch_values.double())
         lengths.append(batch.lengths)
