@@ -83,7 +83,7 @@ def sample_rollouts(
 
     Raises:
         ValueError: `pooled` without a head, `skip` is negative, the folder holds rollouts with other settings, the
-            task has too few prompts, or the head does not fit the model.
+            task has too few prompts or one of them twice, or the head does not fit the model.
     """
     if skip < 0:
         raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
@@ -96,6 +96,7 @@ def sample_rollouts(
         config = ElhsrConfig.for_model(model)
     problems = task.problems(split, skip + count)[skip:]
     prompts = [encode_prompts(tokenizer, [problem.question])["input_ids"] for problem in problems]
+    _refuse_doubles(problems, prompts)
     described = {
         "task": task.name,
         "split": split,
@@ -131,6 +132,19 @@ def sample_rollouts(
             index, shard, followers.features(), arrays, followers.pooled_features(), followers.prefix_means()
         )
     return rollouts
+
+
+def _refuse_doubles(problems: list[Problem], prompts: list[torch.Tensor]) -> None:
+    """What is learned from a prompt must not be measured on it: neither ids nor prompts may repeat."""
+    first: dict[object, Problem] = {}
+    for problem, ids in zip(problems, prompts, strict=True):
+        for key in (problem.id, tuple(ids.flatten().tolist())):
+            if key in first:
+                raise ValueError(
+                    f"The task gives problem {problem.id!r} twice, first as {first[key].id!r}, or both have the same "
+                    "prompt. Training could hold out what it learns from: leave all but one of them out."
+                )
+            first[key] = problem
 
 
 class _Followers:
