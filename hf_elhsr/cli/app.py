@@ -17,6 +17,7 @@ from ..evaluation import Evaluation, evaluate_rollouts, measure_tradeoff, plot_t
 from ..generation.resolve import resolve_reward_head
 from ..hub import convert_published, write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from ..rollouts.disk_budget import parse_bytes
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..training import LOSSES, PRESETS, refit_head, train_head
@@ -52,9 +53,13 @@ def sample(
     pooled_by: Annotated[
         str | None, typer.Option(help="Record features pooled by this head's gates, for `refit`: far less to store.")
     ] = None,
+    disk_budget: Annotated[
+        str | None, typer.Option(help="Room for the features, as 50GB; tokens and then layers are left out to fit.")
+    ] = None,
 ) -> None:
     """Sample rollouts for training: completions, labels and features in one pass."""
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    budget = None if disk_budget is None else parse_bytes(disk_budget)
     language_model, tokenizer = load_model(model, dtype)
     gates = None if pooled_by is None else resolve_reward_head(pooled_by)
     rollouts = sample_rollouts(
@@ -69,6 +74,7 @@ def sample(
         config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model), signal=signal),
         skip=skip,
         pooled=gates is not None,
+        disk_budget=budget,
     ).rollouts()
     right = sum(rollout.label is True for rollout in rollouts)
     failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]

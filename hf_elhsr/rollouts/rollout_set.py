@@ -47,10 +47,11 @@ class Rollout:
         answer: The final answer the task's verifier found, or None.
         label: Whether that answer is right; None where the verifier failed.
         mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Where its tokens start in the shard's features and token arrays; there are len(token_ids) of them.
+        first_row: Where its tokens start in the shard's features and token arrays; there are `num_rows` of them.
         reward: R by the head that followed the sampling, if one did.
         verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
             evaluation, with a warning.
+        feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
     """
 
     problem: str
@@ -63,6 +64,12 @@ class Rollout:
     first_row: int
     reward: float | None = None
     verifier_failure: str | None = None
+    feature_tokens: list[int] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many of its tokens were recorded."""
+        return len(self.token_ids if self.feature_tokens is None else self.feature_tokens)
 
     @property
     def right(self) -> bool:
@@ -156,14 +163,14 @@ class RolloutSet:
             prefix_means: (prefixes, L * d) and (prefixes,), the rollout of each, if recorded.
 
         Raises:
-            ValueError: Not one row for every sampled token, or for every rollout.
+            ValueError: Not one row for every recorded token, or for every rollout.
         """
         arrays = {} if features is None else {"features": features}
         arrays |= token_arrays or {}
-        expected = sum(len(rollout.token_ids) for rollout in rollouts)
+        expected = sum(rollout.num_rows for rollout in rollouts)
         for name, array in arrays.items():
             if len(array) != expected:
-                raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(array)} rows of {name}.")
+                raise ValueError(f"Shard {index} has {expected} recorded tokens but {len(array)} rows of {name}.")
         if pooled_features is not None:
             if len(pooled_features) != len(rollouts):
                 raise ValueError(

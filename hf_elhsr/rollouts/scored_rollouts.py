@@ -62,12 +62,14 @@ class ScoredRollouts:
 
     @classmethod
     def from_rollouts(
-        cls, rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None
+        cls, rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None, subsampled: bool = False
     ) -> "ScoredRollouts":
         """Of a rollout set that this head followed, or whose features it can be applied to.
 
         Args:
             prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
+            subsampled: Whether rollouts will do of which some tokens were left out for a disk budget; those recorded
+                are then taken for all. Rewards can be judged on them, but nothing that counts tokens.
 
         Raises:
             ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
@@ -83,6 +85,10 @@ class ScoredRollouts:
         found: set[str] = set()
         for shard, file in rollouts.shards():
             for members in by_prompt(shard):
+                if not subsampled and any(rollout.feature_tokens is not None for rollout in members):
+                    raise ValueError(
+                        f"Of the rollouts in {str(rollouts.folder)!r} some tokens were left out for a disk budget."
+                    )
                 if wanted is None or members[0].problem in wanted:
                     groups.append((members, _token_arrays(members, file, head, rollouts.config)))
                     found.add(members[0].problem)
@@ -167,7 +173,7 @@ def _token_arrays(
 ) -> dict[str, np.ndarray]:
     """By name, (tokens of all members,) float32 each."""
     first = members[0].first_row
-    own = slice(first, first + sum(len(rollout.token_ids) for rollout in members))
+    own = slice(first, first + sum(rollout.num_rows for rollout in members))
     arrays = {name: array[own].numpy() for name, array in read_token_arrays(file).items()}
     if "token_rewards" not in arrays:
         try:
@@ -190,7 +196,7 @@ def _token_arrays(
 
 
 def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:
-    lengths = np.array([[len(rollout.token_ids) for rollout in members] for members, _ in groups])
+    lengths = np.array([[rollout.num_rows for rollout in members] for members, _ in groups])
     labels = np.array([[rollout.right for rollout in members] for members, _ in groups])
     sampled = np.arange(lengths.max()) < lengths[..., None]
     names = set.intersection(*(set(arrays) for _, arrays in groups))

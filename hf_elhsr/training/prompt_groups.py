@@ -20,7 +20,7 @@ class Batch:
     Args:
         features: (tokens, L * d) float32, in memory that a later batch will overwrite.
         rollout: (tokens,) long, which rollout of the batch a token belongs to.
-        lengths: (rollouts,) long, how many tokens each has.
+        lengths: (rollouts,) long, how many recorded tokens each has.
         labels: (rollouts,) float32.
         prompts: (rollouts,) long, which prompt of the batch a rollout belongs to.
         files: The shard that each rollout's features are from.
@@ -72,15 +72,18 @@ class PromptGroups:
         self._columns = layer_columns(rollouts.config, config or rollouts.config)
         self._width = sum(columns.stop - columns.start for columns in self._columns)
         self._rows: dict[Path, int] = {}
+        #: Whether some tokens were left out for a disk budget
+        self.subsampled = False
         self._groups: dict[str, _Group] = {}
         self._mapped: dict[Path, torch.Tensor] = {}
         # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic. Two, since
         # one batch is read ahead of the one in use
         self._buffers = [torch.empty(0, 0), torch.empty(0, 0)]
         for shard, file in rollouts.shards():
-            self._rows[file] = sum(len(rollout.token_ids) for rollout in shard)
+            self._rows[file] = sum(rollout.num_rows for rollout in shard)
+            self.subsampled |= any(rollout.feature_tokens is not None for rollout in shard)
             for members in by_prompt(shard):
-                lengths = [len(rollout.token_ids) for rollout in members]
+                lengths = [rollout.num_rows for rollout in members]
                 labels = [rollout.right for rollout in members]
                 self._groups[members[0].problem] = _Group(file, members[0].first_row, lengths, labels)
 

@@ -31,7 +31,8 @@ class TrainingReport:
         train_prompts, held_out_prompts: How many of each; no prompt is in both.
         train_loss, held_out_loss: Of R per epoch, as [`TrainingSettings.loss`] says; in training the mean over batches,
             weighted by their rollouts.
-        held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats.
+        held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats. Empty for rollouts of which some tokens
+            were left out for a disk budget: their heads have no V_t.
         best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
             lowest held-out losses.
         base_rate: Share of right rollouts among the held-out ones.
@@ -74,8 +75,13 @@ def train_head(
     loss_of = LOSSES[settings.loss]
     rollouts.check_complete()
     config = settings.head_config(rollouts.config)
-    config.value = True
     groups = PromptGroups(rollouts, config)
+    config.value = not groups.subsampled
+    if groups.subsampled:
+        logger.warning(
+            "Some tokens of these rollouts were left out for a disk budget, so the head gets no row of V_t, which "
+            "learns from whole prefixes, and no pruning schedule."
+        )
     train, held_out = groups.split(settings.held_out, settings.seed)
     _refuse_one_class(groups, training=train, held_out=held_out)
     # A training that goes on may have more epochs or patience than it began with
@@ -89,10 +95,11 @@ def train_head(
     else:
         mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
     head = ElhsrRewardHead(config)
+    weights, biases = _parameters(head)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [head.weight, head.value_weight], "weight_decay": settings.weight_decay},
-            {"params": [head.bias, head.value_bias], "weight_decay": 0.0},
+            {"params": weights, "weight_decay": settings.weight_decay},
+            {"params": biases, "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
     )
@@ -128,7 +135,8 @@ def train_head(
             _check_finite(rewards, batch)
             loss = loss_of(rewards, batch.labels, batch.prompts)
             optimizer.zero_grad()
-            (loss + prefix_cross_entropy(values, batch.lengths, batch.labels)).backward()
+            prefixes = 0.0 if values is None else prefix_cross_entropy(values, batch.lengths, batch.labels)
+            (loss + prefixes).backward()
             optimizer.step()
             averaged.update_parameters(head)
             total, count = total + float(loss.detach()) * len(batch.labels), count + len(batch.labels)
@@ -136,11 +144,12 @@ def train_head(
         held_out_loss = float(loss_of(held_out_rewards, torch.tensor(held_out_labels), held_out_prompts))
         report.train_loss.append(total / count)
         report.held_out_loss.append(held_out_loss)
-        report.held_out_prefix_loss.append(prefix_loss)
         progress.set_postfix(train=f"{total / count:.4f}", held_out=f"{held_out_loss:.4f}")
-        if prefix_loss == min(report.held_out_prefix_loss):
-            report.best_value_epoch = epoch
-            best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
+        if prefix_loss is not None:
+            report.held_out_prefix_loss.append(prefix_loss)
+            if prefix_loss == min(report.held_out_prefix_loss):
+                report.best_value_epoch = epoch
+                best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
         if held_out_loss == min(report.held_out_loss):
             report.best_epoch = epoch
             report.held_out_best_of_n = accuracy_of_best(held_out_rewards, groups.labels(held_out))
@@ -158,7 +167,8 @@ def train_head(
     head.load_state_dict(best | best_value)
     if settings.standardization is not None:
         head.fold_standardization(mean, std)
-    for name, fitted in fit_decisions(ScoredRollouts.from_rollouts(rollouts, head, held_out)).items():
+    scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, groups.subsampled)
+    for name, fitted in fit_decisions(scored, not groups.subsampled).items():
         setattr(head.config, name, fitted)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -168,19 +178,27 @@ def train_head(
 
 def batch_outputs(
     head: ElhsrRewardHead, batch: Batch, mean: torch.Tensor, std: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rollouts,) rewards R and (tokens,) values v_t of a head whose weights act on standardised features.
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(rollouts,) rewards R and (tokens,) values v_t, if it has them, of a head whose weights act on standardised
+    features. R is the gated mean over the tokens that were recorded.
 
     The standardisation is applied to the weights, which are few, and not to the features, which are many.
     """
-    weight = torch.cat([head.weight, head.value_weight]) / std
-    bias = torch.cat([head.bias, head.value_bias])
+    weights, biases = _parameters(head)
+    weight, bias = torch.cat(weights) / std, torch.cat(biases)
     logits = token_logits(batch.features, weight, bias - weight @ mean)
-    token_rewards, token_gates = rewards_and_gates(logits[:, :-1])
+    token_rewards, token_gates = rewards_and_gates(logits[:, : len(head.bias)])
     zeros = torch.zeros(len(batch.labels))
     weighted = zeros.index_add(0, batch.rollout, token_gates * token_rewards)
     gates = zeros.index_add(0, batch.rollout, token_gates)
-    return weighted / gates.clamp_min(head.config.eps), logits[:, -1]
+    return weighted / gates.clamp_min(head.config.eps), logits[:, -1] if head.config.value else None
+
+
+def _parameters(head: ElhsrRewardHead) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights and biases: of R, and of V_t where the head has it."""
+    if not head.config.value:
+        return [head.weight], [head.bias]
+    return [head.weight, head.value_weight], [head.bias, head.value_bias]
 
 
 def _refuse_one_class(groups: PromptGroups, **parts: list[str]) -> None:
@@ -215,16 +233,19 @@ def _held_out(
     prompts_per_batch: int,
     mean: torch.Tensor,
     std: torch.Tensor,
-) -> tuple[torch.Tensor, float]:
-    """(rollouts,) rewards R, and the prefix loss."""
+) -> tuple[torch.Tensor, float | None]:
+    """(rollouts,) rewards R, and the prefix loss of heads with values."""
     rewards, values, lengths, labels = [], [], [], []
     for batch in groups.batches(prompts, prompts_per_batch):
         batch_rewards, batch_values = batch_outputs(head, batch, mean, std)
         _check_finite(batch_rewards, batch)
         rewards.append(batch_rewards)
-        values.append(batch_values.double())
+        if batch_values is not None:
+            values.append(batch_values.double())
         lengths.append(batch.lengths)
         labels.append(batch.labels)
+    if not values:
+        return torch.cat(rewards), None
     prefix_loss = prefix_cross_entropy(torch.cat(values), torch.cat(lengths), torch.cat(labels))
     return torch.cat(rewards), float(prefix_loss)
 
