@@ -140,6 +140,7 @@ def test_generate(trained):
         (["card", "nowhere"], "lacks config.json"),
         (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
         (["train", "run[/x]", "out"], "run[/x]"),
+        (["sample", "out", *MODEL, "--disk-budget", "lots"], "'lots' is no size"),
         (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),
         (["train", "nowhere", "out", "--patience", "0"], "patience=0: expected"),
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from killed_sampling import TinyTask, tiny_tokenizer
 from planted_rollouts import auc_on, planted_rollouts
+from transformers.utils import logging
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr.rollouts import RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
@@ -15,7 +16,7 @@ from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_
 from hf_elhsr.rollouts.rollout_set import read_features
 from hf_elhsr.training import TrainingSettings, refit_head, train_head
 from hf_elhsr.training.prompt_groups import PromptGroups
-from tiny_models import tiny_model
+from tiny_models import tiny_head, tiny_model
 
 CONFIG = ElhsrConfig(hidden_size=10, layers=list(range(7)))
 # 100 rollouts of 64 tokens of 70 numbers of 2 bytes
@@ -54,6 +55,27 @@ def test_tokens_go_first_and_then_layers():
         assert len(layers) == 1 or max(np.diff(layers)) - min(np.diff(layers)) <= 1
     assert {len(one.config.layers) for one in chosen} == set(range(1, 8))
     assert CONFIG.layers == list(range(7))
+
+
+def test_what_was_left_out_is_told(caplog):
+    logging.enable_propagation()
+    plan(WHOLE)
+    assert caplog.text == ""
+    plan(100 * 8 * 20 * 2)
+    plan(100 * 5 * 70 * 2 - 1, tokens=5)
+    logging.disable_propagation()
+    both, layers = (record.getMessage() for record in caplog.records)
+    assert "may take 896,000 bytes, and the disk budget is 32,000" in both
+    assert "one token in 9 and the last" in both
+    assert "layers [2, 6] of 7: at most 32,000 bytes" in both
+    assert "token in" not in layers
+
+
+def test_features_of_no_tokens_need_no_budget(tmp_path):
+    model = enable_best_of_n(tiny_model())
+    arguments = (model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, SamplingSettings())
+    with pytest.raises(ValueError, match="with a head none are recorded"):
+        sample_rollouts(*arguments, tiny_head(model), disk_budget=9)
 
 
 def test_a_budget_for_nothing():

@@ -36,7 +36,7 @@ def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
     train, _ = groups.split(settings.held_out, settings.seed)
     [batch] = groups.batches(train, 1000)
     labels = batch.labels.double().numpy()
-    rows = np.split(batch.features.double().numpy(), np.cumsum(batch.lengths)[:-1])
+    rows = np.split(batch.features.double().numpy(), np.cumsum(batch.lengths.numpy())[:-1])
     means = np.stack([own.mean(axis=0) for own in rows])
     # At zero weights all gates are one half and every sigmoid(R) is, too; the gate's own gradient vanishes
     gradient = ((0.5 - labels)[:, None] * means).mean(axis=0)
