@@ -32,6 +32,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The last of them, training_speed.py, needs rollouts/train: `make head` samples it
 bench: $(VENV)/dev
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 

@@ -4,13 +4,27 @@ import numpy as np
 import torch
 
 from hf_elhsr import ElhsrConfig
+from hf_elhsr.evaluation.calibration import area_under_curve
 from hf_elhsr.rollouts import Rollout, RolloutSet
+from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.trainer import batch_outputs
 
 
 def planted_rollouts(
-    folder, seed=0, prompts=120, n=6, signal=1.5, shuffle=False, poison=False, features_per_layer=8, longest=8, first=0
+    folder,
+    seed=0,
+    prompts=120,
+    n=6,
+    signal=1.5,
+    shuffle=False,
+    poison=False,
+    features_per_layer=8,
+    longest=8,
+    first=0,
+    scales=(1e-2, 1e3),
+    offset=500,
 ):
-    """Synthetic features with a planted direction, at awkward scales, as hidden states have."""
+    """Synthetic features with a planted direction, at awkward scales, as hidden states have, unless given others."""
     rng = np.random.default_rng(seed)
     config = ElhsrConfig(hidden_size=features_per_layer, layers=[0, 1])
     rollouts = RolloutSet.create(
@@ -31,7 +45,7 @@ def planted_rollouts(
                 noise = rng.normal(size=(length, width))
                 noise += signal * (shown[number] - 0.3) * direction
                 first_row = sum(len(f) for f in features)
-                features.append(noise * np.logspace(-2, 3, width) + np.linspace(-500, 500, width))
+                features.append(noise * np.geomspace(*scales, width) + np.linspace(-offset, offset, width))
                 rows.append(
                     Rollout(
                         f"prompt-{first + prompt}", "t", [1] * length, "", None, bool(labels[number]), -1.0, first_row
@@ -42,3 +56,12 @@ def planted_rollouts(
             stacked[5, 3] = float("nan")
         rollouts.write_shard(shard, rows, stacked)
     return rollouts
+
+
+def auc_on(head, rollouts):
+    """Area under the curve of a head's rewards against the labels of all rollouts."""
+    groups = PromptGroups(rollouts)
+    zeros, ones = torch.zeros(head.config.num_features), torch.ones(head.config.num_features)
+    batches = [(batch_outputs(head, b, zeros, ones)[0].detach(), b.labels) for b in groups.batches(groups.prompts, 10)]
+    rewards = torch.cat([rewards for rewards, _ in batches]).double().numpy()
+    return area_under_curve(rewards, torch.cat([labels for _, labels in batches]).bool().numpy())

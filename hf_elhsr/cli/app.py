@@ -17,9 +17,10 @@ from ..evaluation import Evaluation, evaluate_rollouts, measure_tradeoff, plot_t
 from ..generation.resolve import resolve_reward_head
 from ..hub import convert_published, write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from ..rollouts.disk_budget import parse_bytes
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
-from ..training import LOSSES, TrainingSettings, refit_head, train_head
+from ..training import LOSSES, PRESETS, refit_head, train_head
 from .load_model import base_model_id, load_model
 from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
@@ -52,9 +53,13 @@ def sample(
     pooled_by: Annotated[
         str | None, typer.Option(help="Record features pooled by this head's gates, for `refit`: far less to store.")
     ] = None,
+    disk_budget: Annotated[
+        str | None, typer.Option(help="Room for the features, as 50GB; tokens and then layers are left out to fit.")
+    ] = None,
 ) -> None:
     """Sample rollouts for training: completions, labels and features in one pass."""
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    budget = None if disk_budget is None else parse_bytes(disk_budget)
     language_model, tokenizer = load_model(model, dtype)
     gates = None if pooled_by is None else resolve_reward_head(pooled_by)
     if gates is not None and signal not in ("hidden_states", gates.config.signal):
@@ -74,6 +79,7 @@ def sample(
         config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model), signal=signal),
         skip=skip,
         pooled=gates is not None,
+        disk_budget=budget,
     ).rollouts()
     right = sum(rollout.label is True for rollout in rollouts)
     failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
@@ -87,24 +93,44 @@ def sample(
 def train(
     rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.")],
     out: Annotated[Path, typer.Argument(help="Folder for the head.")],
-    loss: Annotated[str, typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.")] = TrainingSettings.loss,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = TrainingSettings.learning_rate,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = TrainingSettings.weight_decay,
-    max_epochs: Annotated[int, typer.Option(min=1, help="At most so many passes.")] = TrainingSettings.max_epochs,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before stopping.")] = (
-        TrainingSettings.patience
-    ),
-    seed: Seed = 0,
+    preset: Annotated[
+        str, typer.Option(help=f"Where the options below come from unless given: {', '.join(PRESETS)}.")
+    ] = "default",
+    loss: Annotated[str | None, typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    prompts_per_batch: Annotated[int | None, typer.Option(help="Prompts per step, with all their rollouts.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="At most so many passes.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without progress before stopping.")] = None,
+    gate: Annotated[
+        bool | None, typer.Option("--gate/--no-gate", help="Weigh tokens by a learned gate, or all alike.")
+    ] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="A recorded layer that the head reads; repeatable. Default: all.")
+    ] = None,
+    standardize: Annotated[
+        bool | None, typer.Option("--standardize/--no-standardize", help="Standardise every feature, or leave it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split and of the order of prompts.")] = None,
 ) -> None:
     """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
-    settings = TrainingSettings(
-        loss=loss,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        max_epochs=max_epochs,
-        patience=patience,
-        seed=seed,
-    )
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: expected one of {', '.join(PRESETS)}.")
+    given = {
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "prompts_per_batch": prompts_per_batch,
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "gate": gate,
+        "layers": layer or None,
+        "seed": seed,
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if standardize is not None:
+        changes["standardization"] = "per_feature" if standardize else None
+    settings = dataclasses.replace(PRESETS[preset], **changes)
     rollout_set = RolloutSet(rollouts)
     head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
     head.save_pretrained(out)

@@ -88,6 +88,8 @@ def _values(
         "top_p": rollouts["sampling"]["top_p"],
         "top_k": rollouts["sampling"]["top_k"],
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
+        "loss": _LOSSES[training["settings"].get("loss", "binary_cross_entropy")],
+        "standardised": _STANDARDISED if config.standardization else "features as the model gives them",
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
         "refit": _refit(training["refit"]) if "refit" in training else "",
@@ -104,6 +106,14 @@ def _features(config: ElhsrConfig) -> str:
     return f"{len(config.layers)} hidden states (width {config.hidden_size})"
 
 
+_LOSSES = {
+    "binary_cross_entropy": "Binary cross-entropy",
+    "hinge": "Hinge loss",
+    "dpo": "DPO's loss",
+    "info_nca": "InfoNCA's loss",
+    "nca": "NCA's loss",
+}
+_STANDARDISED = "features standardised, which is folded into the weights"
 _VALUE_ROW = (
     " Another {:,} parameters judge completions that are still being written, for pruning; they have no part in the "
     "reward."

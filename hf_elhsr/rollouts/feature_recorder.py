@@ -14,21 +14,43 @@ class FeatureRecorder(SignalProcessor):
 
     Args:
         config: Of the head to be trained, which says what h_t is.
+        every: Keep tokens every, 2 every, ... and the last, see [`plan_recording`].
     """
 
-    def __init__(self, config: ElhsrConfig):
+    def __init__(self, config: ElhsrConfig, every: int = 1):
         self.needs = head_needs(config)
         self._config = config
+        self.every = every
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
+        self._seen = torch.zeros(num_candidates, dtype=torch.long)
+        # Which token is the last shows afterwards, so the latest of every candidate is kept until then
+        self._latest = torch.empty(0, 0)
         self._features: list[torch.Tensor] = []
         self._candidates: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        self._features.append(head_features(self._config, input_ids, signal, "cpu")[signal.active.cpu()])
-        self._candidates.append(signal.candidates[signal.active].cpu())
+        features = head_features(self._config, input_ids, signal, "cpu")[signal.active.cpu()]
+        candidates = signal.candidates[signal.active].cpu()
+        if self.every > 1:
+            self._seen[candidates] += 1
+            if not len(self._latest):
+                self._latest = torch.zeros(len(self._seen), features.shape[1], dtype=features.dtype)
+            self._latest[candidates] = features
+            due = self._seen[candidates] % self.every == 0
+            features, candidates = features[due], candidates[due]
+        self._features.append(features)
+        self._candidates.append(candidates)
+
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
+        # Before the first token: there is nothing recorded that would have to be copied
+        self._seen = self._seen[index.cpu()]
 
     def features(self) -> torch.Tensor:
-        """(tokens, `config.num_features`): candidate after candidate, each in the order of its tokens."""
-        order = torch.cat(self._candidates).argsort(stable=True)
-        return torch.cat(self._features)[order]
+        """(recorded tokens, `config.num_features`): candidate after candidate, each in the order of its tokens."""
+        waiting = (self._seen % self.every).nonzero()[:, 0]
+        candidates, features = self._candidates, self._features
+        if len(waiting):
+            candidates, features = [*candidates, waiting], [*features, self._latest[waiting]]
+        order = torch.cat(candidates).argsort(stable=True)
+        return torch.cat(features)[order]

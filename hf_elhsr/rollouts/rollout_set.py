@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import logging
 
@@ -47,10 +47,11 @@ class Rollout:
         answer: The final answer the task's verifier found, or None.
         label: Whether that answer is right; None where the verifier failed.
         mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Where its tokens start in the shard's features and token arrays; there are len(token_ids) of them.
+        first_row: Where its tokens start in the shard's features and token arrays; there are `num_rows` of them.
         reward: R by the head that followed the sampling, if one did.
         verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
             evaluation, with a warning.
+        feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
     """
 
     problem: str
@@ -63,6 +64,12 @@ class Rollout:
     first_row: int
     reward: float | None = None
     verifier_failure: str | None = None
+    feature_tokens: list[int] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many of its tokens were recorded."""
+        return len(self.token_ids if self.feature_tokens is None else self.feature_tokens)
 
     @property
     def right(self) -> bool:
@@ -156,14 +163,14 @@ class RolloutSet:
             prefix_means: (prefixes, L * d) and (prefixes,), the rollout of each, if recorded.
 
         Raises:
-            ValueError: Not one row for every sampled token, or for every rollout.
+            ValueError: Not one row for every recorded token, or for every rollout.
         """
         arrays = {} if features is None else {"features": features}
         arrays |= token_arrays or {}
-        expected = sum(len(rollout.token_ids) for rollout in rollouts)
+        expected = sum(rollout.num_rows for rollout in rollouts)
         for name, array in arrays.items():
             if len(array) != expected:
-                raise ValueError(f"Shard {index} has {expected} sampled tokens but {len(array)} rows of {name}.")
+                raise ValueError(f"Shard {index} has {expected} recorded tokens but {len(array)} rows of {name}.")
         if pooled_features is not None:
             if len(pooled_features) != len(rollouts):
                 raise ValueError(
@@ -213,14 +220,23 @@ class RolloutSet:
     def shards(self) -> Iterator[tuple[list[Rollout], Path]]:
         """The rollouts of every complete shard, and the file with what was recorded of their tokens."""
         for records_file in sorted(self.folder.glob("shard-*.jsonl")):
-            rollouts = [Rollout(**json.loads(line)) for line in records_file.read_text().splitlines()]
-            yield rollouts, records_file.with_suffix(".safetensors")
+            yield _read_records(records_file), records_file.with_suffix(".safetensors")
 
     def _records_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.jsonl"
 
     def _arrays_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def _read_records(file: Path) -> list[Rollout]:
+    try:
+        return [Rollout(**json.loads(line)) for line in file.read_text().splitlines()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{str(file)!r} does not hold one rollout a line ({error}): it is damaged, or of a later version. Delete "
+            "it and give the command that sampled it again, which samples this shard alone."
+        ) from error
 
 
 def _described(config: ElhsrConfig) -> dict[str, Any]:
@@ -273,9 +289,15 @@ def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:
 def _read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
     if not file.is_file():
         return {}
-    with safe_open(file, framework="pt") as opened:
-        present = set(opened.keys())
-        return {name: opened.get_tensor(name) for name in names if name in present}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            present = set(opened.keys())
+            return {name: opened.get_tensor(name) for name in names if name in present}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{str(file)!r} cannot be read ({error}): it is damaged or only half there. Delete it and the .jsonl "
+            "beside it, and give the command that sampled them again, which samples this shard alone."
+        ) from error
 
 
 def write_text(file: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from ..configuration_elhsr import ElhsrConfig
 from ..generation.decoding import Candidates
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, SignalProcessor
+from .disk_budget import plan_recording, recorded_tokens
 from .feature_recorder import FeatureRecorder
 from .pooled_recorder import PooledRecorder
 from .prefix_recorder import PrefixRecorder
@@ -65,6 +66,7 @@ def sample_rollouts(
     config: ElhsrConfig | None = None,
     skip: int = 0,
     pooled: bool = False,
+    disk_budget: int | None = None,
 ) -> RolloutSet:
     """Sample rollouts for `count` prompts of a task and store them with labels, and with features or rewards.
 
@@ -80,15 +82,20 @@ def sample_rollouts(
         skip: Leave out the first prompts of the split, e.g. those that an earlier head was measured on.
         pooled: Also record every rollout's features, pooled over its tokens with the head's gates, and the means of
             some of its prefixes, for [`refit_head`].
+        disk_budget: Bytes that the features may take. Where those of all tokens and layers might not fit, some are left
+            out, as [`plan_recording`] says. Default: record all.
 
     Raises:
-        ValueError: `pooled` without a head, `skip` is negative, the folder holds rollouts with other settings, the
-            task has too few prompts, or the head does not fit the model.
+        ValueError: `pooled` without a head, a disk budget with one or one too small for anything, `skip` is negative,
+            the folder holds rollouts with other settings, the task has too few prompts or one of them twice, or the
+            head does not fit the model.
     """
     if skip < 0:
         raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
     if pooled and head is None:
         raise ValueError("pooled=True needs a head, whose gates weigh the tokens.")
+    if disk_budget is not None and head is not None:
+        raise ValueError("disk_budget is for features of tokens, and with a head none are recorded: leave it out.")
     if head is not None:
         head.config.check_fits(model)
         config = head.config
@@ -96,6 +103,7 @@ def sample_rollouts(
         config = ElhsrConfig.for_model(model)
     problems = task.problems(split, skip + count)[skip:]
     prompts = [encode_prompts(tokenizer, [problem.question])["input_ids"] for problem in problems]
+    _refuse_doubles(problems, prompts)
     described = {
         "task": task.name,
         "split": split,
@@ -113,8 +121,14 @@ def sample_rollouts(
         described["head_sha256"] = head_digest(head)
     if pooled:
         described |= {"pooled": True, "prefixes": True}
+    every = 1
+    if disk_budget is not None:
+        plan = plan_recording(config, model.dtype, count * settings.n, settings.max_new_tokens, disk_budget)
+        config, every = plan.config, plan.every
+    if every > 1:
+        described["feature_every"] = every
     rollouts = RolloutSet.create(folder, described, config)
-    followers = _Followers(head, config, pooled)
+    followers = _Followers(head, config, pooled, every)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
         if rollouts.has_shard(index):
@@ -133,14 +147,27 @@ def sample_rollouts(
     return rollouts
 
 
+def _refuse_doubles(problems: list[Problem], prompts: list[torch.Tensor]) -> None:
+    """What is learned from a prompt must not be measured on it: neither ids nor prompts may repeat."""
+    first: dict[object, Problem] = {}
+    for problem, ids in zip(problems, prompts, strict=True):
+        for key in (problem.id, tuple(ids.flatten().tolist())):
+            if key in first:
+                raise ValueError(
+                    f"The task gives problem {problem.id!r} twice, first as {first[key].id!r}, or both have the same "
+                    "prompt. Training could hold out what it learns from: leave all but one of them out."
+                )
+            first[key] = problem
+
+
 class _Followers:
     """The signal processors of a sampling run: log-probabilities, and the rewards, the features or both pooled."""
 
-    def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool):
+    def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool, every: int):
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
         self.has_values = head is not None and head.config.value
-        self.recorder = FeatureRecorder(config) if head is None else None
+        self.recorder = FeatureRecorder(config, every) if head is None else None
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
         self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
         present = (self.log_probability, self.reward, self.recorder, self.pooled, self.prefixes)
@@ -148,6 +175,10 @@ class _Followers:
 
     def features(self) -> torch.Tensor | None:
         return None if self.recorder is None else self.recorder.features()
+
+    def feature_tokens(self, length: int) -> list[int] | None:
+        every = 1 if self.recorder is None else self.recorder.every
+        return None if every == 1 else recorded_tokens(length, every)
 
     def pooled_features(self) -> torch.Tensor | None:
         return None if self.pooled is None else self.pooled.features().cpu()
@@ -203,9 +234,10 @@ def _label(
                 first_row=first_row,
                 reward=reward,
                 verifier_failure=failure,
+                feature_tokens=followers.feature_tokens(len(token_ids)),
             )
         )
-        first_row += len(token_ids)
+        first_row += rollouts[-1].num_rows
     return rollouts
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead, token_logits, token_outputs
 from ..rewards.pruning import prefix_features
+from .layer_columns import layer_columns
 from .rollout_set import Rollout, RolloutSet, by_prompt, read_features, read_token_arrays
 from .sampling import head_digest
 
@@ -60,16 +62,18 @@ class ScoredRollouts:
 
     @classmethod
     def from_rollouts(
-        cls, rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None
+        cls, rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None, subsampled: bool = False
     ) -> "ScoredRollouts":
         """Of a rollout set that this head followed, or whose features it can be applied to.
 
         Args:
             prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
+            subsampled: Whether rollouts will do of which some tokens were left out for a disk budget; those recorded
+                are then taken for all. Rewards can be judged on them, but nothing that counts tokens.
 
         Raises:
             ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
-                is not there; prompts with different numbers of rollouts.
+                is not there; prompts with different numbers of rollouts; layers of the head that were not recorded.
         """
         followed = rollouts.settings.get("head_sha256")
         if followed is not None and followed != head_digest(head):
@@ -81,8 +85,12 @@ class ScoredRollouts:
         found: set[str] = set()
         for shard, file in rollouts.shards():
             for members in by_prompt(shard):
+                if not subsampled and any(rollout.feature_tokens is not None for rollout in members):
+                    raise ValueError(
+                        f"Of the rollouts in {str(rollouts.folder)!r} some tokens were left out for a disk budget."
+                    )
                 if wanted is None or members[0].problem in wanted:
-                    groups.append((members, _token_arrays(members, file, head)))
+                    groups.append((members, _token_arrays(members, file, head, rollouts.config)))
                     found.add(members[0].problem)
         if wanted is not None and wanted != found:
             raise ValueError(f"{len(wanted - found)} of the {len(wanted)} prompts asked for have no rollouts.")
@@ -160,10 +168,12 @@ def _upto(sums: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return np.take_along_axis(sums, steps[..., None] - 1, axis=-1)[..., 0]
 
 
-def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> dict[str, np.ndarray]:
+def _token_arrays(
+    members: list[Rollout], file: Path, head: ElhsrRewardHead, recorded: ElhsrConfig
+) -> dict[str, np.ndarray]:
     """By name, (tokens of all members,) float32 each."""
     first = members[0].first_row
-    own = slice(first, first + sum(len(rollout.token_ids) for rollout in members))
+    own = slice(first, first + sum(rollout.num_rows for rollout in members))
     arrays = {name: array[own].numpy() for name, array in read_token_arrays(file).items()}
     if "token_rewards" not in arrays:
         try:
@@ -173,6 +183,9 @@ def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> 
                 f"{str(file)!r} has neither token rewards nor features: these rollouts were sampled by an earlier "
                 "version. Sample them again with a head."
             ) from error
+        columns = layer_columns(recorded, head.config)
+        # Of all layers, the mapped features themselves and no copy
+        features = features[:, columns[0]] if len(columns) == 1 else torch.cat([features[:, c] for c in columns], dim=1)
         with torch.no_grad():
             rewards, gates = token_outputs(features, head.weight.cpu(), head.bias.cpu())
             arrays |= {"token_rewards": rewards.numpy(), "token_gates": gates.numpy()}
@@ -183,7 +196,7 @@ def _token_arrays(members: list[Rollout], file: Path, head: ElhsrRewardHead) -> 
 
 
 def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:
-    lengths = np.array([[len(rollout.token_ids) for rollout in members] for members, _ in groups])
+    lengths = np.array([[rollout.num_rows for rollout in members] for members, _ in groups])
     labels = np.array([[rollout.right for rollout in members] for members, _ in groups])
     sampled = np.arange(lengths.max()) < lengths[..., None]
     names = set.intersection(*(set(arrays) for _, arrays in groups))

@@ -3,10 +3,12 @@
 from .decisions import fit_decisions
 from .losses import LOSSES, binary_cross_entropy
 from .refit import RefitReport, refit_head
-from .trainer import TrainingReport, TrainingSettings, train_head
+from .settings import PRESETS, TrainingSettings
+from .trainer import TrainingReport, train_head
 
 __all__ = [
     "LOSSES",
+    "PRESETS",
     "RefitReport",
     "TrainingReport",
     "TrainingSettings",

@@ -24,7 +24,7 @@ _WAVES = 4
 _ONE_SIDED = 1.645
 
 
-def fit_decisions(scored: ScoredRollouts) -> dict[str, dict[str, Any] | None]:
+def fit_decisions(scored: ScoredRollouts, with_pruning: bool = True) -> dict[str, dict[str, Any] | None]:
     """The configuration fields `calibration`, `pruning` and `adaptive` for a head.
 
     A setting is allowed for a regret where the regret that it shows on these prompts, judged by [`regret`], is at most
@@ -33,6 +33,7 @@ def fit_decisions(scored: ScoredRollouts) -> dict[str, dict[str, Any] | None]:
 
     Args:
         scored: Rollouts of held-out prompts, with the head's token rewards and gates.
+        with_pruning: Whether to fit a pruning schedule, which needs every token.
 
     Returns:
         The fields, as [`ElhsrConfig`] holds them; None for what cannot be fitted, with a warning that says why.
@@ -44,7 +45,7 @@ def fit_decisions(scored: ScoredRollouts) -> dict[str, dict[str, Any] | None]:
         return {"calibration": None, "pruning": None, "adaptive": None}
     winner = Calibration(**calibration["winner"])
     try:
-        pruning = _pruning(scored, winner)
+        pruning = _pruning(scored, winner) if with_pruning else None
     except ValueError as error:
         logger.warning(f"The head gets no pruning schedule. {error}")
         pruning = None

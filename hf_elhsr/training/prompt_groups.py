@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
+from ..configuration_elhsr import ElhsrConfig
 from ..rollouts import RolloutSet
+from ..rollouts.layer_columns import layer_columns
 from ..rollouts.rollout_set import by_prompt, read_features
 
 
@@ -18,9 +20,10 @@ class Batch:
     Args:
         features: (tokens, L * d) float32, in memory that a later batch will overwrite.
         rollout: (tokens,) long, which rollout of the batch a token belongs to.
-        lengths: (rollouts,) long, how many tokens each has.
+        lengths: (rollouts,) long, how many recorded tokens each has.
         labels: (rollouts,) float32.
         prompts: (rollouts,) long, which prompt of the batch a rollout belongs to.
+        files: The shard that each rollout's features are from.
     """
 
     features: torch.Tensor
@@ -28,6 +31,21 @@ class Batch:
     lengths: torch.Tensor
     labels: torch.Tensor
     prompts: torch.Tensor
+    files: list[Path]
+
+    def check_finite(self) -> None:
+        """Refuse features that hold NaN or infinity.
+
+        Raises:
+            ValueError: With the file that they are in.
+        """
+        for file, features in zip(self.files, self.features.split(self.lengths.tolist()), strict=True):
+            if not bool(torch.isfinite(features).all()):
+                raise ValueError(
+                    f"The features in {str(file)!r} contain NaN or infinity. If the model ran in float16, it "
+                    "overflowed: sample into another folder in bfloat16. Otherwise the file is damaged: delete it and "
+                    "the .jsonl beside it, and give the command that sampled them again: it samples this shard alone."
+                )
 
 
 @dataclass(frozen=True)
@@ -39,17 +57,33 @@ class _Group:
 
 
 class PromptGroups:
-    """All prompts of a rollout set; features stay on disk, mapped, until a batch touches them."""
+    """All prompts of a rollout set; features stay on disk, mapped, until a batch touches them.
 
-    def __init__(self, rollouts: RolloutSet):
+    Args:
+        rollouts: With features.
+        config: Of the head that is to read them; only its layers are read. Default: the rollouts' own.
+
+    Raises:
+        ValueError: The head's layers were not recorded.
+    """
+
+    def __init__(self, rollouts: RolloutSet, config: ElhsrConfig | None = None):
+        self._recorded = rollouts.config.num_features
+        self._columns = layer_columns(rollouts.config, config or rollouts.config)
+        self._width = sum(columns.stop - columns.start for columns in self._columns)
+        self._rows: dict[Path, int] = {}
+        #: Whether some tokens were left out for a disk budget
+        self.subsampled = False
         self._groups: dict[str, _Group] = {}
         self._mapped: dict[Path, torch.Tensor] = {}
         # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic. Two, since
         # one batch is read ahead of the one in use
         self._buffers = [torch.empty(0, 0), torch.empty(0, 0)]
         for shard, file in rollouts.shards():
+            self._rows[file] = sum(rollout.num_rows for rollout in shard)
+            self.subsampled |= any(rollout.feature_tokens is not None for rollout in shard)
             for members in by_prompt(shard):
-                lengths = [len(rollout.token_ids) for rollout in members]
+                lengths = [rollout.num_rows for rollout in members]
                 labels = [rollout.right for rollout in members]
                 self._groups[members[0].problem] = _Group(file, members[0].first_row, lengths, labels)
 
@@ -98,19 +132,33 @@ class PromptGroups:
             lengths=lengths,
             labels=torch.tensor([float(label) for group in groups for label in group.labels]),
             prompts=torch.tensor([number for number, group in enumerate(groups) for _ in group.labels]),
+            files=[group.file for group in groups for _ in group.labels],
         )
 
     def _read(self, groups: list[_Group], tokens: int, buffer: int) -> torch.Tensor:
-        features = [self._features(group) for group in groups]
         if len(self._buffers[buffer]) < tokens:
-            self._buffers[buffer] = torch.empty(tokens, features[0].shape[1])
+            self._buffers[buffer] = torch.empty(tokens, self._width)
         first = 0
-        for part in features:
-            self._buffers[buffer][first : first + len(part)].copy_(part)
-            first += len(part)
+        for group in groups:
+            part = self._features(group)
+            rows = self._buffers[buffer][first : first + len(part)]
+            first, column = first + len(part), 0
+            for columns in self._columns:
+                width = columns.stop - columns.start
+                rows[:, column : column + width].copy_(part[:, columns])
+                column += width
         return self._buffers[buffer][:tokens]
 
     def _features(self, group: _Group) -> torch.Tensor:
         if group.file not in self._mapped:
-            self._mapped[group.file] = read_features(group.file)
+            self._mapped[group.file] = self._checked(read_features(group.file), group.file)
         return self._mapped[group.file][group.first_row : group.first_row + sum(group.lengths)]
+
+    def _checked(self, features: torch.Tensor, file: Path) -> torch.Tensor:
+        expected = (self._rows[file], self._recorded)
+        if features.shape != expected:
+            raise ValueError(
+                f"Expected features of shape {expected} in {str(file)!r}, got {tuple(features.shape)}: it does not "
+                "belong to the .jsonl beside it. Delete both, and give the command that sampled them again."
+            )
+        return features

@@ -87,7 +87,12 @@ def refit_head(
                 "`hf-elhsr sample --pooled-by` and this head."
             )
     rollouts.check_complete()
-    groups = PromptGroups(rollouts)
+    groups = PromptGroups(rollouts, head.config)
+    if groups.subsampled and head.config.value:
+        raise ValueError(
+            f"Some tokens of {str(rollouts.folder)!r} were left out for a disk budget, so the head's row of V_t was "
+            "not learned from them: give the rollouts that the head was trained on."
+        )
     train, kept_out = groups.split(held_out, seed)
     _refuse_doubles([rollouts, *pooled])
     # Kept-out prompts first: the training rows may fill most of the memory
@@ -116,9 +121,9 @@ def refit_head(
                 f"{min(losses['held_out_loss']):.4f} against {losses['held_out_loss_before']:.4f}): give it more "
                 "rollouts, or keep the head as it was."
             )
-    scored = ScoredRollouts.from_rollouts(rollouts, refitted, kept_out)
+    scored = ScoredRollouts.from_rollouts(rollouts, refitted, kept_out, groups.subsampled)
     report.held_out_best_of_n = accuracy_of_best(torch.from_numpy(scored.rewards).flatten(), scored.labels.tolist())
-    for name, fitted in fit_decisions(scored).items():
+    for name, fitted in fit_decisions(scored, not groups.subsampled).items():
         setattr(refitted.config, name, fitted)
     return refitted.eval(), report
 

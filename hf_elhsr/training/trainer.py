@@ -1,6 +1,5 @@
 """train_head: binary cross-entropy on rollouts, stopped early on prompts held out; then the head's decisions."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,39 +15,12 @@ from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
 from .decisions import fit_decisions
+from .feature_statistics import feature_statistics
 from .losses import LOSSES, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
+from .settings import PRESETS, TrainingSettings
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a head is trained.
-
-    Args:
-        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others that is
-            the business of the calibration alone. Right and wrong rollouts weigh the same, however rare the right ones
-            are: weights would spoil the probabilities.
-        learning_rate, weight_decay: Of AdamW, on weights that act on standardised features.
-        prompts_per_batch: Prompts per step, with all their rollouts.
-        averaging: Decay of the exponential moving average of the weights, per step; smaller in the first steps, so
-            that the start is forgotten. The average is what is evaluated and kept: single steps are noisy.
-        max_epochs: At most so many passes over the training prompts.
-        patience: Stop after so many epochs without a better held-out loss.
-        held_out: Share of the prompts held out for early stopping.
-        seed: Of the split and of the order of prompts.
-    """
-
-    loss: str = "binary_cross_entropy"
-    learning_rate: float = 2e-4
-    weight_decay: float = 1.0
-    prompts_per_batch: int = 4
-    averaging: float = 0.998
-    max_epochs: int = 40
-    patience: int = 3
-    held_out: float = 0.2
-    seed: int = 0
 
 
 @dataclass
@@ -59,7 +31,8 @@ class TrainingReport:
         train_prompts, held_out_prompts: How many of each; no prompt is in both.
         train_loss, held_out_loss: Of R per epoch, as [`TrainingSettings.loss`] says; in training the mean over batches,
             weighted by their rollouts.
-        held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats.
+        held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats. Empty for rollouts of which some tokens
+            were left out for a disk budget: their heads have no V_t.
         best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
             lowest held-out losses.
         base_rate: Share of right rollouts among the held-out ones.
@@ -79,13 +52,14 @@ class TrainingReport:
 
 
 def train_head(
-    rollouts: RolloutSet, settings: TrainingSettings = TrainingSettings(), checkpoint: Path | None = None
+    rollouts: RolloutSet, settings: TrainingSettings = PRESETS["default"], checkpoint: Path | None = None
 ) -> tuple[ElhsrRewardHead, TrainingReport]:
     """Train a head on rollouts with recorded features; the language model is not needed.
 
-    Features are standardised to mean 0 and variance 1 over the training tokens, and the standardisation is folded
-    into the weights of the head returned. The rows of R and the row of V_t are trained side by side and share nothing
-    but the pass over the features. In the end calibration, pruning and adaptive n are fitted on the held-out prompts.
+    Features are standardised to mean 0 and variance 1 over the training tokens, unless `settings` say otherwise, and
+    the standardisation is folded into the weights of the head returned. The rows of R and the row of V_t are trained
+    side by side and share nothing but the pass over the features. In the end calibration, pruning and adaptive n are
+    fitted on the held-out prompts.
 
     Args:
         checkpoint: A file to keep the state in after every epoch, so that a training that was killed goes on there,
@@ -95,37 +69,37 @@ def train_head(
         The head with the weights of the best epoch, and what happened.
 
     Raises:
-        ValueError: A loss that does not exist, prompts missing or too few, labels all of one class, features that are
-            not finite, or a training that diverges.
+        ValueError: Prompts missing, double or too few, layers that were not recorded, labels all of one class, a file
+            that is damaged or features that are not finite (the message names the file), or a training that diverges.
     """
-    if settings.loss not in LOSSES:
-        raise ValueError(f"loss={settings.loss!r}: expected one of {', '.join(LOSSES)}.")
     loss_of = LOSSES[settings.loss]
     rollouts.check_complete()
-    groups = PromptGroups(rollouts)
+    config = settings.head_config(rollouts.config)
+    groups = PromptGroups(rollouts, config)
+    config.value = not groups.subsampled
+    if groups.subsampled:
+        logger.warning(
+            "Some tokens of these rollouts were left out for a disk budget, so the head gets no row of V_t, which "
+            "learns from whole prefixes, and no pruning schedule."
+        )
     train, held_out = groups.split(settings.held_out, settings.seed)
-    for name, prompts in (("training", train), ("held-out", held_out)):
-        if len({label for labels in groups.labels(prompts) for label in labels}) < 2:
-            raise ValueError(
-                f"All {name} rollouts have the same label, so there is nothing to learn from: sample more prompts, or "
-                "choose a task that the model solves sometimes."
-            )
+    _refuse_one_class(groups, training=train, held_out=held_out)
     # A training that goes on may have more epochs or patience than it began with
     free = ("max_epochs", "patience")
     run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
     state = None if checkpoint is None else TrainingState.load(checkpoint, run)
-    if state is None:
-        mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
-    else:
+    if state is not None:
         mean, std = state.tensors["mean"], state.tensors["std"]
-    # Not the rollout set's own configuration, which the standardisation will be recorded in
-    config = copy.deepcopy(rollouts.config)
-    config.value = True
+    elif settings.standardization is None:
+        mean, std = torch.zeros(config.num_features), torch.ones(config.num_features)
+    else:
+        mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
     head = ElhsrRewardHead(config)
+    weights, biases = _parameters(head)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [head.weight, head.value_weight], "weight_decay": settings.weight_decay},
-            {"params": [head.bias, head.value_bias], "weight_decay": 0.0},
+            {"params": weights, "weight_decay": settings.weight_decay},
+            {"params": biases, "weight_decay": 0.0},
         ],
         lr=settings.learning_rate,
     )
@@ -158,9 +132,11 @@ def train_head(
         total, count = 0.0, 0
         for batch in groups.batches(train, settings.prompts_per_batch, generator):
             rewards, values = batch_outputs(head, batch, mean, std)
+            _check_finite(rewards, batch)
             loss = loss_of(rewards, batch.labels, batch.prompts)
             optimizer.zero_grad()
-            (loss + prefix_cross_entropy(values, batch.lengths, batch.labels)).backward()
+            prefixes = 0.0 if values is None else prefix_cross_entropy(values, batch.lengths, batch.labels)
+            (loss + prefixes).backward()
             optimizer.step()
             averaged.update_parameters(head)
             total, count = total + float(loss.detach()) * len(batch.labels), count + len(batch.labels)
@@ -168,11 +144,12 @@ def train_head(
         held_out_loss = float(loss_of(held_out_rewards, torch.tensor(held_out_labels), held_out_prompts))
         report.train_loss.append(total / count)
         report.held_out_loss.append(held_out_loss)
-        report.held_out_prefix_loss.append(prefix_loss)
         progress.set_postfix(train=f"{total / count:.4f}", held_out=f"{held_out_loss:.4f}")
-        if prefix_loss == min(report.held_out_prefix_loss):
-            report.best_value_epoch = epoch
-            best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
+        if prefix_loss is not None:
+            report.held_out_prefix_loss.append(prefix_loss)
+            if prefix_loss == min(report.held_out_prefix_loss):
+                report.best_value_epoch = epoch
+                best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
         if held_out_loss == min(report.held_out_loss):
             report.best_epoch = epoch
             report.held_out_best_of_n = accuracy_of_best(held_out_rewards, groups.labels(held_out))
@@ -188,8 +165,10 @@ def train_head(
             f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
         )
     head.load_state_dict(best | best_value)
-    head.fold_standardization(mean, std)
-    for name, fitted in fit_decisions(ScoredRollouts.from_rollouts(rollouts, head, held_out)).items():
+    if settings.standardization is not None:
+        head.fold_standardization(mean, std)
+    scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, groups.subsampled)
+    for name, fitted in fit_decisions(scored, not groups.subsampled).items():
         setattr(head.config, name, fitted)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -199,50 +178,42 @@ def train_head(
 
 def batch_outputs(
     head: ElhsrRewardHead, batch: Batch, mean: torch.Tensor, std: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rollouts,) rewards R and (tokens,) values v_t of a head whose weights act on standardised features.
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(rollouts,) rewards R and (tokens,) values v_t, if it has them, of a head whose weights act on standardised
+    features. R is the gated mean over the tokens that were recorded.
 
     The standardisation is applied to the weights, which are few, and not to the features, which are many.
     """
-    weight = torch.cat([head.weight, head.value_weight]) / std
-    bias = torch.cat([head.bias, head.value_bias])
+    weights, biases = _parameters(head)
+    weight, bias = torch.cat(weights) / std, torch.cat(biases)
     logits = token_logits(batch.features, weight, bias - weight @ mean)
-    token_rewards, token_gates = rewards_and_gates(logits[:, :-1])
+    token_rewards, token_gates = rewards_and_gates(logits[:, : len(head.bias)])
     zeros = torch.zeros(len(batch.labels))
     weighted = zeros.index_add(0, batch.rollout, token_gates * token_rewards)
     gates = zeros.index_add(0, batch.rollout, token_gates)
-    return weighted / gates.clamp_min(head.config.eps), logits[:, -1]
+    return weighted / gates.clamp_min(head.config.eps), logits[:, -1] if head.config.value else None
 
 
-def feature_statistics(
-    groups: PromptGroups, prompts: list[str], prompts_per_batch: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of every feature over the tokens of these prompts: two (L * d,) float32.
+def _parameters(head: ElhsrRewardHead) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights and biases: of R, and of V_t where the head has it."""
+    if not head.config.value:
+        return [head.weight], [head.bias]
+    return [head.weight, head.value_weight], [head.bias, head.value_bias]
 
-    Raises:
-        ValueError: A feature is NaN or infinite.
-    """
-    count = 0
-    mean, squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for batch in tqdm(
-        groups.batches(prompts, prompts_per_batch),
-        desc="Standardising features",
-        total=-(-len(prompts) // prompts_per_batch),
-        unit="batch",
-    ):
-        # Merged batch by batch (Chan et al.): a plain sum of squares drowns features whose mean dwarfs their spread
-        variance, batch_mean = torch.var_mean(batch.features, dim=0, correction=0)
-        new = len(batch.features)
-        difference = batch_mean.double() - mean
-        squares = squares + variance.double() * new + difference.square() * (count * new / (count + new))
-        mean = mean + difference * (new / (count + new))
-        count += new
-    variance = squares / count
-    if not bool(torch.isfinite(variance).all()):
-        raise ValueError("The recorded features contain NaN or infinity: sample again with the model in bfloat16.")
-    # A feature that never varies says nothing, and must not be blown up
-    std = variance.sqrt()
-    return mean.float(), torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf).float()
+
+def _refuse_one_class(groups: PromptGroups, **parts: list[str]) -> None:
+    for name, prompts in parts.items():
+        if len({label for labels in groups.labels(prompts) for label in labels}) < 2:
+            raise ValueError(
+                f"All {name.replace('_', '-')} rollouts have the same label, so there is nothing to learn from: sample "
+                "more prompts, or choose a task that the model solves sometimes."
+            )
+
+
+def _check_finite(rewards: torch.Tensor, batch: Batch) -> None:
+    # The rewards show it at no cost, since no weight, not even zero, makes NaN or infinity finite
+    if not bool(torch.isfinite(rewards.detach()).all()):
+        batch.check_finite()
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -262,15 +233,19 @@ def _held_out(
     prompts_per_batch: int,
     mean: torch.Tensor,
     std: torch.Tensor,
-) -> tuple[torch.Tensor, float]:
-    """(rollouts,) rewards R, and the prefix loss."""
+) -> tuple[torch.Tensor, float | None]:
+    """(rollouts,) rewards R, and the prefix loss of heads with values."""
     rewards, values, lengths, labels = [], [], [], []
     for batch in groups.batches(prompts, prompts_per_batch):
         batch_rewards, batch_values = batch_outputs(head, batch, mean, std)
+        _check_finite(batch_rewards, batch)
         rewards.append(batch_rewards)
-        values.append(batch_values.double())
+        if batch_values is not None:
+            values.append(batch_values.double())
         lengths.append(batch.lengths)
         labels.append(batch.labels)
+    if not values:
+        return torch.cat(rewards), None
     prefix_loss = prefix_cross_entropy(torch.cat(values), torch.cat(lengths), torch.cat(labels))
     return torch.cat(rewards), float(prefix_loss)
 

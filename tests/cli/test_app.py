@@ -1,5 +1,6 @@
 """The command line, from nothing to a head and its card, on the real model at a small size."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.app import app
 from hf_elhsr.rollouts import RolloutSet
+from hf_elhsr.training import PRESETS
 
 MODEL = ["--model", "smollm2-demo"]
 SMALL = ["--max-new-tokens", "32", "--n", "6"]
@@ -41,6 +43,20 @@ def test_sample_and_train(trained):
     assert record["rollouts"]["sampling"]["n"] == 6
     assert record["settings"]["max_epochs"] == 2
     assert record["report"]["train_prompts"] + record["report"]["held_out_prompts"] == 48
+
+
+def test_a_preset_and_options_that_override_it(trained, tmp_path):
+    folder, _, _ = trained
+    options = ["--preset", "paper", "--max-epochs", 1, "--learning-rate", "0.001", "--no-gate"]
+    run("train", folder / "rollouts", tmp_path, *options, "--layer", 30, "--layer", 3)
+    settings = json.loads((tmp_path / "training.json").read_text())["settings"]
+    paper = json.loads(json.dumps(dataclasses.asdict(PRESETS["paper"])))
+    changes = {"max_epochs": 1, "learning_rate": 0.001, "gate": False, "layers": [3, 30]}
+    assert settings == paper | changes
+    config = ElhsrRewardHead.from_pretrained(tmp_path).config
+    assert (config.layers, config.gate, config.standardization) == ([3, 30], False, None)
+    run("train", folder / "rollouts", tmp_path, *options, "--layer", 30, "--standardize")
+    assert ElhsrRewardHead.from_pretrained(tmp_path).config.standardization == "per_feature"
 
 
 def test_refit(trained):
@@ -124,6 +140,9 @@ def test_generate(trained):
         (["card", "nowhere"], "lacks config.json"),
         (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
         (["train", "run[/x]", "out"], "run[/x]"),
+        (["sample", "out", *MODEL, "--disk-budget", "lots"], "'lots' is no size"),
+        (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),
+        (["train", "nowhere", "out", "--patience", "0"], "patience=0: expected"),
     ],
 )
 def test_errors_are_one_line(tmp_path, arguments, message):

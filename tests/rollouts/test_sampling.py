@@ -1,5 +1,6 @@
 """Rollouts on disk: complete, resumable to the byte, refused where they do not belong."""
 
+import dataclasses
 import json
 import random
 
@@ -245,6 +246,18 @@ def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):
             language_model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=tiny_head(model)
         )
     assert not (tmp_path / "settings.json").exists()
+
+
+@pytest.mark.parametrize("repeated", ["id", "question"])
+def test_a_prompt_that_is_twice_in_a_task_is_refused(smollm2, config, tmp_path, repeated):
+    class Doubled(ArithmeticTask):
+        def problems(self, split, count, seed=0):
+            problems = super().problems(split, count, seed)
+            return [*problems[:-1], dataclasses.replace(problems[-1], **{repeated: getattr(problems[0], repeated)})]
+
+    with pytest.raises(ValueError, match="leave all but one of them out"):
+        sample_rollouts(*smollm2, Doubled(), "train", 3, tmp_path, SETTINGS, config=config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_rollouts_there(tmp_path):

@@ -7,24 +7,25 @@ import random
 import numpy as np
 import pytest
 import torch
-from planted_rollouts import planted_rollouts
+from planted_rollouts import auc_on, planted_rollouts
+from safetensors.torch import save_file
 
 from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.training import LOSSES, TrainingSettings, binary_cross_entropy, train_head, trainer
+from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.training import (
+    LOSSES,
+    TrainingSettings,
+    binary_cross_entropy,
+    train_head,
+    trainer,
+)
 from hf_elhsr.training.checkpoint import TrainingState
+from hf_elhsr.training.feature_statistics import feature_statistics
 from hf_elhsr.training.losses import prefix_cross_entropy
 from hf_elhsr.training.prompt_groups import PromptGroups
-from hf_elhsr.training.trainer import batch_outputs, feature_statistics
+from hf_elhsr.training.trainer import batch_outputs
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
-
-
-def auc_on(head, rollouts):
-    groups = PromptGroups(rollouts)
-    zeros, ones = torch.zeros(head.config.num_features), torch.ones(head.config.num_features)
-    batches = [(batch_outputs(head, b, zeros, ones)[0].detach(), b.labels) for b in groups.batches(groups.prompts, 10)]
-    rewards = torch.cat([rewards for rewards, _ in batches]).double().numpy()
-    return area_under_curve(rewards, torch.cat([labels for _, labels in batches]).bool().numpy())
 
 
 def test_a_planted_signal_is_found(tmp_path):
@@ -46,20 +47,6 @@ def test_every_loss_finds_the_signal(tmp_path, loss):
 def test_a_loss_that_does_not_exist(tmp_path):
     with pytest.raises(ValueError, match="loss='mse': expected one of binary_cross_entropy"):
         train_head(planted_rollouts(tmp_path), dataclasses.replace(SETTINGS, loss="mse"))
-
-
-def test_shuffled_labels_teach_nothing(tmp_path):
-    """The negative control: same features, labels shuffled; what is learned ranks real labels no better than chance."""
-    unseen = planted_rollouts(tmp_path / "unseen", seed=1)
-    settings = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=4)
-    curves: dict[bool, list[float]] = {True: [], False: []}
-    for shuffle in curves:
-        for seed in range(10, 18):
-            rollouts = planted_rollouts(tmp_path / f"{shuffle}-{seed}", seed=seed, shuffle=shuffle)
-            curves[shuffle].append(auc_on(train_head(rollouts, settings)[0], unseen))
-    assert min(curves[False]) > 0.9
-    # a random direction among 16 has an AUC of 0.5 +- 0.15, so the mean of eight has +- 0.05
-    assert abs(np.mean(curves[True]) - 0.5) < 0.16
 
 
 def test_the_best_weights_are_returned(tmp_path):
@@ -149,22 +136,9 @@ def test_same_seed_same_head(tmp_path):
     assert not torch.equal(first.weight, other.weight)
 
 
-def test_prompts_are_never_split(tmp_path):
-    groups = PromptGroups(planted_rollouts(tmp_path))
-    train, held_out = groups.split(0.2, seed=3)
-    assert not set(train) & set(held_out)
-    assert sorted(train + held_out) == sorted(groups.prompts)
-    assert len(held_out) == 24
-    for share in (0.0, 0.001, 1.0):
-        with pytest.raises(ValueError, match="leaves nothing"):
-            groups.split(share, seed=0)
-
-
 def test_batches_hold_the_rollouts_features(tmp_path):
     rollouts = planted_rollouts(tmp_path, prompts=9)
     groups = PromptGroups(rollouts)
-    from hf_elhsr.rollouts.rollout_set import read_features
-
     expected = {}
     for shard, file in rollouts.shards():
         for rollout in shard:
@@ -194,10 +168,6 @@ def test_statistics_are_numpys(tmp_path):
 
 def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
     rollouts = planted_rollouts(tmp_path)
-    from safetensors.torch import save_file
-
-    from hf_elhsr.rollouts.rollout_set import read_features
-
     for _, file in rollouts.shards():
         features = read_features(file).clone()
         features[:, 4] = 7.0
@@ -205,19 +175,6 @@ def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
     head, _ = train_head(rollouts, SETTINGS)
     assert torch.isfinite(head.weight).all()
     assert (head.weight[:, 4] == 0).all()
-
-
-def test_labels_of_one_class(tmp_path):
-    rollouts = planted_rollouts(tmp_path)
-    for file in tmp_path.glob("*.jsonl"):
-        file.write_text(file.read_text().replace('"label": true', '"label": false'))
-    with pytest.raises(ValueError, match="training rollouts have the same label"):
-        train_head(rollouts, SETTINGS)
-
-
-def test_features_that_are_not_finite(tmp_path):
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        train_head(planted_rollouts(tmp_path, poison=True), SETTINGS)
 
 
 def test_prefix_cross_entropy_is_numpys():
@@ -261,24 +218,3 @@ def test_training_does_not_touch_the_rollout_set(tmp_path):
     before = copy.deepcopy({p.name: p.read_bytes() for p in tmp_path.iterdir()})
     train_head(rollouts, SETTINGS)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-
-
-def test_an_unfinished_set_is_not_trained_on(tmp_path):
-    rollouts = planted_rollouts(tmp_path)
-    (tmp_path / "shard-00003.jsonl").unlink()
-    with pytest.raises(ValueError, match="rollouts of 90 of 120 prompts"):
-        train_head(rollouts, SETTINGS)
-
-
-def test_a_prompt_in_two_shards_is_refused(tmp_path):
-    rollouts = planted_rollouts(tmp_path)
-    file = tmp_path / "shard-00003.jsonl"
-    file.write_text(file.read_text().replace('"prompt-3"', '"prompt-2"'))
-    with pytest.raises(ValueError, match="in another shard, too"):
-        train_head(rollouts, SETTINGS)
-
-
-def test_a_training_that_diverges_says_so(tmp_path):
-    settings = TrainingSettings(learning_rate=1e30, max_epochs=2)
-    with pytest.raises(ValueError, match=r"diverged\. Lower learning_rate"):
-        train_head(planted_rollouts(tmp_path), settings)

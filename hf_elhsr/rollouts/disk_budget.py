@@ -1,0 +1,106 @@
+"""plan_recording: which tokens and layers to record, so that the features fit a disk budget that the user states."""
+
+import copy
+import re
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import logging
+
+from ..configuration_elhsr import ElhsrConfig
+
+logger = logging.get_logger(__name__)
+
+# Of the longest completions; with fewer, the gates would have little to choose from
+_FEWEST_TOKENS = 8
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclass(frozen=True)
+class RecordingPlan:
+    """What is recorded.
+
+    Args:
+        config: Of the head to be trained: what h_t is made of.
+        every: Tokens every, 2 every, 3 every, ... of a completion are recorded, and always its last.
+        num_bytes: What the features take at most: if every completion is as long as it may be.
+    """
+
+    config: ElhsrConfig
+    every: int
+    num_bytes: int
+
+
+def plan_recording(
+    config: ElhsrConfig, dtype: torch.dtype, rollouts: int, max_new_tokens: int, budget: int
+) -> RecordingPlan:
+    """The first of these that fits: all tokens; every 2nd, 3rd, ... with at least 8 of the longest completions left;
+    and then, with as few tokens as that, as many layers as fit, evenly spaced, the last one included.
+
+    Tokens go first, since neighbours say much the same, and the best layers are not known beforehand. What is chosen is
+    logged. The budget is for features; texts and labels come on top, and are small.
+
+    Args:
+        dtype: Of the language model.
+        rollouts: How many completions are to be sampled.
+        budget: Bytes.
+
+    Raises:
+        ValueError: Not even one layer of the fewest tokens fits; or no positive number of bytes.
+    """
+    if budget < 1:
+        raise ValueError(f"disk_budget={budget}: expected a positive number of bytes.")
+    # Logits and log-probabilities are recorded as float32, whatever the model's dtype
+    number = dtype.itemsize if config.signal == "hidden_states" else torch.float32.itemsize
+
+    def plan(config: ElhsrConfig, every: int) -> RecordingPlan:
+        return RecordingPlan(config, every, rollouts * -(-max_new_tokens // every) * config.num_features * number)
+
+    fewest = min(_FEWEST_TOKENS, max_new_tokens)
+    steps = [every for every in range(1, max_new_tokens + 1) if -(-max_new_tokens // every) >= fewest]
+    plans = [plan(config, every) for every in steps]
+    plans += [plan(_on_layers(config, count), steps[-1]) for count in range(len(config.layers) - 1, 0, -1)]
+    chosen = next((plan for plan in plans if plan.num_bytes <= budget), None)
+    if chosen is None:
+        raise ValueError(
+            f"disk_budget={budget}: features of one token in {steps[-1]} "
+            f"{'and of one layer ' if config.layers else ''}alone may take {plans[-1].num_bytes} bytes. Allow so many, "
+            "or sample fewer prompts, fewer completions of each, or shorter ones."
+        )
+    if chosen is not plans[0]:
+        parts = []
+        if chosen.every > 1:
+            parts.append(f"one token in {chosen.every} and the last, so that heads get no pruning schedule")
+        if chosen.config.layers != config.layers:
+            parts.append(f"layers {chosen.config.layers} of {len(config.layers)}")
+        logger.warning(
+            f"Features of all tokens and layers may take {plans[0].num_bytes:,} bytes, and the disk budget is "
+            f"{budget:,}. Recorded are {' and '.join(parts)}: at most {chosen.num_bytes:,} bytes."
+        )
+    return chosen
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes, as in 50GB, 800 MB or 1.5TB; units are powers of ten.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    units = {unit.lower(): factor for unit, factor in _UNITS.items()}
+    if found is None or found[2].lower() not in units:
+        raise ValueError(f"{text!r} is no size: expected a number of bytes, as in 50GB or 800MB.")
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+def recorded_tokens(length: int, every: int) -> list[int]:
+    """Which tokens of a completion are recorded, counted from 0: every one in `every`, and the last."""
+    tokens = list(range(every - 1, length, every))
+    return tokens if tokens and tokens[-1] == length - 1 else [*tokens, length - 1]
+
+
+def _on_layers(config: ElhsrConfig, count: int) -> ElhsrConfig:
+    chosen = copy.deepcopy(config)
+    total = len(config.layers)
+    chosen.layers = [config.layers[(number + 1) * total // count - 1] for number in range(count)]
+    return chosen

@@ -1,0 +1,118 @@
+"""TrainingSettings: how a head is trained, our default and the paper's recipe."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+from ..configuration_elhsr import ElhsrConfig
+from .losses import LOSSES
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a head is trained; [`PRESETS`] has two sets by name.
+
+    Args:
+        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others that is
+            the business of the calibration alone. Right and wrong rollouts weigh the same, however rare the right ones
+            are: weights would spoil the probabilities.
+        learning_rate, weight_decay: Of AdamW, on weights that act on features as `standardization` leaves them. Biases
+            do not decay.
+        prompts_per_batch: Prompts per step, with all their rollouts.
+        averaging: Decay of the exponential moving average of the weights, per step; smaller in the first steps, so
+            that the start is forgotten. The average is what is evaluated and kept: single steps are noisy. 0 for none.
+        max_epochs: At most so many passes over the training prompts.
+        patience: Stop after so many epochs without a better held-out loss.
+        held_out: Share of the prompts held out for early stopping.
+        seed: Of the split and of the order of prompts.
+        gate: Whether tokens are weighted by a learned gate. Default: as the rollouts' configuration says, which is on
+            unless they were sampled for a head without.
+        layers: Which of the recorded layers the head reads, as indices into `hidden_states`; their order does not
+            matter. Default: all that were recorded.
+        standardization: "per_feature", to mean 0 and variance 1 over the training tokens, or None, for features as
+            the language model gives them.
+
+    Raises:
+        ValueError: A value that is none of those above.
+    """
+
+    loss: str = "binary_cross_entropy"
+    learning_rate: float = 2e-4
+    weight_decay: float = 1.0
+    prompts_per_batch: int = 4
+    averaging: float = 0.998
+    max_epochs: int = 40
+    patience: int = 3
+    held_out: float = 0.2
+    seed: int = 0
+    gate: bool | None = None
+    layers: tuple[int, ...] | None = None
+    standardization: str | None = "per_feature"
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss={self.loss!r}: expected one of {', '.join(LOSSES)}.")
+        if self.standardization not in ("per_feature", None):
+            raise ValueError(f"standardization={self.standardization!r}: expected 'per_feature' or None.")
+        if self.gate not in (True, False, None):
+            raise ValueError(f"gate={self.gate!r}: expected True, False or None.")
+        for name in ("prompts_per_batch", "max_epochs", "patience"):
+            if not _is_whole(getattr(self, name)) or getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 1.")
+        if not _is_whole(self.seed):
+            raise ValueError(f"seed={self.seed!r}: expected a whole number.")
+        allowed = {
+            "learning_rate": ("above 0", self.learning_rate > 0),
+            "weight_decay": ("of at least 0", self.weight_decay >= 0),
+            "averaging": ("of at least 0 and below 1", 0 <= self.averaging < 1),
+            "held_out": ("between 0 and 1", 0 < self.held_out < 1),
+        }
+        for name, (wanted, holds) in allowed.items():
+            if not holds or not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a finite number {wanted}.")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _checked_layers(tuple(self.layers)))
+
+    def head_config(self, recorded: ElhsrConfig) -> ElhsrConfig:
+        """The configuration of the head to be trained on features that were recorded for another.
+
+        Raises:
+            ValueError: Layers that were not recorded, or layers of a signal that has none.
+        """
+        # A copy: the standardisation and what is fitted will be recorded in it
+        config = copy.deepcopy(recorded)
+        if self.gate is not None:
+            config.gate = self.gate
+        if self.layers is not None:
+            missing = sorted(set(self.layers) - set(recorded.layers))
+            if missing:
+                raise ValueError(
+                    f"layers={list(self.layers)}: layers {missing} were not recorded with these rollouts, which have "
+                    f"{recorded.layers or f'{recorded.signal} and no layers'}. Choose among these, or sample again."
+                )
+            config.layers = list(self.layers)
+        return config
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
+    if not layers or not all(_is_whole(layer) and layer >= 0 for layer in layers):
+        raise ValueError(
+            f"layers={list(layers)}: expected at least one index into hidden_states, counted from 0, or None for all "
+            "that were recorded."
+        )
+    return tuple(sorted(set(layers)))
+
+
+#: By the names that `hf-elhsr train --preset` takes. "paper" is the recipe of arXiv:2505.12225: AdamW on batches of 16
+#: rollouts, on features as they are, without averaged weights. Our batches never split a prompt, so the 16 are two
+#: prompts of eight; with another n, `prompts_per_batch=16 // n` comes closest.
+PRESETS: dict[str, TrainingSettings] = {
+    "default": TrainingSettings(),
+    "paper": TrainingSettings(
+        learning_rate=1e-4, weight_decay=1e-5, prompts_per_batch=2, averaging=0.0, standardization=None
+    ),
+}

@@ -1,0 +1,35 @@
+"""Columns of layers: those of a concatenation of the layers, in as few slices as there are runs of neighbours."""
+
+import itertools
+
+import pytest
+import torch
+
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.rollouts.layer_columns import layer_columns
+
+LAYERS = [0, 3, 4, 9]
+
+
+def config(layers, **kwargs):
+    return ElhsrConfig(**{"hidden_size": 5, "layers": layers, **kwargs})
+
+
+def test_every_subset():
+    states = {layer: torch.randn(7, 5) for layer in LAYERS}
+    recorded = torch.cat([states[layer] for layer in LAYERS], dim=1)
+    for count in range(1, 5):
+        for wanted in itertools.combinations(LAYERS, count):
+            columns = layer_columns(config(LAYERS), config(list(wanted)))
+            actual = torch.cat([recorded[:, part] for part in columns], dim=1)
+            assert torch.equal(actual, torch.cat([states[layer] for layer in wanted], dim=1))
+    assert layer_columns(config(LAYERS), config([0, 3, 9])) == [slice(0, 10), slice(15, 20)]
+    assert layer_columns(config(LAYERS), config(LAYERS)) == [slice(0, 20)]
+
+
+def test_what_was_not_recorded():
+    logits = ElhsrConfig(signal="logits", base_vocab_size=20)
+    assert layer_columns(logits, logits) == [slice(0, 20)]
+    for other in (config([0, 1]), config(LAYERS, hidden_size=4), logits):
+        with pytest.raises(ValueError, match="cannot be applied to features recorded of hidden states"):
+            layer_columns(config(LAYERS), other)

@@ -1,0 +1,87 @@
+"""Gate, layers, standardisation and averaging do what they say."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from planted_rollouts import auc_on, planted_rollouts
+
+from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.training import PRESETS, TrainingSettings, refit_head, train_head
+from hf_elhsr.training.feature_statistics import feature_statistics
+from hf_elhsr.training.prompt_groups import PromptGroups
+
+SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+
+
+@pytest.mark.parametrize("standardization", ["per_feature", None])
+@pytest.mark.parametrize("gate", [True, False])
+def test_gate_and_standardisation_are_as_wanted(tmp_path, gate, standardization):
+    rollouts = planted_rollouts(tmp_path / "train", scales=(1, 2), offset=1)
+    settings = dataclasses.replace(SETTINGS, gate=gate, standardization=standardization)
+    head, _ = train_head(rollouts, settings)
+    assert head.config.gate is gate
+    assert head.weight.shape == (1 + gate, 16)
+    assert head.config.standardization == standardization
+    assert auc_on(head, planted_rollouts(tmp_path / "unseen", seed=1, scales=(1, 2), offset=1)) > 0.9
+
+
+def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
+    """One step of AdamW from zero, by hand: every weight moves by the learning rate against its gradient's sign."""
+    rollouts = planted_rollouts(tmp_path, scales=(1, 2), offset=1)
+    settings = dataclasses.replace(PRESETS["paper"], prompts_per_batch=1000, max_epochs=1, learning_rate=0.01)
+    head, _ = train_head(rollouts, settings)
+    groups = PromptGroups(rollouts)
+    train, _ = groups.split(settings.held_out, settings.seed)
+    [batch] = groups.batches(train, 1000)
+    labels = batch.labels.double().numpy()
+    rows = np.split(batch.features.double().numpy(), np.cumsum(batch.lengths.numpy())[:-1])
+    means = np.stack([own.mean(axis=0) for own in rows])
+    # At zero weights all gates are one half and every sigmoid(R) is, too; the gate's own gradient vanishes
+    gradient = ((0.5 - labels)[:, None] * means).mean(axis=0)
+    np.testing.assert_allclose(head.weight[1].detach(), -0.01 * np.sign(gradient), rtol=1e-4)
+    assert (head.weight[0] == 0).all()
+    assert head.config.standardization is None
+
+
+def test_a_head_on_some_layers_is_that_of_a_set_that_recorded_no_others(tmp_path):
+    """The right columns are read: in statistics, training, decisions and refit."""
+    both = planted_rollouts(tmp_path / "both", prompts=60, longest=20)
+    second = planted_rollouts(tmp_path / "second", prompts=60, longest=20)
+    second.config.layers = [1]
+    for shard, (rows, file) in enumerate(list(second.shards())):
+        second.write_shard(shard, rows, read_features(file)[:, 8:].clone())
+    settings = dataclasses.replace(SETTINGS, layers=(1,))
+    head, report = train_head(both, settings)
+    expected, expected_report = train_head(second, dataclasses.replace(settings, layers=None))
+    assert report == expected_report
+    assert head.config.layers == [1]
+    assert head.config.to_dict() == expected.config.to_dict()
+    refitted, wanted = refit_head(head, both)[0], refit_head(expected, second)[0]
+    for actual, other in ((head, expected), (refitted, wanted)):
+        for name, value in other.state_dict().items():
+            assert torch.equal(actual.state_dict()[name], value)
+    first, _ = train_head(both, dataclasses.replace(settings, layers=(0,)))
+    assert not torch.equal(first.weight, head.weight)
+
+
+def test_without_averaging_the_last_step_counts(tmp_path):
+    """averaging=0 keeps the weights of the last step, not a mean: seen from a first epoch of two steps."""
+    rollouts = planted_rollouts(tmp_path, prompts=20)
+    settings = TrainingSettings(prompts_per_batch=10, max_epochs=1, averaging=0.0, learning_rate=0.5)
+    steps = []
+    step = torch.optim.AdamW.step
+
+    def recording(self, *args, **kwargs):
+        done = step(self, *args, **kwargs)
+        steps.append(self.param_groups[0]["params"][0].detach().clone())
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", recording)
+        head, _ = train_head(rollouts, settings)
+    assert len(steps) == 2
+    groups = PromptGroups(rollouts)
+    _, std = feature_statistics(groups, groups.split(0.2, 0)[0], 10)
+    torch.testing.assert_close(head.weight.detach() * std, steps[-1], rtol=1e-4, atol=1e-6)
