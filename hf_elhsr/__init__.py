@@ -5,10 +5,13 @@ from .generation import BestOfNGenerationMixin, BestOfNOutput, disable_best_of_n
 from .modeling_elhsr import ElhsrRewardHead, ElhsrRewardOutput
 from .rewards import (
     GenerationRewards,
+    LearnedCombination,
     RunningLogProbability,
     RunningReward,
     SignalProcessor,
     SignalProcessorList,
+    TextRewardModel,
+    fit_combination,
     score_generation,
     score_logprobs,
 )
@@ -23,14 +26,17 @@ __all__ = [
     "ElhsrRewardHead",
     "ElhsrRewardOutput",
     "GenerationRewards",
+    "LearnedCombination",
     "RunningLogProbability",
     "RunningReward",
     "SignalNeeds",
     "SignalProcessor",
     "SignalProcessorList",
     "StepSignal",
+    "TextRewardModel",
     "disable_best_of_n",
     "enable_best_of_n",
+    "fit_combination",
     "score_generation",
     "score_logprobs",
 ]

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr.rollouts import Problem, SamplingSettings, sample_rollouts
@@ -31,15 +30,6 @@ class TinyTask:
     def verify(self, problem, completion):
         answer = self.extract(completion)
         return answer is not None and int(answer.removeprefix("w")) % 2 == 0
-
-
-def tiny_tokenizer():
-    special = ["<pad>", "<unk>", "<eos>"]
-    words = {word: i for i, word in enumerate([*special, *(f"w{i}" for i in range(3, 64))])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = dict(zip(("pad_token", "unk_token", "eos_token"), special, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def sample_tiny(folder):

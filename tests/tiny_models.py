@@ -73,6 +73,20 @@ def tiny_model(architecture: str = "llama", seed: int = 0, **kwargs) -> tf.PreTr
     return model
 
 
+def tiny_classifier(architecture: str = "llama", labels: int = 1) -> tf.PreTrainedModel:
+    """A text reward model."""
+    torch.manual_seed(0)
+    config = CONFIGS[architecture]()
+    config.num_labels = labels
+    model = tf.AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+    model.config.pad_token_id = 0
+    return model
+
+
 def tiny_head(model, seed: int = 0, **config) -> ElhsrRewardHead:
     """A random head, scaled so that W h is of order one."""
     head = ElhsrRewardHead(ElhsrConfig.for_model(model, **config))

@@ -2,34 +2,22 @@
 
 import copy
 import inspect
-import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
-from transformers.utils import logging
 
-from ..modeling_elhsr import ElhsrRewardHead
-from ..rewards import RunningReward, SignalProcessor, SignalProcessorList
-from ..rewards.adaptive import AdaptiveSampling
-from ..rewards.calibration import Calibration, winner_calibration
-from ..rewards.pruning import PruningSchedule
+from ..rewards import SignalProcessor, SignalProcessorList
+from ..rewards.combination import Combination
+from .choice import choose
+from .combining import AnswerExtractor, Combining
+from .decisions import fitted_decisions, winner_confidence
 from .decoding import Candidates, sample_candidates
-from .output import BestOfNOutput
-from .pruning import AdaptiveWaves, HopelessPruner
 from .request import CandidateRequest, Pruner
-from .resolve import resolve_reward_head
-from .selection import select_winners
-from .validation import (
-    check_generation_mode,
-    check_max_parallel,
-    check_min_confidence,
-    check_request,
-    requested_sequences,
-)
-
-logger = logging.get_logger(__name__)
+from .reward_sources import RewardSource, RewardSources
+from .validation import check_generation_mode, check_max_parallel, check_request, requested_sequences
 
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
@@ -45,7 +33,9 @@ class BestOfNGenerationMixin:
         self: Any,
         *args: Any,
         best_of_n: int | None = None,
-        reward_head: "ElhsrRewardHead | str | os.PathLike[str] | None" = None,
+        reward_head: "RewardSource | Sequence[RewardSource] | None" = None,
+        combine: str | Combination | None = None,
+        extract_answer: AnswerExtractor | None = None,
         signal_processor: list[SignalProcessor] | None = None,
         output_token_rewards: bool = False,
         prune: float | None = None,
@@ -64,7 +54,14 @@ class BestOfNGenerationMixin:
         Args:
             best_of_n: How many candidates to sample for every prompt. Default: plain `generate`.
             reward_head: The head that chooses: an [`ElhsrRewardHead`], a folder, or a repository on the Hub,
-                "org/name" or "org/name@revision".
+                "org/name" or "org/name@revision". Or a [`TextRewardModel`] or any function of prompts and completions
+                that returns a score for each. Or a list of these, with `combine`.
+            combine: How several sources decide: "worse_of_ranks" (the highest of every candidate's worst rank),
+                "min_max" (the sum of rewards scaled to 0 .. 1 within the prompt), a [`LearnedCombination`], or any
+                function from (batch, n, sources) to (batch, n). Or how one source votes: "majority_vote" (each
+                candidate one vote for its answer) or "weighted_vote" (sigmoid(R) votes), with `extract_answer`. Of
+                equal candidates the first source's favourite wins.
+            extract_answer: For votes: the final answer in a completion's text, or None where there is none.
             signal_processor: Further [`SignalProcessor`]s that see every step.
             output_token_rewards: With `return_dict_in_generate=True`, also return every r_t and g_t.
             prune: Stop candidates early that are all but sure to lose, giving up about this share of prompts in
@@ -87,6 +84,8 @@ class BestOfNGenerationMixin:
         if best_of_n is None:
             given = {
                 "reward_head": reward_head,
+                "combine": combine,
+                "extract_answer": extract_answer,
                 "signal_processor": signal_processor,
                 "prune": prune,
                 "adaptive": adaptive,
@@ -107,20 +106,32 @@ class BestOfNGenerationMixin:
         kwargs = _by_name(args, kwargs)
         check_request(self, best_of_n, kwargs)
         k = requested_sequences(self, best_of_n, kwargs)
-        head = resolve_reward_head(reward_head)
-        head.config.check_fits(self)
-        running_reward = RunningReward(head, keep_tokens=output_token_rewards)
-        pruners, waves = _decisions(head, running_reward, best_of_n, k, prune, adaptive)
-        calibration = _calibration(head, min_confidence)
+        sources = RewardSources.of(reward_head, self, keep_tokens=output_token_rewards)
+        combining = Combining(sources, combine, extract_answer, kwargs.get("tokenizer"), kwargs.get("attention_mask"))
+        head = sources.only_head if combine is None else None
+        alone = {"prune": prune, "adaptive": adaptive, "min_confidence": min_confidence}
+        asked = [name for name, value in alone.items() if value is not None]
+        if asked and head is None:
+            raise ValueError(
+                f"{' and '.join(asked)} was fitted for a head that decides alone: leave it out, or pass one head "
+                "without combine."
+            )
+        if output_token_rewards and sources.only_head is None:
+            raise ValueError("output_token_rewards=True is for a single head, whose tokens it shows: leave it out.")
+        pruners: tuple[Pruner, ...] = ()
+        waves, calibration = None, None
+        if head is not None:
+            pruners, waves = fitted_decisions(head, best_of_n, k, prune, adaptive)
+            calibration = winner_confidence(head.head, min_confidence)
         request = CandidateRequest(
             best_of_n,
-            SignalProcessorList([running_reward, *(signal_processor or [])]),
+            SignalProcessorList([*sources.running, *(signal_processor or [])]),
             max_parallel=check_max_parallel(max_parallel),
             pruners=pruners,
             waves=waves,
         )
         candidates = _run(self, request, kwargs)
-        output: Any = _choose(candidates, running_reward, k, calibration, min_confidence)
+        output: Any = choose(candidates, combining, k, calibration, min_confidence)
         if kwargs.get("streamer") is not None:
             _stream(kwargs["streamer"], candidates, output.winners[:, 0])
         return output if candidates.generation_config.return_dict_in_generate else output.sequences
@@ -207,84 +218,6 @@ def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candi
         generation_config.update(**settings)
         settings = {"generation_config": generation_config}
     return super(BestOfNGenerationMixin, model).generate(**kwargs, **settings, candidate_request=request)
-
-
-def _decisions(
-    head: ElhsrRewardHead,
-    running_reward: RunningReward,
-    n: int,
-    k: int,
-    prune: float | None,
-    adaptive: float | None,
-) -> tuple[tuple[Pruner, ...], AdaptiveWaves | None]:
-    """Who is stopped early and who starts when, as the head was fitted to decide it."""
-    asked = {"prune": (prune, head.config.pruning), "adaptive": (adaptive, head.config.adaptive)}
-    for name, (regret, fitted) in asked.items():
-        if regret is None:
-            continue
-        if k > 1:
-            raise ValueError(f"{name} looks for the one best candidate: leave out {name}, or num_return_sequences={k}.")
-        if fitted is not None and fitted["n"] != n:
-            logger.warning_once(
-                f"{name}={regret} was fitted with {fitted['n']} candidates; with {n} the accuracy given up may differ."
-            )
-    pruners: list[Pruner] = []
-    if prune is not None:
-        pruners.append(HopelessPruner(PruningSchedule.from_config(head.config.pruning, prune), running_reward, n))
-    waves = None
-    if adaptive is not None:
-        sampling = AdaptiveSampling.from_config(head.config.adaptive, head.config.calibration, adaptive)
-        waves = AdaptiveWaves(sampling, running_reward, n)
-        pruners.append(waves)
-    return tuple(pruners), waves
-
-
-def _calibration(head: ElhsrRewardHead, min_confidence: float | None) -> Calibration | None:
-    """What turns the winner's reward into a confidence, if the head has it."""
-    if min_confidence is None:
-        return None if head.config.calibration is None else winner_calibration(head.config.calibration)
-    check_min_confidence(min_confidence)
-    return winner_calibration(head.config.calibration)
-
-
-def _choose(
-    candidates: Candidates,
-    running_reward: RunningReward,
-    k: int,
-    calibration: Calibration | None,
-    min_confidence: float | None,
-) -> BestOfNOutput:
-    batch, n, _ = candidates.token_ids.shape
-    finished = ((candidates.lengths > 0) & ~candidates.pruned).to(running_reward.rewards.device)
-    rewards = running_reward.rewards.view(batch, n)
-    winners = select_winners(rewards, k, finished).to(candidates.token_ids.device)
-    offsets = torch.arange(batch, device=winners.device)[:, None] * n
-    sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
-    lengths = candidates.lengths.gather(1, winners).flatten()
-    asked_for: dict[str, Any] = candidates.records.of((winners + offsets).flatten(), lengths)
-    if running_reward.keep_tokens:
-        asked_for["token_rewards"] = running_reward.token_rewards.view(batch, n, -1)
-        asked_for["token_gates"] = running_reward.token_gates.view(batch, n, -1)
-    if calibration is not None:
-        best = rewards.gather(1, winners[:, :1].to(rewards.device)).squeeze(1)
-        asked_for["confidence"] = calibration.probability(best)
-    if min_confidence is not None:
-        asked_for["abstained"] = asked_for["confidence"] < min_confidence
-        count = int(asked_for["abstained"].sum())
-        if count and not candidates.generation_config.return_dict_in_generate:
-            logger.warning(
-                f"The winners of {count} of {batch} prompts are trusted less than min_confidence={min_confidence}; "
-                "return_dict_in_generate=True says which (`abstained`)."
-            )
-    return BestOfNOutput(
-        sequences=sequences[:, : candidates.prompt_length + int(lengths.max())],
-        rewards=rewards.masked_fill((candidates.lengths == 0).to(rewards.device), -torch.inf),
-        candidates=candidates.token_ids,
-        lengths=candidates.lengths,
-        pruned=candidates.pruned,
-        winners=winners,
-        **asked_for,
-    )
 
 
 def _stream(streamer: BaseStreamer, candidates: Candidates, best: torch.Tensor) -> None:

@@ -15,6 +15,8 @@ class BestOfNOutput(ModelOutput):
             to the longest of them.
         rewards: (batch, n) float32. R of every candidate; sigmoid(R) estimates P(correct). Of a pruned candidate, R
             of the tokens it has; -inf for one that was never sampled.
+            With `combine` what it made of the sources' rewards; votes, for instance.
+        source_rewards: (batch, n, sources) float32, with `combine`. What every source said.
         candidates: (batch, n, length) long. Every candidate, prompt included, right-padded to the longest.
         lengths: (batch, n) long. Sampled tokens of every candidate, the EOS included; 0 if never sampled (`adaptive`).
         pruned: (batch, n) bool. Stopped before its end (`prune`, `adaptive`), so that it could not win.
@@ -31,6 +33,7 @@ class BestOfNOutput(ModelOutput):
 
     sequences: torch.Tensor | None = None
     rewards: torch.Tensor | None = None
+    source_rewards: torch.Tensor | None = None
     candidates: torch.Tensor | None = None
     lengths: torch.Tensor | None = None
     pruned: torch.Tensor | None = None

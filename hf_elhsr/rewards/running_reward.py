@@ -28,11 +28,11 @@ class RunningReward(SignalProcessor):
     def __init__(self, head: ElhsrRewardHead, keep_tokens: bool = False):
         self.needs = head_needs(head.config)
         self.keep_tokens = keep_tokens
-        self._head = head
+        self.head = head
         self._tokens = TokenStore("rewards", "gates", *(["values"] if head.config.value else []))
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        head, has_values = self._head, self._head.config.value
+        head, has_values = self.head, self.head.config.value
         # One product gives all numbers of a token
         weight = torch.cat([head.weight, head.value_weight]) if has_values else head.weight
         bias = torch.cat([head.bias, head.value_bias]) if has_values else head.bias
@@ -44,7 +44,7 @@ class RunningReward(SignalProcessor):
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self._head.config, input_ids, signal, self._weight.device)
+        features = head_features(self.head.config, input_ids, signal, self._weight.device)
         self._waiting.append((features, signal.candidates, signal.active))
         if len(self._waiting) == _STEPS_AT_ONCE:
             self._score_waiting()
@@ -55,7 +55,7 @@ class RunningReward(SignalProcessor):
         features, candidates, active = zip(*self._waiting, strict=True)
         self._waiting = []
         logits = torch.cat([token_logits(step, self._weight, self._bias) for step in features])
-        own = len(self._head.bias)
+        own = len(self.head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])
         numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
         # masked_fill, not a product: what the model makes of padding may be anything
@@ -75,7 +75,7 @@ class RunningReward(SignalProcessor):
     def rewards(self) -> torch.Tensor:
         """(candidates,) float32: R = sum_t g_t r_t / max(sum_t g_t, eps) over the tokens seen so far."""
         self._score_waiting()
-        return self._sums[:, 0] / self._sums[:, 1].clamp_min(self._head.config.eps)
+        return self._sums[:, 0] / self._sums[:, 1].clamp_min(self.head.config.eps)
 
     @property
     def prefix_features(self) -> torch.Tensor:
@@ -86,8 +86,8 @@ class RunningReward(SignalProcessor):
             self._sums[:, 1],
             self._sums[:, 2],
             self._sums[:, 3].clamp_min(1),
-            self._head.config.eps,
-            self._sums[:, 4] if self._head.config.value else None,
+            self.head.config.eps,
+            self._sums[:, 4] if self.head.config.value else None,
         )
 
     @property
