@@ -20,8 +20,9 @@ from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_roll
 from ..rollouts.disk_budget import parse_bytes
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
+from ..rollouts.text_scores import score_texts
 from ..training import LOSSES, PRESETS, refit_head, train_head
-from .load_model import base_model_id, load_model
+from .load_model import base_model_id, load_model, load_text_reward_model
 from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
 from .tables import candidates_table, evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
@@ -99,6 +100,7 @@ def train(
     loss: Annotated[str | None, typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    prompts: Annotated[int | None, typer.Option(help="Only the first so many prompts. Default: all.")] = None,
     prompts_per_batch: Annotated[int | None, typer.Option(help="Prompts per step, with all their rollouts.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="At most so many passes.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without progress before stopping.")] = None,
@@ -120,6 +122,7 @@ def train(
         "loss": loss,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
+        "prompts": prompts,
         "prompts_per_batch": prompts_per_batch,
         "max_epochs": max_epochs,
         "patience": patience,
@@ -168,6 +171,7 @@ def refit(
         resolve_reward_head(str(head)),
         RolloutSet(rollouts),
         more,
+        prompts=record["settings"].get("prompts"),
         held_out=record["settings"]["held_out"],
         seed=record["settings"]["seed"],
     )
@@ -203,15 +207,19 @@ def evaluate(
     max_new_tokens: MaxNewTokens = 64,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
+    text_reward_model: Annotated[
+        str | None, typer.Option(help="Also a sequence classifier that reads the text, alone and beside the head.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
     """Measure best-of-n by a head on unseen prompts, against baselines, with 95 % intervals."""
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
+    problems = find_task(task, verifier)
     rollouts = sample_rollouts(
         language_model,
         tokenizer,
-        find_task(task, verifier),
+        problems,
         split,
         prompts,
         out,
@@ -219,7 +227,14 @@ def evaluate(
         head=resolve_reward_head(head),
         skip=skip,
     )
-    evaluation: Evaluation = evaluate_rollouts(rollouts)
+    text_scores = None
+    if text_reward_model is not None:
+        asked = problems.problems(split, skip + prompts)[skip:]
+        ids = [encode_prompts(tokenizer, [problem.question])["input_ids"][0] for problem in asked]
+        prompt_texts = {problem.id: tokenizer.decode(own) for problem, own in zip(asked, ids, strict=True)}
+        scorer, name = load_text_reward_model(text_reward_model, dtype)
+        text_scores = score_texts(rollouts, prompt_texts, scorer, name)
+    evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_file, evaluation.to_json())

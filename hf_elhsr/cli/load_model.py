@@ -1,11 +1,18 @@
 """The language model that a command names, with best-of-n enabled."""
 
+import hashlib
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from ..generation import enable_best_of_n
+from ..rewards import TextRewardModel
 from .demo_model import DEMO_MODEL, DEMO_MODEL_ID, demo_model_folder
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
@@ -17,16 +24,41 @@ def load_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTrainedToken
     Raises:
         ValueError: An unknown dtype.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"Unknown dtype {dtype!r}: choose one of {sorted(DTYPES)}.")
+    torch_dtype = _dtype(dtype)
     source = demo_model_folder() if name == DEMO_MODEL else name
     tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
     if torch.cuda.is_available():
         model = model.to("cuda")
     return enable_best_of_n(model), tokenizer
+
+
+def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewardModel, str]:
+    """The classifier on the best device at hand, and a name that changes with its weights.
+
+    Raises:
+        ValueError: An unknown dtype, or no classifier with one or two labels.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    model = AutoModelForSequenceClassification.from_pretrained(name, dtype=_dtype(dtype))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    digest = hashlib.sha256()
+    for parameter in model.state_dict().values():
+        digest.update(parameter.contiguous().view(torch.uint8).numpy().tobytes())
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return TextRewardModel(model, tokenizer), f"{name} in {dtype}, {digest.hexdigest()}"
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ValueError(f"Unknown dtype {name!r}: choose one of {sorted(DTYPES)}.")
+    return DTYPES[name]
 
 
 def base_model_id(name: str) -> str:

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..rewards.combination import min_max, worse_of_ranks
 from ..rewards.logistic import sigmoid
 from ..rollouts import Rollout, RolloutSet
 from ..rollouts.rollout_set import by_prompt
@@ -25,6 +27,8 @@ STRATEGIES = {
     "vote weighted by the head": strategies.weighted_vote,
     "oracle": strategies.oracle,
 }
+#: What is measured besides where a text reward model scored the rollouts
+TEXT_STRATEGIES = ("text reward model", "head and text, worse of ranks", "head and text, min-max")
 
 
 @dataclass(frozen=True)
@@ -90,25 +94,38 @@ class Evaluation:
         return cls(**values)
 
 
-def evaluate_rollouts(rollouts: RolloutSet, seed: int = 0) -> Evaluation:
+def evaluate_rollouts(
+    rollouts: RolloutSet, text_scores: dict[str, list[float]] | None = None, seed: int = 0
+) -> Evaluation:
     """Evaluate rollouts that a head has followed.
 
+    Args:
+        text_scores: Of every prompt, by its id, a text reward model's score of every rollout, see [`score_texts`]; then
+            [`TEXT_STRATEGIES`] are measured as well.
+
     Raises:
-        ValueError: Prompts missing; rollouts without rewards; a reward that is not finite; labels all of one class.
+        ValueError: Prompts missing; rollouts without rewards; a reward or score that is not finite; labels all of one
+            class.
     """
     rollouts.check_complete()
     prompts = [members for shard, _ in rollouts.shards() for members in by_prompt(shard)]
     _check(prompts)
+    head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
+    right = np.array([[rollout.right for rollout in group] for group in prompts])
     table = np.array([[strategy(group) for strategy in STRATEGIES.values()] for group in prompts], dtype=np.float64)
     columns = {name: column for column, name in enumerate(STRATEGIES)}
+    if text_scores is not None:
+        texts = np.array([text_scores[group[0].problem] for group in prompts], dtype=np.float64)
+        both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))
+        judged = (texts, worse_of_ranks(both).numpy(), min_max(both).numpy())
+        table = np.c_[table, np.stack([best_of_k(rewards, right)[:, -1] for rewards in judged], axis=1)]
+        columns |= {name: len(columns) + place for place, name in enumerate(TEXT_STRATEGIES)}
     head, single, oracle = (columns[name] for name in ("reward head", "single sample", "oracle"))
 
     def measured(statistic: Callable[[np.ndarray], np.ndarray], table: np.ndarray = table) -> Measured:
         value = float(statistic(table.mean(axis=0, keepdims=True))[0])
         return Measured(value, *bootstrap_interval(table, statistic, seed=seed))
 
-    head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
-    right = np.array([[rollout.right for rollout in group] for group in prompts])
     rewards, labels = head_rewards.reshape(-1), right.reshape(-1)
     answers = [[rollout.answer for rollout in group] for group in prompts]
     curves = {

@@ -62,12 +62,13 @@ class PromptGroups:
     Args:
         rollouts: With features.
         config: Of the head that is to read them; only its layers are read. Default: the rollouts' own.
+        first: Only the first so many prompts. Default: all.
 
     Raises:
-        ValueError: The head's layers were not recorded.
+        ValueError: The head's layers were not recorded, or there are fewer prompts than wanted.
     """
 
-    def __init__(self, rollouts: RolloutSet, config: ElhsrConfig | None = None):
+    def __init__(self, rollouts: RolloutSet, config: ElhsrConfig | None = None, first: int | None = None):
         self._recorded = rollouts.config.num_features
         self._columns = layer_columns(rollouts.config, config or rollouts.config)
         self._width = sum(columns.stop - columns.start for columns in self._columns)
@@ -86,6 +87,10 @@ class PromptGroups:
                 lengths = [rollout.num_rows for rollout in members]
                 labels = [rollout.right for rollout in members]
                 self._groups[members[0].problem] = _Group(file, members[0].first_row, lengths, labels)
+        if first is not None:
+            if first > len(self._groups):
+                raise ValueError(f"There are {len(self._groups)} prompts in {str(rollouts.folder)!r}, not {first}.")
+            self._groups = dict(list(self._groups.items())[:first])
 
     @property
     def prompts(self) -> list[str]:

@@ -54,6 +54,7 @@ def refit_head(
     pooled: Sequence[RolloutSet] = (),
     held_out: float = 0.2,
     seed: int = 0,
+    prompts: int | None = None,
 ) -> tuple[ElhsrRewardHead, RefitReport]:
     """Solve for the rows of R and V_t, with the gates as they are; then fit calibration, pruning and adaptive n again.
 
@@ -67,7 +68,7 @@ def refit_head(
         rollouts: Those that it was trained on, with the features of all tokens.
         pooled: More rollouts, of other prompts, with features pooled by this head's gates and means of prefixes. From
             sets made before prefixes were recorded R alone learns, with a warning.
-        held_out, seed: As they were in training, so that the same prompts are held out.
+        held_out, seed, prompts: As they were in training, so that the same prompts are held out.
 
     Returns:
         A new head, and what happened.
@@ -87,7 +88,7 @@ def refit_head(
                 "`hf-elhsr sample --pooled-by` and this head."
             )
     rollouts.check_complete()
-    groups = PromptGroups(rollouts, head.config)
+    groups = PromptGroups(rollouts, head.config, prompts)
     if groups.subsampled and head.config.value:
         raise ValueError(
             f"Some tokens of {str(rollouts.folder)!r} were left out for a disk budget, so the head's row of V_t was "

@@ -25,6 +25,7 @@ class TrainingSettings:
         patience: Stop after so many epochs without a better held-out loss.
         held_out: Share of the prompts held out for early stopping.
         seed: Of the split and of the order of prompts.
+        prompts: Use the first so many prompts of the rollouts alone, those held out included. Default: all.
         gate: Whether tokens are weighted by a learned gate. Default: as the rollouts' configuration says, which is on
             unless they were sampled for a head without.
         layers: Which of the recorded layers the head reads, as indices into `hidden_states`; their order does not
@@ -45,6 +46,7 @@ class TrainingSettings:
     patience: int = 3
     held_out: float = 0.2
     seed: int = 0
+    prompts: int | None = None
     gate: bool | None = None
     layers: tuple[int, ...] | None = None
     standardization: str | None = "per_feature"
@@ -59,6 +61,8 @@ class TrainingSettings:
         for name in ("prompts_per_batch", "max_epochs", "patience"):
             if not _is_whole(getattr(self, name)) or getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 1.")
+        if self.prompts is not None and (not _is_whole(self.prompts) or self.prompts < 2):
+            raise ValueError(f"prompts={self.prompts!r}: expected a whole number of at least 2, or None for all.")
         if not _is_whole(self.seed):
             raise ValueError(f"seed={self.seed!r}: expected a whole number.")
         allowed = {

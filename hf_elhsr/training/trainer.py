@@ -75,7 +75,7 @@ def train_head(
     loss_of = LOSSES[settings.loss]
     rollouts.check_complete()
     config = settings.head_config(rollouts.config)
-    groups = PromptGroups(rollouts, config)
+    groups = PromptGroups(rollouts, config, settings.prompts)
     config.value = not groups.subsampled
     if groups.subsampled:
         logger.warning(

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrRewardHead
@@ -116,6 +117,29 @@ def test_evaluate_and_card(trained):
     card = (folder / "head" / "README.md").read_text()
     assert "35,714 parameters" in card
     assert "16 prompts of the split `test`, best of 6" in card
+
+
+def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
+    folder, _, _ = trained
+    config = transformers.LlamaConfig(
+        vocab_size=49152,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=1,
+        pad_token_id=2,
+    )
+    transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path)
+    arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16]
+    printed = run("evaluate", *arguments, "--text-reward-model", tmp_path)
+    for name in ("text reward model", "head and text, worse of ranks", "head and text, min-max"):
+        assert name in printed
+    kept = {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")}
+    assert kept
+    assert run("evaluate", *arguments, "--text-reward-model", tmp_path).split("16 prompts")[-1] in printed
+    assert {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")} == kept
 
 
 def test_generate(trained):

@@ -6,6 +6,7 @@ from scipy.stats import mannwhitneyu
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts, strategies
+from hf_elhsr.evaluation.best_of_n import TEXT_STRATEGIES
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
 from hf_elhsr.evaluation.calibration import area_under_curve, expected_calibration_error
 from hf_elhsr.rollouts import Rollout, RolloutSet
@@ -112,6 +113,37 @@ def test_evaluation_of_a_set(tmp_path):
     # Of an informative head more candidates are better, and no head is better than the oracle
     assert (np.diff(head) > 0).all()
     assert (head <= oracle + 1e-12).all()
+
+
+def test_a_text_reward_model_beside_the_head(tmp_path):
+    rollouts = make_set(tmp_path)
+    groups = [rollouts.rollouts()[i : i + 4] for i in range(0, 800, 4)]
+    rng = np.random.default_rng(5)
+    scores = {group[0].problem: [2.0 * r.label + rng.normal() for r in group] for group in groups}
+    evaluation = evaluate_rollouts(rollouts, scores)
+    plain = evaluate_rollouts(rollouts)
+    assert {name: evaluation.accuracy[name] for name in plain.accuracy} == plain.accuracy
+    alone, ranks, scaled = (evaluation.accuracy[name].value for name in TEXT_STRATEGIES)
+    winners = [group[int(np.argmax(scores[group[0].problem]))] for group in groups]
+    assert alone == pytest.approx(np.mean([winner.label for winner in winners]))
+
+    def min_max(values):
+        values = np.array(values)
+        return (values - values.min()) / (values.max() - values.min())
+
+    judged = [min_max([r.reward for r in group]) + min_max(scores[group[0].problem]) for group in groups]
+    expected = np.mean([group[int(np.argmax(own))].label for group, own in zip(groups, judged, strict=True)])
+    assert scaled == pytest.approx(expected, abs=1e-9)
+    # Two independent judges know more than one
+    assert min(ranks, scaled) > max(alone, evaluation.accuracy["reward head"].value)
+    assert evaluation.head_minus["text reward model"].value == pytest.approx(
+        plain.accuracy["reward head"].value - alone
+    )
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    # The control: one that says the same of all changes nothing but the breaking of ties
+    silent = evaluate_rollouts(rollouts, {problem: [0.0] * 4 for problem in scores})
+    assert silent.accuracy["text reward model"].value == pytest.approx(plain.base_rate)
+    assert silent.accuracy["head and text, min-max"] == plain.accuracy["reward head"]
 
 
 def test_a_head_that_knows_nothing_gains_nothing(tmp_path):

@@ -22,6 +22,7 @@ RECORDED = ElhsrConfig(hidden_size=8, layers=[0, 2, 5])
         ("prompts_per_batch", [0, 2.5, True]),
         ("max_epochs", [0, -3]),
         ("patience", [0, "3"]),
+        ("prompts", [0, 1, 2.5, True]),
         ("seed", [1.5, None]),
         ("gate", ["yes"]),
         ("layers", [[], [-1], [0.5], [True]]),

@@ -45,6 +45,27 @@ def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
     assert head.config.standardization is None
 
 
+def test_the_first_prompts_alone(tmp_path):
+    """A head of the first 40 prompts is that of a set which holds no others."""
+    many, few = planted_rollouts(tmp_path / "many", prompts=60), planted_rollouts(tmp_path / "few", prompts=60)
+    settings = dataclasses.replace(SETTINGS, prompts=40)
+    wanted = set(PromptGroups(few).prompts[:40])
+    head, report = train_head(many, settings)
+    for shard, (rows, file) in enumerate(list(few.shards())):
+        left = [row for row in rows if row.problem in wanted]
+        features = read_features(file)[: sum(row.num_rows for row in left)].clone()
+        few.write_shard(shard, left, features)
+    few.settings["prompts"] = 40
+    expected, expected_report = train_head(few, dataclasses.replace(settings, prompts=None))
+    assert report.train_prompts + report.held_out_prompts == 40
+    assert report == expected_report
+    assert torch.equal(head.weight, expected.weight)
+    everything, _ = train_head(many, SETTINGS)
+    assert not torch.equal(head.weight, everything.weight)
+    with pytest.raises(ValueError, match=r"There are 60 prompts in .*, not 61"):
+        train_head(many, dataclasses.replace(SETTINGS, prompts=61))
+
+
 def test_a_head_on_some_layers_is_that_of_a_set_that_recorded_no_others(tmp_path):
     """The right columns are read: in statistics, training, decisions and refit."""
     both = planted_rollouts(tmp_path / "both", prompts=60, longest=20)
