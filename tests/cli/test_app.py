@@ -133,12 +133,15 @@ def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
     transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path)
     arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16]
-    printed = run("evaluate", *arguments, "--text-reward-model", tmp_path)
-    for name in ("text reward model", "head and text, worse of ranks", "head and text, min-max"):
-        assert name in printed
+    arguments += ["--text-reward-model", tmp_path, "--json", tmp_path / "evaluation.json"]
+    printed = run("evaluate", *arguments)
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert {"text reward model", "head and text, worse of ranks", "head and text, min-max"} <= evaluation[
+        "accuracy"
+    ].keys()
     kept = {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")}
     assert kept
-    assert run("evaluate", *arguments, "--text-reward-model", tmp_path).split("16 prompts")[-1] in printed
+    assert run("evaluate", *arguments).split("16 prompts")[-1] == printed.split("16 prompts")[-1]
     assert {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")} == kept
 
 
