@@ -23,6 +23,7 @@ STRATEGIES = {
     "shortest": strategies.shortest,
     "summed log-probability": strategies.summed_log_probability,
     "mean log-probability": strategies.mean_log_probability,
+    "self-certainty": strategies.self_certainty,
     "reward head": strategies.reward_head,
     "vote weighted by the head": strategies.weighted_vote,
     "oracle": strategies.oracle,
@@ -112,8 +113,12 @@ def evaluate_rollouts(
     _check(prompts)
     head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
     right = np.array([[rollout.right for rollout in group] for group in prompts])
-    table = np.array([[strategy(group) for strategy in STRATEGIES.values()] for group in prompts], dtype=np.float64)
-    columns = {name: column for column, name in enumerate(STRATEGIES)}
+    chosen = dict(STRATEGIES)
+    if any(rollout.self_certainty is None for group in prompts for rollout in group):
+        # Some were sampled before it was recorded
+        del chosen["self-certainty"]
+    table = np.array([[strategy(group) for strategy in chosen.values()] for group in prompts], dtype=np.float64)
+    columns = {name: column for column, name in enumerate(chosen)}
     if text_scores is not None:
         texts = np.array([text_scores[group[0].problem] for group in prompts], dtype=np.float64)
         both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))

@@ -52,6 +52,14 @@ def summed_log_probability(rollouts: list[Rollout]) -> float:
     return _highest([rollout.mean_log_probability * len(rollout.token_ids) for rollout in rollouts], rollouts)
 
 
+def self_certainty(rollouts: list[Rollout]) -> float:
+    """The rollout whose distributions are farthest from uniform on average."""
+    certainties = [rollout.self_certainty for rollout in rollouts if rollout.self_certainty is not None]
+    if len(certainties) != len(rollouts):
+        raise ValueError("These rollouts were sampled before self-certainty was recorded: sample them again.")
+    return _highest(certainties, rollouts)
+
+
 def shortest(rollouts: list[Rollout]) -> float:
     """The rollout with the fewest tokens."""
     return _highest([-len(rollout.token_ids) for rollout in rollouts], rollouts)

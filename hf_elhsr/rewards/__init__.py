@@ -6,6 +6,7 @@ from .processor import SignalProcessor, SignalProcessorList
 from .running_reward import RunningReward
 from .score_generation import GenerationRewards, score_generation
 from .score_logprobs import score_logprobs
+from .self_certainty import RunningSelfCertainty
 from .text_reward_model import TextRewardModel
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LearnedCombination",
     "RunningLogProbability",
     "RunningReward",
+    "RunningSelfCertainty",
     "SignalProcessor",
     "SignalProcessorList",
     "TextRewardModel",

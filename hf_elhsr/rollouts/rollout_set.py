@@ -51,6 +51,8 @@ class Rollout:
         reward: R by the head that followed the sampling, if one did.
         verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
             evaluation, with a warning.
+        self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None where it was not
+            recorded.
         feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
     """
 
@@ -65,6 +67,7 @@ class Rollout:
     reward: float | None = None
     verifier_failure: str | None = None
     feature_tokens: list[int] | None = None
+    self_certainty: float | None = None
 
     @property
     def num_rows(self) -> int:

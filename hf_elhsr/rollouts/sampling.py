@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ..configuration_elhsr import ElhsrConfig
 from ..generation.decoding import Candidates
 from ..modeling_elhsr import ElhsrRewardHead
-from ..rewards import RunningLogProbability, RunningReward, SignalProcessor
+from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
 from .disk_budget import plan_recording, recorded_tokens
 from .feature_recorder import FeatureRecorder
 from .pooled_recorder import PooledRecorder
@@ -161,16 +161,18 @@ def _refuse_doubles(problems: list[Problem], prompts: list[torch.Tensor]) -> Non
 
 
 class _Followers:
-    """The signal processors of a sampling run: log-probabilities, and the rewards, the features or both pooled."""
+    """The signal processors of a sampling run: the baselines, and the rewards, the features or both pooled."""
 
     def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool, every: int):
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
+        self.self_certainty = RunningSelfCertainty()
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
         self.has_values = head is not None and head.config.value
         self.recorder = FeatureRecorder(config, every) if head is None else None
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
         self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
-        present = (self.log_probability, self.reward, self.recorder, self.pooled, self.prefixes)
+        baselines = (self.log_probability, self.self_certainty)
+        present = (*baselines, self.reward, self.recorder, self.pooled, self.prefixes)
         self.processors: list[SignalProcessor] = [processor for processor in present if processor is not None]
 
     def features(self) -> torch.Tensor | None:
@@ -213,7 +215,7 @@ def _label(
     followers: _Followers,
 ) -> list[Rollout]:
     n = candidates.lengths.shape[1]
-    means = followers.log_probability.mean.tolist()
+    means, certainties = followers.log_probability.mean.tolist(), followers.self_certainty.mean.tolist()
     rewards = followers.rewards(len(means))
     rollouts = []
     first_row = 0
@@ -235,6 +237,7 @@ def _label(
                 reward=reward,
                 verifier_failure=failure,
                 feature_tokens=followers.feature_tokens(len(token_ids)),
+                self_certainty=certainties[number],
             )
         )
         first_row += rollouts[-1].num_rows

@@ -1,5 +1,7 @@
 """Evaluation: worked by hand, against scipy, and with intervals that cover."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
@@ -56,6 +58,14 @@ def test_short_completions_gain_from_sums_but_not_from_means():
     # -1.5 against -1.8; and the two shortest share the vote
     assert strategies.summed_log_probability([of_length(10, True, -0.15), short_wrong]) == 1.0
     assert strategies.shortest([short_wrong, of_length(2, True, -5.0), long_right]) == 0.5
+
+
+def test_self_certainty_by_hand():
+    sure_wrong, unsure_right = (dataclasses.replace(r, self_certainty=c) for r, c in ((GROUP[1], 3.0), (GROUP[0], 2.0)))
+    assert strategies.self_certainty([sure_wrong, unsure_right]) == 0.0
+    assert strategies.self_certainty([sure_wrong, dataclasses.replace(unsure_right, self_certainty=3.5)]) == 1.0
+    with pytest.raises(ValueError, match="before self-certainty was recorded"):
+        strategies.self_certainty([sure_wrong, GROUP[0]])
 
 
 def test_ties_are_counted_by_their_expectation():
