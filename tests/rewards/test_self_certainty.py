@@ -30,7 +30,7 @@ def test_of_candidates_of_ragged_prompts(model, inputs):
             logits = model(torch.cat([prompt, completion])[None]).logits[0]
         expected.append(oracle(logits[len(prompt) - 1 : -1]))
     assert running.mean.tolist() == pytest.approx(expected, rel=1e-3)
-    assert np.std(expected) > 0.01
+    assert np.std(expected) > 0.05 * np.mean(expected)
 
 
 def test_uniform_is_zero_and_impossible_tokens_do_not_count():
