@@ -22,17 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import logging
 
 from ..configuration_elhsr import ElhsrConfig
 
 logger = logging.get_logger(__name__)
-
-#: What is recorded of every token where a head follows the sampling: r_t, g_t, the language model's log p_t, and v_t
-#: for heads that have it.
-TOKEN_ARRAYS = ("token_rewards", "token_gates", "token_log_probabilities", "token_values")
 
 
 @dataclass(frozen=True)
@@ -247,60 +242,6 @@ def _described(config: ElhsrConfig) -> dict[str, Any]:
     # decisions were fitted again, goes on with its rollouts
     apart = ("_name_or_path", "calibration", "pruning", "adaptive")
     return {name: value for name, value in config.to_dict().items() if name not in apart}
-
-
-def read_features(file: Path) -> torch.Tensor:
-    """The features of a shard, (tokens, L * d), mapped into memory and read when touched.
-
-    Raises:
-        ValueError: They were not recorded.
-    """
-    return _read_array(file, "features", "these rollouts were sampled without features.")
-
-
-def read_pooled_features(file: Path) -> torch.Tensor:
-    """The pooled features of a shard's rollouts, (rollouts, L * d) float32.
-
-    Raises:
-        ValueError: They were not recorded.
-    """
-    return _read_array(file, "pooled_features", "sample with `hf-elhsr sample --pooled-by HEAD`.")
-
-
-def read_prefix_means(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The means of prefixes of a shard's rollouts, (prefixes, L * d) float32, and each one's rollout, (prefixes,) long.
-
-    Raises:
-        ValueError: They were not recorded.
-    """
-    otherwise = "sample with `hf-elhsr sample --pooled-by HEAD` of this version."
-    return _read_array(file, "prefix_means", otherwise), _read_array(file, "prefix_rollouts", otherwise)
-
-
-def read_token_arrays(file: Path) -> dict[str, torch.Tensor]:
-    """Those of TOKEN_ARRAYS that were recorded in a shard, (tokens,) float32 each."""
-    return _read_arrays(file, TOKEN_ARRAYS)
-
-
-def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:
-    array = _read_arrays(file, (name,)).get(name)
-    if array is None:
-        raise ValueError(f"{str(file)!r} holds no {name.replace('_', ' ')}: {otherwise}")
-    return array
-
-
-def _read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    if not file.is_file():
-        return {}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            present = set(opened.keys())
-            return {name: opened.get_tensor(name) for name in names if name in present}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{str(file)!r} cannot be read ({error}): it is damaged or only half there. Delete it and the .jsonl "
-            "beside it, and give the command that sampled them again, which samples this shard alone."
-        ) from error
 
 
 def write_text(file: Path, text: str) -> None:

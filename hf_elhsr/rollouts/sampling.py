@@ -20,7 +20,8 @@ from .feature_recorder import FeatureRecorder
 from .pooled_recorder import PooledRecorder
 from .prefix_recorder import PrefixRecorder
 from .prompts import encode_prompts
-from .rollout_set import TOKEN_ARRAYS, Rollout, RolloutSet
+from .rollout_set import Rollout, RolloutSet
+from .shard_arrays import TOKEN_ARRAYS
 from .tasks import Problem, Task, VerifierFailure, verify
 
 logger = logging.get_logger(__name__)

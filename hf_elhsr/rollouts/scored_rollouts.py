@@ -12,8 +12,9 @@ from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead, token_logits, token_outputs
 from ..rewards.pruning import prefix_features
 from .layer_columns import layer_columns
-from .rollout_set import Rollout, RolloutSet, by_prompt, read_features, read_token_arrays
+from .rollout_set import Rollout, RolloutSet, by_prompt
 from .sampling import head_digest
+from .shard_arrays import read_features, read_token_arrays
 
 
 @dataclass(frozen=True)

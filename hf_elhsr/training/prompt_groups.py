@@ -10,7 +10,8 @@ import torch
 from ..configuration_elhsr import ElhsrConfig
 from ..rollouts import RolloutSet
 from ..rollouts.layer_columns import layer_columns
-from ..rollouts.rollout_set import by_prompt, read_features
+from ..rollouts.rollout_set import by_prompt
+from ..rollouts.shard_arrays import read_features
 
 
 @dataclass(frozen=True)

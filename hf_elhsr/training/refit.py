@@ -13,8 +13,8 @@ from transformers.utils import logging
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rollouts import Rollout, RolloutSet, head_digest
 from ..rollouts.prefix_recorder import PREFIX_INTERVAL
-from ..rollouts.rollout_set import read_pooled_features, read_prefix_means
 from ..rollouts.scored_rollouts import ScoredRollouts
+from ..rollouts.shard_arrays import read_pooled_features, read_prefix_means
 from .decisions import fit_decisions
 from .losses import binary_cross_entropy
 from .prompt_groups import Batch, PromptGroups

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
 from hf_elhsr.rollouts import Rollout, RolloutSet, head_digest
-from hf_elhsr.rollouts.rollout_set import TOKEN_ARRAYS
+from hf_elhsr.rollouts.shard_arrays import TOKEN_ARRAYS
 from hf_elhsr.training import fit_decisions
 from made_rollouts import made_rollouts
 

@@ -10,7 +10,7 @@ import torch
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
-from hf_elhsr.rollouts.rollout_set import (
+from hf_elhsr.rollouts.shard_arrays import (
     TOKEN_ARRAYS,
     read_features,
     read_pooled_features,

@@ -6,7 +6,7 @@ import pytest
 from planted_rollouts import planted_rollouts
 from safetensors.torch import save_file
 
-from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import TrainingSettings, train_head
 from hf_elhsr.training.prompt_groups import PromptGroups
 

@@ -11,7 +11,7 @@ from planted_rollouts import auc_on, planted_rollouts
 from safetensors.torch import save_file
 
 from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import (
     LOSSES,
     TrainingSettings,

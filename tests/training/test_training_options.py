@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
 
-from hf_elhsr.rollouts.rollout_set import read_features
+from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import PRESETS, TrainingSettings, refit_head, train_head
 from hf_elhsr.training.feature_statistics import feature_statistics
 from hf_elhsr.training.prompt_groups import PromptGroups

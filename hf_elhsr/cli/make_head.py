@@ -1,0 +1,192 @@
+"""The commands that make a head: sample, train, refit, convert."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..configuration_elhsr import ElhsrConfig
+from ..generation.resolve import resolve_reward_head
+from ..hub import convert_published
+from ..rollouts import RolloutSet, SamplingSettings, sample_rollouts
+from ..rollouts.disk_budget import parse_bytes
+from ..rollouts.rollout_set import write_text
+from ..rollouts.tasks import find_task
+from ..training import LOSSES, PRESETS, refit_head, train_head
+from .load_model import base_model_id, load_model
+from .options import Dtype, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
+
+console = Console()
+
+
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
+    model: Model,
+    task: Task = "arithmetic",
+    verifier: Verifier = None,
+    split: Annotated[str, typer.Option(help="The task's split.")] = "train",
+    prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 400,
+    skip: Skip = 0,
+    n: N = 8,
+    temperature: Temperature = 0.8,
+    top_p: TopP = 0.9,
+    max_new_tokens: MaxNewTokens = 64,
+    seed: Seed = 0,
+    dtype: Dtype = "bfloat16",
+    signal: Signal = "hidden_states",
+    pooled_by: Annotated[
+        str | None, typer.Option(help="Record features pooled by this head's gates, for `refit`: far less to store.")
+    ] = None,
+    disk_budget: Annotated[
+        str | None, typer.Option(help="Room for the features, as 50GB; tokens and then layers are left out to fit.")
+    ] = None,
+) -> None:
+    """Sample rollouts for training: completions, labels and features in one pass."""
+    settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    budget = None if disk_budget is None else parse_bytes(disk_budget)
+    language_model, tokenizer = load_model(model, dtype)
+    gates = None if pooled_by is None else resolve_reward_head(pooled_by)
+    if gates is not None and signal not in ("hidden_states", gates.config.signal):
+        raise ValueError(
+            f"--signal {signal} and --pooled-by a head that reads {gates.config.signal}: leave out --signal, which the "
+            "head knows."
+        )
+    rollouts = sample_rollouts(
+        language_model,
+        tokenizer,
+        find_task(task, verifier),
+        split,
+        prompts,
+        out,
+        settings,
+        head=gates,
+        config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model), signal=signal),
+        skip=skip,
+        pooled=gates is not None,
+        disk_budget=budget,
+    ).rollouts()
+    right = sum(rollout.label is True for rollout in rollouts)
+    failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
+    console.print(
+        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right"
+        + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else ".")
+    )
+
+
+def train(
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    preset: Annotated[
+        str, typer.Option(help=f"Where the options below come from unless given: {', '.join(PRESETS)}.")
+    ] = "default",
+    loss: Annotated[str | None, typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    prompts: Annotated[int | None, typer.Option(help="Only the first so many prompts. Default: all.")] = None,
+    prompts_per_batch: Annotated[int | None, typer.Option(help="Prompts per step, with all their rollouts.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="At most so many passes.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without progress before stopping.")] = None,
+    gate: Annotated[
+        bool | None, typer.Option("--gate/--no-gate", help="Weigh tokens by a learned gate, or all alike.")
+    ] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="A recorded layer that the head reads; repeatable. Default: all.")
+    ] = None,
+    standardize: Annotated[
+        bool | None, typer.Option("--standardize/--no-standardize", help="Standardise every feature, or leave it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split and of the order of prompts.")] = None,
+) -> None:
+    """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r}: expected one of {', '.join(PRESETS)}.")
+    given = {
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "prompts": prompts,
+        "prompts_per_batch": prompts_per_batch,
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "gate": gate,
+        "layers": layer or None,
+        "seed": seed,
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if standardize is not None:
+        changes["standardization"] = "per_feature" if standardize else None
+    settings = dataclasses.replace(PRESETS[preset], **changes)
+    rollout_set = RolloutSet(rollouts)
+    head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
+    head.save_pretrained(out)
+    record = {
+        "rollouts": {name: value for name, value in rollout_set.settings.items() if name != "head_config"},
+        "settings": dataclasses.asdict(settings),
+        "report": dataclasses.asdict(report),
+    }
+    write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+    console.print(
+        f"Kept epoch {report.best_epoch + 1} of {len(report.held_out_loss)}: held-out loss "
+        f"{min(report.held_out_loss):.4f}; best-of-n on {report.held_out_prompts} held-out prompts "
+        f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {escape(str(out))}."
+    )
+
+
+def refit(
+    head: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr train`.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the refitted head.")],
+    rollouts: Annotated[Path, typer.Option(help="The rollouts that the head was trained on.")],
+    pooled: Annotated[
+        list[Path] | None, typer.Option(help="More, made by `hf-elhsr sample --pooled-by` with this head; repeatable.")
+    ] = None,
+) -> None:
+    """Solve for a head's rewards and values, on more rollouts, with its gates as they are."""
+    if not (head / "training.json").is_file():
+        raise ValueError(
+            f"Expected a folder made by `hf-elhsr train`, whose training.json tells which prompts were held out, got "
+            f"{str(head)!r}: train a head first."
+        )
+    record = json.loads((head / "training.json").read_text())
+    more = [RolloutSet(folder) for folder in pooled or []]
+    refitted, report = refit_head(
+        resolve_reward_head(str(head)),
+        RolloutSet(rollouts),
+        more,
+        prompts=record["settings"].get("prompts"),
+        held_out=record["settings"]["held_out"],
+        seed=record["settings"]["seed"],
+    )
+    refitted.save_pretrained(out)
+    record["refit"] = {
+        "rollouts": [
+            {name: value for name, value in rollout_set.settings.items() if name != "head_config"}
+            for rollout_set in more
+        ],
+        "report": dataclasses.asdict(report),
+    }
+    write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+    before, after = report.reward["held_out_loss_before"], min(report.reward["held_out_loss"])
+    console.print(
+        f"Held-out loss {after:.4f} ({before:.4f} before); best-of-n on {report.held_out_prompts} held-out prompts "
+        f"{report.held_out_best_of_n:.1%}. The head is in {escape(str(out))}."
+    )
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="reward_model_*.pt of the paper's own code.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    model: Model,
+    layer: Annotated[
+        list[int] | None, typer.Option(help="The layers it was trained on; repeatable. Default: all.")
+    ] = None,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Make a head from the weights that the paper's own code saves. No code in the file is run."""
+    language_model, _ = load_model(model, dtype)
+    config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model_id(model))
+    convert_published(file, config).save_pretrained(out)
+    console.print(f"The head is in {escape(str(out))}. It has no calibration: measure it with `hf-elhsr evaluate`.")

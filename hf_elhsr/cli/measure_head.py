@@ -1,0 +1,97 @@
+"""The commands that measure a head and tell of it: evaluate, tradeoff, card."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..evaluation import Evaluation, evaluate_rollouts, measure_tradeoff, plot_tradeoff
+from ..generation.resolve import resolve_reward_head
+from ..hub import write_card
+from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from ..rollouts.rollout_set import write_text
+from ..rollouts.tasks import find_task
+from ..rollouts.text_scores import score_texts
+from .load_model import load_model, load_text_reward_model
+from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Skip, Task, Temperature, TopP, Verifier
+from .tables import evaluation_table, explain_calibration, explain_columns, tradeoff_table
+
+console = Console()
+
+
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
+    model: Model,
+    head: Head,
+    task: Task = "arithmetic",
+    verifier: Verifier = None,
+    split: Annotated[str, typer.Option(help="The task's split.")] = "test",
+    prompts: Annotated[int, typer.Option(min=2, help="How many prompts.")] = 400,
+    skip: Skip = 0,
+    n: N = 8,
+    temperature: Temperature = 0.8,
+    top_p: TopP = 0.9,
+    max_new_tokens: MaxNewTokens = 64,
+    seed: Seed = 0,
+    dtype: Dtype = "bfloat16",
+    text_reward_model: Annotated[
+        str | None, typer.Option(help="Also a sequence classifier that reads the text, alone and beside the head.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Measure best-of-n by a head on unseen prompts, against baselines, with 95 % intervals."""
+    settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    language_model, tokenizer = load_model(model, dtype)
+    problems = find_task(task, verifier)
+    rollouts = sample_rollouts(
+        language_model,
+        tokenizer,
+        problems,
+        split,
+        prompts,
+        out,
+        settings,
+        head=resolve_reward_head(head),
+        skip=skip,
+    )
+    text_scores = None
+    if text_reward_model is not None:
+        asked = problems.problems(split, skip + prompts)[skip:]
+        ids = [encode_prompts(tokenizer, [problem.question])["input_ids"][0] for problem in asked]
+        prompt_texts = {problem.id: tokenizer.decode(own) for problem, own in zip(asked, ids, strict=True)}
+        scorer, name = load_text_reward_model(text_reward_model, dtype)
+        text_scores = score_texts(rollouts, prompt_texts, scorer, name)
+    evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(json_file, evaluation.to_json())
+    console.print(evaluation_table(evaluation))
+    console.print(explain_columns(evaluation))
+
+
+def tradeoff(
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
+    head: Head,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as SVG.")] = None,
+) -> None:
+    """Measure what pruning, adaptive n and abstention save and cost; the language model is not needed."""
+    measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))
+    for file in (json_file, plot_file):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        write_text(json_file, measured.to_json())
+    if plot_file is not None:
+        plot_tradeoff(measured, plot_file)
+    console.print(tradeoff_table(measured))
+    console.print(explain_calibration(measured))
+
+
+def card(
+    folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
+) -> None:
+    """Write a head's model card, README.md, from its training and evaluation records."""
+    console.print(f"Wrote {escape(str(write_card(folder)))}.")
