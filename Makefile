@@ -32,7 +32,6 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The last of them, training_speed.py, needs rollouts/train: `make head` samples it
 bench: $(VENV)/dev
 	for benchmark in $(filter-out benchmarks/training_%,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark || exit 1; done
 

@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
-from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.evaluation.calibration import area_under_curve
 from hf_elhsr.rollouts import RolloutSet, encode_prompts
 from hf_elhsr.rollouts.rollout_set import by_prompt, write_text
@@ -38,8 +43,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
     rollouts = RolloutSet(args.rollouts)
-    train, held_out, tokenizer = examples(rollouts, args.model, args.prompts)
-    source = demo_model_folder() if args.model == DEMO_MODEL else args.model
+    source = str(demo_model_folder()) if args.model == DEMO_MODEL else args.model
+    train, held_out, tokenizer = examples(rollouts, source, args.prompts)
     model = AutoModelForSequenceClassification.from_pretrained(
         source, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
     )
@@ -95,8 +100,8 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[lis
     settings = rollouts.settings
     groups = PromptGroups(rollouts, first=prompts)
     train, held_out = groups.split(held_out=0.2, seed=0)
-    _, tokenizer = load_model(model)
-    tokenizer.padding_side = "right"
+    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="right")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     skip = settings.get("skip", 0)
     problems = find_task(settings["task"]).problems(settings["split"], skip + settings["prompts"])[skip:]
     questions = {problem.id: problem.question for problem in problems}
@@ -107,10 +112,11 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[lis
             problem = members[0].problem
             if problem not in wanted:
                 continue
-            prompt = encode_prompts(tokenizer, [questions[problem]])["input_ids"][0].tolist()
+            prompt = tokenizer.decode(encode_prompts(tokenizer, [questions[problem]])["input_ids"][0])
             for rollout in members:
-                completion = tokenizer(rollout.text, add_special_tokens=False)["input_ids"]
-                parts[wanted[problem]].append({"input_ids": prompt + completion, "labels": [float(rollout.right)]})
+                # As TextRewardModel reads it
+                ids = tokenizer(prompt + rollout.text, add_special_tokens=False)["input_ids"]
+                parts[wanted[problem]].append({"input_ids": ids, "labels": [float(rollout.right)]})
     return *parts, tokenizer
 
 

@@ -73,17 +73,18 @@ def tiny_model(architecture: str = "llama", seed: int = 0, **kwargs) -> tf.PreTr
     return model
 
 
-def tiny_classifier(architecture: str = "llama", labels: int = 1) -> tf.PreTrainedModel:
+def tiny_classifier(architecture: str = "llama", labels: int = 1, seed: int = 0, **changes) -> tf.PreTrainedModel:
     """A text reward model."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = CONFIGS[architecture]()
-    config.num_labels = labels
+    config.num_labels, config.pad_token_id = labels, 0
+    for name, value in changes.items():
+        setattr(config, name, value)
     model = tf.AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(4)
-    model.config.pad_token_id = 0
     return model
 
 

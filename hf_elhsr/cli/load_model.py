@@ -1,6 +1,7 @@
-"""The language model that a command names, with best-of-n enabled."""
+"""The models that a command names: the language model with best-of-n enabled, and a text reward model."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +27,7 @@ def load_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTrainedToken
     """
     torch_dtype = _dtype(dtype)
     source = demo_model_folder() if name == DEMO_MODEL else name
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _tokenizer(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
     if torch.cuda.is_available():
         model = model.to("cuda")
@@ -41,10 +40,8 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
     Raises:
         ValueError: An unknown dtype, or no classifier with one or two labels.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = _tokenizer(name)
     model = AutoModelForSequenceClassification.from_pretrained(name, dtype=_dtype(dtype))
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     digest = hashlib.sha256()
@@ -53,6 +50,13 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
     if torch.cuda.is_available():
         model = model.to("cuda")
     return TextRewardModel(model, tokenizer), f"{name} in {dtype}, {digest.hexdigest()}"
+
+
+def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _dtype(name: str) -> torch.dtype:

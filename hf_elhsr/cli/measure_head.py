@@ -13,7 +13,7 @@ from ..hub import write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
-from ..rollouts.text_scores import score_texts
+from ..rollouts.text_scores import score_rollout_texts
 from .load_model import load_model, load_text_reward_model
 from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Skip, Task, Temperature, TopP, Verifier
 from .tables import evaluation_table, explain_calibration, explain_columns, tradeoff_table
@@ -56,14 +56,14 @@ def evaluate(
         head=resolve_reward_head(head),
         skip=skip,
     )
-    text_scores = None
+    text_scores, name = None, None
     if text_reward_model is not None:
         asked = problems.problems(split, skip + prompts)[skip:]
         ids = [encode_prompts(tokenizer, [problem.question])["input_ids"][0] for problem in asked]
         prompt_texts = {problem.id: tokenizer.decode(own) for problem, own in zip(asked, ids, strict=True)}
         scorer, name = load_text_reward_model(text_reward_model, dtype)
-        text_scores = score_texts(rollouts, prompt_texts, scorer, name)
-    evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores)
+        text_scores = score_rollout_texts(rollouts, prompt_texts, scorer, name)
+    evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores, name)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_file, evaluation.to_json())

@@ -61,6 +61,7 @@ class Evaluation:
         base_rate: Share of right rollouts.
         unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
         by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
+        text_reward_model: Which scored the texts, if one did.
     """
 
     task: str
@@ -78,6 +79,7 @@ class Evaluation:
     skip: int = 0
     unverified: int = 0
     by_k: dict[str, list[Measured]] = field(default_factory=dict)
+    text_reward_model: str | None = None
 
     def to_json(self) -> str:
         """As `hf-elhsr evaluate --json` writes it."""
@@ -96,17 +98,21 @@ class Evaluation:
 
 
 def evaluate_rollouts(
-    rollouts: RolloutSet, text_scores: dict[str, list[float]] | None = None, seed: int = 0
+    rollouts: RolloutSet,
+    text_scores: dict[str, list[float]] | None = None,
+    text_reward_model: str | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Evaluate rollouts that a head has followed.
 
     Args:
-        text_scores: Of every prompt, by its id, a text reward model's score of every rollout, see [`score_texts`]; then
-            [`TEXT_STRATEGIES`] are measured as well.
+        text_scores: Of every prompt, by its id, a text reward model's score of every rollout, see
+            [`score_rollout_texts`]; then [`TEXT_STRATEGIES`] are measured as well.
+        text_reward_model: Its name, for the record.
 
     Raises:
-        ValueError: Prompts missing; rollouts without rewards; a reward or score that is not finite; labels all of one
-            class.
+        ValueError: Prompts or scores missing; rollouts without rewards; a reward or score that is not finite; labels
+            all of one class.
     """
     rollouts.check_complete()
     prompts = [members for shard, _ in rollouts.shards() for members in by_prompt(shard)]
@@ -120,7 +126,7 @@ def evaluate_rollouts(
     table = np.array([[strategy(group) for strategy in chosen.values()] for group in prompts], dtype=np.float64)
     columns = {name: column for column, name in enumerate(chosen)}
     if text_scores is not None:
-        texts = np.array([text_scores[group[0].problem] for group in prompts], dtype=np.float64)
+        texts = _text_rewards(text_scores, prompts)
         both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))
         judged = (texts, worse_of_ranks(both).numpy(), min_max(both).numpy())
         table = np.c_[table, np.stack([best_of_k(rewards, right)[:, -1] for rewards in judged], axis=1)]
@@ -156,11 +162,23 @@ def evaluate_rollouts(
         expected_calibration_error=expected_calibration_error(sigmoid(rewards), labels),
         base_rate=float(labels.mean()),
         skip=rollouts.settings.get("skip", 0),
+        text_reward_model=text_reward_model,
         unverified=rollouts.settings["prompts"] - len(prompts),
         by_k={
             name: [measured(_column(0), curve[:, [k]]) for k in range(curve.shape[1])] for name, curve in curves.items()
         },
     )
+
+
+def _text_rewards(text_scores: dict[str, list[float]], prompts: list[list[Rollout]]) -> np.ndarray:
+    scores = [text_scores.get(group[0].problem, []) for group in prompts]
+    for group, own in zip(prompts, scores, strict=True):
+        if len(own) != len(group):
+            raise ValueError(
+                f"Expected a text score for each of the {len(group)} rollouts of problem {group[0].problem!r}, got "
+                f"{len(own)}: score this set of rollouts."
+            )
+    return np.array(scores, dtype=np.float64)
 
 
 def _column(column: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -35,7 +35,8 @@ class Combining:
     def __post_init__(self) -> None:
         count, combine = len(self.sources.sources), self.combine
         votes = isinstance(combine, str) and combine in VOTES
-        if not (combine is None or votes or callable(combine) or combine in COMBINATIONS):
+        known = combine is None or votes or callable(combine) or (isinstance(combine, str) and combine in COMBINATIONS)
+        if not known:
             names = ", ".join([*COMBINATIONS, *VOTES])
             raise ValueError(f"combine={combine!r}: expected a function or one of {names}.")
         if count > 1 and combine is None:
@@ -50,6 +51,8 @@ class Combining:
                 if votes
                 else "extract_answer is for votes: pass combine='majority_vote' or 'weighted_vote', or leave it out."
             )
+        if votes and not callable(self.extract_answer):
+            raise ValueError(f"extract_answer={self.extract_answer!r}: expected a function of a text.")
         if self._needs_texts and self.tokenizer is None:
             raise ValueError("Text reward models and votes read texts: pass tokenizer=, the language model's own.")
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningReward
-from ..rewards.text_reward_model import TextScorer
+from ..rewards.text_reward_model import TextScorer, text_scores
 from .decoding import Candidates
 from .resolve import resolve_reward_head
 
@@ -33,7 +34,7 @@ class RewardSources:
         """Load the heads and see that they fit the model.
 
         Raises:
-            ValueError: No source at all, one that is neither a head nor callable, or a head for another model.
+            ValueError: No source at all, one that is neither a head nor a function, or a head for another model.
         """
         given: Any = reward_head if isinstance(reward_head, (list, tuple)) else [reward_head]
         if not given:
@@ -70,29 +71,19 @@ class RewardSources:
             if isinstance(source, RunningReward):
                 columns.append(source.rewards.view(batch, n))
             else:
-                columns.append(_text_scores(source, prompts, texts))
+                repeated = [prompt for prompt in prompts for _ in range(n)]
+                columns.append(text_scores(source, repeated, [text for row in texts for text in row]).view(batch, n))
         return torch.stack([column.to(columns[0].device) for column in columns], dim=-1)
 
 
 def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningReward | TextScorer":
     if callable(source) and not isinstance(source, ElhsrRewardHead):
+        if isinstance(source, PreTrainedModel):
+            raise ValueError(
+                f"reward_head names a {type(source).__name__}: a model that reads texts comes with its tokenizer, as "
+                "TextRewardModel(model, tokenizer)."
+            )
         return source
     head = resolve_reward_head(source)  # type: ignore[arg-type]
     head.config.check_fits(model)
     return RunningReward(head, keep_tokens=keep_tokens)
-
-
-def _text_scores(scorer: TextScorer, prompts: list[str], texts: list[list[str]]) -> torch.Tensor:
-    flat = [text for row in texts for text in row]
-    repeated = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
-    scores = torch.as_tensor(scorer(repeated, flat), dtype=torch.float32).cpu()
-    name = getattr(scorer, "__name__", type(scorer).__name__)
-    if scores.shape != (len(flat),):
-        raise ValueError(
-            f"{name} was given {len(flat)} completions and returned scores of shape {tuple(scores.shape)}: expected "
-            "one number for each."
-        )
-    if not bool(torch.isfinite(scores).all()):
-        wrong = int((~torch.isfinite(scores)).nonzero()[0])
-        raise ValueError(f"{name} scored completion {wrong} as {float(scores[wrong])}: expected a finite number.")
-    return scores.view(len(texts), -1)

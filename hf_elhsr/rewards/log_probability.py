@@ -29,7 +29,7 @@ class RunningLogProbability(SignalProcessor):
         logits = signal.logits
         if logits is None:
             raise ValueError("This step has no logits: name them in the processor's `needs`.")
-        chosen = logits.gather(-1, input_ids[:, -1:].to(logits.device)).squeeze(-1) - logits.logsumexp(dim=-1)
+        chosen = logits.gather(-1, input_ids[:, -1:].to(logits.device)).squeeze(-1) - signal.log_normalizer
         chosen = chosen.masked_fill(~signal.active, 0.0)
         self._sum.index_add_(0, signal.candidates, chosen)
         self._count.index_add_(0, signal.candidates, signal.active.to(self._count))

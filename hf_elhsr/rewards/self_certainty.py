@@ -32,7 +32,7 @@ class RunningSelfCertainty(SignalProcessor):
             size = possible.sum(dim=-1).to(mean)
             mean = logits.masked_fill(~possible, 0.0).sum(dim=-1) / size
         # -log V - mean(logits - logsumexp)
-        certainty = logits.logsumexp(dim=-1) - mean - size.log()
+        certainty = signal.log_normalizer - mean - size.log()
         self._sum.index_add_(0, signal.candidates, certainty.masked_fill(~signal.active, 0.0))
         self._count.index_add_(0, signal.candidates, signal.active.to(self._count))
 

@@ -18,6 +18,28 @@ class TextScorer(Protocol):
         """
 
 
+def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) -> torch.Tensor:
+    """(completions,) float32 on the CPU: what a scorer says, seen to be one finite number for each.
+
+    Raises:
+        ValueError: It is not.
+    """
+    scores = torch.as_tensor(scorer(prompts, completions), dtype=torch.float32).cpu()
+    name = getattr(scorer, "__name__", type(scorer).__name__)
+    if scores.shape != (len(completions),):
+        raise ValueError(
+            f"{name} was given {len(completions)} completions and returned scores of shape {tuple(scores.shape)}: "
+            "expected one number for each. Mend it."
+        )
+    if not bool(torch.isfinite(scores).all()):
+        wrong = int((~torch.isfinite(scores)).nonzero()[0])
+        raise ValueError(
+            f"{name} scored completion {wrong} as {float(scores[wrong])}: expected a finite number. Mend it, or load "
+            "the model in bfloat16 or float32, not float16."
+        )
+    return scores
+
+
 class TextRewardModel:
     """A sequence classifier with one label (its logit is the score) or two (the log-odds of the second).
 
@@ -29,7 +51,8 @@ class TextRewardModel:
             classifier that knows the language model's chat markers.
 
     Raises:
-        ValueError: A model that is no such classifier, or no padding token, without which there are no batches.
+        ValueError: A model that is no such classifier, or no padding token that it and the tokenizer agree on, without
+            which there are no batches.
     """
 
     def __init__(
@@ -47,9 +70,13 @@ class TextRewardModel:
             )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: expected a whole number of at least 1.")
-        if batch_size > 1 and (tokenizer.pad_token_id is None or model.config.pad_token_id is None):
+        pads = (tokenizer.pad_token_id, model.config.pad_token_id)
+        if batch_size > 1 and (None in pads or pads[0] != pads[1]):
+            # The classifier looks for a text's last token by it
             raise ValueError(
-                "Batches need a padding token: set tokenizer.pad_token and model.config.pad_token_id, or batch_size=1."
+                f"Batches need a padding token that tokenizer and model agree on; tokenizer.pad_token_id={pads[0]} and "
+                f"model.config.pad_token_id={pads[1]}: set tokenizer.pad_token and model.config.pad_token_id, or "
+                "batch_size=1."
             )
         self._model, self._tokenizer, self._batch_size, self._format = model.eval(), tokenizer, batch_size, format
 
@@ -66,14 +93,12 @@ class TextRewardModel:
         return torch.cat(scores) if scores else torch.empty(0)
 
     def _score(self, texts: list[str]) -> torch.Tensor:
+        # A prompt that was decoded begins with its own already
         bos = self._tokenizer.bos_token
-        encoded = self._tokenizer(
-            texts,
-            # A prompt that was decoded has its own already
-            add_special_tokens=not (bos and all(text.startswith(bos) for text in texts)),
-            padding=len(texts) > 1,
-            padding_side="right",
-            return_tensors="pt",
+        begun = [bos is not None and text.startswith(bos) for text in texts]
+        ids = [self._tokenizer(t, add_special_tokens=not b)["input_ids"] for t, b in zip(texts, begun, strict=True)]
+        encoded = self._tokenizer.pad(
+            {"input_ids": ids}, padding=len(ids) > 1, padding_side="right", return_tensors="pt"
         )
         length, context = encoded["input_ids"].shape[1], getattr(self._model.config, "max_position_embeddings", None)
         if context is not None and length > context:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,6 +44,17 @@ class StepSignal:
     active: torch.Tensor
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     logits: torch.Tensor | None = None
+
+    @cached_property
+    def log_normalizer(self) -> torch.Tensor:
+        """(rows,) float32: log sum_j exp(logit_j), computed once for all processors that ask.
+
+        Raises:
+            ValueError: Nobody's `needs` name the logits.
+        """
+        if self.logits is None:
+            raise ValueError("This step has no logits: name them in the processor's `needs`.")
+        return self.logits.logsumexp(dim=-1)
 
     def features(self, layers: Iterable[int], device: torch.device | str | None = None) -> torch.Tensor:
         """h_t of the given layers side by side: (rows, L * d), in the language model's dtype."""

@@ -15,6 +15,7 @@ from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.app import app
 from hf_elhsr.rollouts import RolloutSet
 from hf_elhsr.training import PRESETS
+from tiny_models import tiny_classifier
 
 MODEL = ["--model", "smollm2-demo"]
 SMALL = ["--max-new-tokens", "32", "--n", "6"]
@@ -121,16 +122,7 @@ def test_evaluate_and_card(trained):
 
 def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
     folder, _, _ = trained
-    config = transformers.LlamaConfig(
-        vocab_size=49152,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_labels=1,
-        pad_token_id=2,
-    )
-    transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    tiny_classifier(vocab_size=49152, pad_token_id=2, max_position_embeddings=512).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path)
     arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16]
     arguments += ["--text-reward-model", tmp_path, "--json", tmp_path / "evaluation.json"]
@@ -139,10 +131,17 @@ def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
     assert {"text reward model", "head and text, worse of ranks", "head and text, min-max"} <= evaluation[
         "accuracy"
     ].keys()
+    assert evaluation["text_reward_model"].startswith(f"{tmp_path} in bfloat16, ")
     kept = {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")}
     assert kept
     assert run("evaluate", *arguments).split("16 prompts")[-1] == printed.split("16 prompts")[-1]
     assert {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")} == kept
+    # Another model under the same name is another model
+    tiny_classifier(vocab_size=49152, pad_token_id=2, max_position_embeddings=512, seed=1).save_pretrained(tmp_path)
+    run("evaluate", *arguments)
+    assert len(list((folder / "test").glob("text-scores-*.json"))) == 2 * len(kept)
+    other = json.loads((tmp_path / "evaluation.json").read_text())
+    assert other["text_reward_model"] != evaluation["text_reward_model"]
 
 
 def test_generate(trained):

@@ -156,6 +156,30 @@ def test_a_text_reward_model_beside_the_head(tmp_path):
     assert silent.accuracy["head and text, min-max"] == plain.accuracy["reward head"]
 
 
+def test_a_set_that_was_not_scored_whole(tmp_path):
+    rollouts = make_set(tmp_path)
+    scores = {rollout.problem: [0.5] * 4 for rollout in rollouts.rollouts()}
+    for wrong in ({**scores, "p7": [0.5] * 3}, {name: own for name, own in scores.items() if name != "p7"}):
+        with pytest.raises(ValueError, match="each of the 4 rollouts of problem 'p7'"):
+            evaluate_rollouts(rollouts, wrong)
+
+
+def test_self_certainty_is_measured_where_all_have_it(tmp_path):
+    rollouts = make_set(tmp_path)
+    assert "self-certainty" not in evaluate_rollouts(rollouts).accuracy
+    [(rows, _)] = rollouts.shards()
+    rng = np.random.default_rng(3)
+    certain = [dataclasses.replace(row, self_certainty=float(row.label + rng.normal())) for row in rows]
+    rollouts.write_shard(0, certain, None)
+    accuracy = evaluate_rollouts(rollouts).accuracy["self-certainty"]
+    groups = [certain[i : i + 4] for i in range(0, 800, 4)]
+    expected = np.mean([max(group, key=lambda r: r.self_certainty).label for group in groups])
+    assert accuracy.value == pytest.approx(expected)
+    assert accuracy.low > 0.25
+    rollouts.write_shard(0, [*certain[:-1], rows[-1]], None)
+    assert "self-certainty" not in evaluate_rollouts(rollouts).accuracy
+
+
 def test_a_head_that_knows_nothing_gains_nothing(tmp_path):
     """The negative control."""
     evaluation = evaluate_rollouts(make_set(tmp_path, prompts=400, quality=0.0))

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers as tf
 from tiny_tokenizer import tiny_tokenizer
+from tokenizers import processors
 
 from hf_elhsr import TextRewardModel
 from tiny_models import CONFIGS, tiny_classifier
@@ -36,6 +37,20 @@ def test_by_default_the_completion_follows_the_prompt():
     assert plain == TextRewardModel(model, tokenizer, format=lambda p, c: "w5 w6 w20")(["x"], ["y"])
 
 
+def test_a_prompt_that_begins_as_the_tokenizer_would_is_not_begun_twice():
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = "w6"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="w6 $A", special_tokens=[("w6", 6)]
+    )
+    assert tokenizer("w7 w20")["input_ids"] == [6, 7, 20]
+    scorer = TextRewardModel(tiny_classifier(), tokenizer)
+    with_it, without_it = (scorer([prompt], ["w20"]).item() for prompt in ("w6 w7 ", "w7 "))
+    assert with_it == without_it
+    both = scorer(["w6 w7 ", "w7 "], ["w20", "w20"]).tolist()
+    assert both == pytest.approx([with_it, with_it], abs=1e-5)
+
+
 def test_what_is_refused():
     tokenizer = tiny_tokenizer()
     with pytest.raises(ValueError, match="one or two labels; got a LlamaForSequenceClassification with 3"):
@@ -46,6 +61,8 @@ def test_what_is_refused():
         TextRewardModel(tiny_classifier(), tokenizer, 0)
     with pytest.raises(ValueError, match="130 tokens long and the text reward model's context holds 128"):
         TextRewardModel(tiny_classifier(), tokenizer)(["w5 " * 129], ["w6"])
+    with pytest.raises(ValueError, match=r"tokenizer.pad_token_id=0 and model.config.pad_token_id=7"):
+        TextRewardModel(tiny_classifier(pad_token_id=7), tokenizer)
     tokenizer.pad_token = None
     with pytest.raises(ValueError, match="need a padding token"):
         TextRewardModel(tiny_classifier(), tokenizer)

@@ -76,8 +76,11 @@ def test_features_are_those_of_a_plain_forward_pass(smollm2, rollouts, config):
             actual = features[rollout.first_row : rollout.first_row + len(completion)]
             torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
             logits = model(input_ids=torch.cat([inputs["input_ids"][0], completion])[None]).logits[0]
-            chosen = logits[-len(completion) - 1 : -1].log_softmax(-1).gather(-1, completion[:, None]).mean()
+            distributions = logits[-len(completion) - 1 : -1].log_softmax(-1)
+            chosen = distributions.gather(-1, completion[:, None]).mean()
             assert rollout.mean_log_probability == pytest.approx(float(chosen.detach()), rel=1e-3)
+            certainty = -distributions.mean() - np.log(distributions.shape[-1])
+            assert rollout.self_certainty == pytest.approx(float(certainty.detach()), rel=1e-3)
             number += 1
     assert number == 12
 

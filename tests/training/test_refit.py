@@ -1,6 +1,7 @@
 """Refitting: the optimum of the convex problem, from features pooled by the head's gates, on prompts not held out."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -218,6 +219,19 @@ def test_completions_too_short_for_prefixes_leave_the_values_alone(tmp_path):
     refitted, report = refit_head(head, rollouts)
     assert report.value is None
     assert torch.equal(refitted.value_weight, head.value_weight)
+
+
+def test_a_head_of_the_first_prompts_is_refitted_on_them(tmp_path):
+    """Prompts that it was not trained on are no more held out than learned from."""
+    rollouts = planted_rollouts(tmp_path, prompts=60)
+    settings = dataclasses.replace(SETTINGS, prompts=40)
+    head, report = train_head(rollouts, settings)
+    _, refitted = refit_head(head, rollouts, held_out=settings.held_out, seed=settings.seed, prompts=40)
+    assert (refitted.train_prompts, refitted.held_out_prompts) == (report.train_prompts, report.held_out_prompts)
+    # The held-out loss before is that of the training's end: the same prompts
+    assert refitted.reward["held_out_loss_before"] == pytest.approx(min(report.held_out_loss), rel=1e-4)
+    _, on_all = refit_head(head, rollouts, held_out=settings.held_out, seed=settings.seed)
+    assert on_all.reward["held_out_loss_before"] != pytest.approx(min(report.held_out_loss), rel=1e-4)
 
 
 def test_shuffled_labels_teach_nothing(trained, tmp_path):
