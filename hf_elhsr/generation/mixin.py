@@ -113,8 +113,8 @@ class BestOfNGenerationMixin:
         asked = [name for name, value in alone.items() if value is not None]
         if asked and head is None:
             raise ValueError(
-                f"{' and '.join(asked)} given, which needs a head that decides alone: leave it out, or pass one head and "
-                "no combine."
+                f"{' and '.join(asked)} given, which needs a head that decides alone: leave it out, or pass one head "
+                "and no combine."
             )
         if output_token_rewards and sources.only_head is None:
             raise ValueError("output_token_rewards=True is for a single head, whose tokens it shows: leave it out.")

@@ -23,9 +23,8 @@ def votes_for_answers(votes: torch.Tensor, answers: Sequence[Sequence[str | None
     """
     totals: list[list[float]] = []
     for own, row in zip(votes.double().tolist(), answers, strict=True):
-        by_answer: dict[str, float] = {}
+        by_answer: dict[str | None, float] = {}
         for vote, answer in zip(own, row, strict=True):
-            if answer is not None:
-                by_answer[answer] = by_answer.get(answer, 0.0) + vote
+            by_answer[answer] = by_answer.get(answer, 0.0) + vote
         totals.append([0.0 if answer is None else by_answer[answer] for answer in row])
     return torch.tensor(totals, dtype=torch.float32, device=votes.device)

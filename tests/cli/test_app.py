@@ -93,6 +93,14 @@ def test_ones_own_prompts(tmp_path):
     assert "KeyError: 'odd'" in printed
 
 
+def test_a_head_of_the_first_prompts_is_refitted_on_them(trained, tmp_path):
+    folder, _, _ = trained
+    run("train", folder / "rollouts", tmp_path / "head", "--max-epochs", 1, "--prompts", 30)
+    run("refit", tmp_path / "head", tmp_path / "refitted", "--rollouts", folder / "rollouts")
+    report = json.loads((tmp_path / "refitted" / "training.json").read_text())["refit"]["report"]
+    assert report["train_prompts"] + report["held_out_prompts"] == 30
+
+
 def test_convert(tmp_path):
     weights = {"fused_layer.weight": torch.ones(2, 17856), "fused_layer.bias": torch.zeros(2)}
     torch.save(weights, tmp_path / "reward_model.pt")
