@@ -43,20 +43,35 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
-    rollouts = RolloutSet(args.rollouts)
-    source = str(demo_model_folder()) if args.model == DEMO_MODEL else args.model
-    train, held_out, tokenizer = examples(rollouts, source, args.prompts)
+    record = fine_tune(
+        RolloutSet(args.rollouts), args.out, args.model, args.prompts, args.epochs, args.learning_rate, args.batch
+    )
+    print(json.dumps(record["log"][-3:], indent=2))
+
+
+def fine_tune(
+    rollouts: RolloutSet,
+    out: Path,
+    model_name: str,
+    prompts: int | None = None,
+    epochs: int = 2,
+    learning_rate: float = 2e-5,
+    batch: int = 16,
+) -> dict[str, Any]:
+    """Train the classifier into the folder `out`, and return the record that is also written there."""
+    source = str(demo_model_folder()) if model_name == DEMO_MODEL else model_name
+    train, held_out, tokenizer = examples(rollouts, source, prompts)
     model = AutoModelForSequenceClassification.from_pretrained(
         source, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     arguments = TrainingArguments(
-        output_dir=str(args.out / "checkpoints"),
-        num_train_epochs=args.epochs,
-        learning_rate=args.learning_rate,
+        output_dir=str(out / "checkpoints"),
+        num_train_epochs=epochs,
+        learning_rate=learning_rate,
         warmup_steps=20,
-        per_device_train_batch_size=args.batch,
-        per_device_eval_batch_size=args.batch,
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -76,23 +91,23 @@ def main() -> None:
             "area_under_curve": area_under_curve(said.predictions.reshape(-1), said.label_ids.reshape(-1) > 0.5)
         },
     )
-    folder = args.out / "checkpoints"
+    folder = out / "checkpoints"
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
     record = {
         "rollouts": rollouts.settings["prompts_sha256"],
         "train_rollouts": len(train),
         "held_out_rollouts": len(held_out),
-        "epochs": args.epochs,
-        "learning_rate": args.learning_rate,
-        "batch": args.batch,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch": batch,
         "seconds_since_last_start": time.perf_counter() - start,
         "log": trainer.state.log_history,
     }
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
-    write_text(args.out / "training.json", json.dumps(record, indent=2) + "\n")
-    print(json.dumps(trainer.state.log_history[-3:], indent=2))
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+    return record
 
 
 def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[list[Any], list[Any], Any]:

@@ -17,6 +17,7 @@ from ..rollouts.disk_budget import parse_bytes
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..training import LOSSES, PRESETS, refit_head, train_head
+from ..training import preset as preset_settings
 from .load_model import base_model_id, load_model
 from .options import Dtype, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
 
@@ -102,8 +103,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the split and of the order of prompts.")] = None,
 ) -> None:
     """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
-    if preset not in PRESETS:
-        raise ValueError(f"preset={preset!r}: expected one of {', '.join(PRESETS)}.")
+    rollout_set = RolloutSet(rollouts)
     given = {
         "loss": loss,
         "learning_rate": learning_rate,
@@ -119,8 +119,7 @@ def train(
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if standardize is not None:
         changes["standardization"] = "per_feature" if standardize else None
-    settings = dataclasses.replace(PRESETS[preset], **changes)
-    rollout_set = RolloutSet(rollouts)
+    settings = dataclasses.replace(preset_settings(preset, rollout_set.config.signal), **changes)
     head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
     head.save_pretrained(out)
     record = {

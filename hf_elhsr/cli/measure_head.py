@@ -7,7 +7,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..evaluation import Evaluation, evaluate_rollouts, measure_tradeoff, plot_tradeoff
+from ..evaluation import (
+    Evaluation,
+    evaluate_rollouts,
+    evaluation_markdown,
+    measure_tradeoff,
+    plot_evaluation,
+    plot_tradeoff,
+)
 from ..generation.resolve import resolve_reward_head
 from ..hub import write_card
 from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
@@ -40,6 +47,12 @@ def evaluate(
         str | None, typer.Option(help="Also a sequence classifier that reads the text, alone and beside the head.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Also write the tables to this file, as a model card has them.")
+    ] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Also draw accuracy against n, as .png or .svg.")
+    ] = None,
 ) -> None:
     """Measure best-of-n by a head on unseen prompts, against baselines, with 95 % intervals."""
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
@@ -64,9 +77,15 @@ def evaluate(
         scorer, name = load_text_reward_model(text_reward_model, dtype)
         text_scores = score_rollout_texts(rollouts, prompt_texts, scorer, name)
     evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores, name)
+    for file in (json_file, markdown_file, plot_file):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_file, evaluation.to_json())
+    if markdown_file is not None:
+        write_text(markdown_file, evaluation_markdown(evaluation) + "\n")
+    if plot_file is not None:
+        plot_evaluation(evaluation, plot_file)
     console.print(evaluation_table(evaluation))
     console.print(explain_columns(evaluation))
 
@@ -75,7 +94,7 @@ def tradeoff(
     rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
     head: Head,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as SVG.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as .svg or .png.")] = None,
 ) -> None:
     """Measure what pruning, adaptive n and abstention save and cost; the language model is not needed."""
     measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))

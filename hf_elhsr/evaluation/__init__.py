@@ -1,6 +1,7 @@
 """Evaluation: how often the chosen candidate is right, against baselines, with intervals over prompts."""
 
 from .best_of_n import STRATEGIES, Evaluation, Measured, evaluate_rollouts
+from .report import evaluation_markdown, plot_evaluation
 from .tradeoff import TradeOff, measure_tradeoff
 from .tradeoff_plot import plot_tradeoff
 
@@ -10,6 +11,8 @@ __all__ = [
     "Measured",
     "TradeOff",
     "evaluate_rollouts",
+    "evaluation_markdown",
     "measure_tradeoff",
+    "plot_evaluation",
     "plot_tradeoff",
 ]

@@ -103,7 +103,7 @@ def evaluate_rollouts(
     text_reward_model: str | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate rollouts that a head has followed.
+    """Evaluate rollouts that a head has followed; what other judges said of them is measured beside it.
 
     Args:
         text_scores: Of every prompt, by its id, a text reward model's score of every rollout, see
@@ -125,6 +125,9 @@ def evaluate_rollouts(
         del chosen["self-certainty"]
     table = np.array([[strategy(group) for strategy in chosen.values()] for group in prompts], dtype=np.float64)
     columns = {name: column for column, name in enumerate(chosen)}
+    for name, said in _judged(prompts).items():
+        columns[name] = table.shape[1]
+        table = np.c_[table, best_of_k(said, right)[:, -1]]
     if text_scores is not None:
         texts = _text_rewards(text_scores, prompts)
         both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))
@@ -168,6 +171,15 @@ def evaluate_rollouts(
             name: [measured(_column(0), curve[:, [k]]) for k in range(curve.shape[1])] for name, curve in curves.items()
         },
     )
+
+
+def _judged(prompts: list[list[Rollout]]) -> dict[str, np.ndarray]:
+    """By name, (prompts, n) rewards by the judges that followed the sampling beside the head."""
+    names = list(prompts[0][0].judged or {})
+    return {
+        name: np.array([[(rollout.judged or {})[name] for rollout in group] for group in prompts], dtype=np.float64)
+        for name in names
+    }
 
 
 def _text_rewards(text_scores: dict[str, list[float]], prompts: list[list[Rollout]]) -> np.ndarray:

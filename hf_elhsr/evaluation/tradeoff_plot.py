@@ -1,8 +1,8 @@
-"""plot_tradeoff: the curves of a trade-off, tokens against accuracy, as an SVG file."""
+"""plot_tradeoff: the curves of a trade-off, tokens against accuracy."""
 
-import importlib.util
 from pathlib import Path
 
+from .figures import save_figure
 from .tradeoff import TradeOff
 
 
@@ -10,17 +10,9 @@ def plot_tradeoff(tradeoff: TradeOff, file: Path) -> None:
     """Draw every curve with a 95 % band of its paired difference to exact best-of-n.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        ValueError: matplotlib is not installed, or the file is neither .svg nor .png.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("The plot needs matplotlib: run `pip install 'hf-elhsr[plot]'`.")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # The same numbers give the same file
-    with mpl.rc_context({"svg.hashsalt": "hf_elhsr", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot()
+    with save_figure(file) as axes:
         for name, points in tradeoff.curves.items():
             points = sorted(points, key=lambda point: point.tokens)
             tokens = [100 * point.tokens for point in points]
@@ -42,5 +34,3 @@ def plot_tradeoff(tradeoff: TradeOff, file: Path) -> None:
         axes.set_ylabel("accuracy less that of exact best of n, points")
         axes.set_title(f"{tradeoff.prompts} prompts ({tradeoff.split}), 95 % bands; dots: the regrets a user can name")
         axes.legend(loc="lower right")
-        axes.grid(alpha=0.3)
-        figure.savefig(file, format="svg", metadata={"Date": None})

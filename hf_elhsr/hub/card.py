@@ -7,7 +7,8 @@ from string import Template
 from typing import Any
 
 from ..configuration_elhsr import ElhsrConfig
-from ..evaluation import Evaluation, TradeOff
+from ..evaluation import Evaluation, TradeOff, evaluation_markdown
+from ..evaluation.report import skipped_prompts
 from ..evaluation.tradeoff import ADAPTIVE, BOTH, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
@@ -93,7 +94,7 @@ def _values(
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
         "refit": _refit(training["refit"]) if "refit" in training else "",
-        "results": "\n\n".join([*map(_results, evaluations), *map(_savings, tradeoffs)]),
+        "results": "\n\n".join([*map(evaluation_markdown, evaluations), *map(_savings, tradeoffs)]),
         "limits": limits,
     }
 
@@ -137,49 +138,10 @@ def _refit(refit: dict[str, Any]) -> str:
     )
 
 
-def _results(evaluation: Evaluation) -> str:
-    lines = [
-        f"### {evaluation.prompts} prompts of the split `{evaluation.split}`{_skipped(evaluation)}, "
-        f"best of {evaluation.n}",
-        "",
-        *([f"{evaluation.unverified} more are left out: the verifier failed.", ""] if evaluation.unverified else []),
-        f"Temperature {evaluation.sampling['temperature']}, top_p {evaluation.sampling['top_p']}, top_k "
-        f"{evaluation.sampling['top_k']}, at most {evaluation.sampling['max_new_tokens']} new tokens.",
-        "",
-        "| answer by | right, % [95 % interval] | head is ahead by, points [95 % interval] |",
-        "|---|---:|---:|",
-    ]
-    for name, measured in evaluation.accuracy.items():
-        bold = "**" if name == "reward head" else ""
-        lines.append(f"| {bold}{name}{bold} | {bold}{measured}{bold} | {evaluation.head_minus.get(name, '')} |")
-    lines += [
-        "",
-        f"The head closes {evaluation.gap_closed} % of the gap between a single sample and the oracle. Over all "
-        f"{evaluation.prompts * evaluation.n:,} rollouts, {100 * evaluation.base_rate:.1f} % of them right: AUC "
-        f"{evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
-        f"{evaluation.expected_calibration_error:.3f}.",
-    ]
-    if evaluation.by_k:
-        names, curves = list(evaluation.by_k), list(evaluation.by_k.values())
-        lines += [
-            "",
-            f"| candidates | {' | '.join(f'{name}, % [95 % interval]' for name in names)} |",
-            "|---:|" + "---:|" * len(names),
-        ]
-        # 1, 2, 4, ... and n: exact expectations over all subsets of the n rollouts
-        shown = sorted({2**power for power in range(evaluation.n.bit_length())} | {evaluation.n})
-        lines += [f"| {k} | {' | '.join(str(curve[k - 1]) for curve in curves)} |" for k in shown]
-    return "\n".join(lines)
-
-
-def _skipped(measured: Evaluation | TradeOff) -> str:
-    return f" after its first {measured.skip}" if measured.skip else ""
-
-
 def _savings(tradeoff: TradeOff) -> str:
     """What pruning and adaptive n save, and what confidences are worth."""
     lines = [
-        f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`{_skipped(tradeoff)}, "
+        f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`{skipped_prompts(tradeoff)}, "
         f"best of {tradeoff.n}",
         "",
         "`prune` and `adaptive` name the accuracy that may be given up; the schedules were fitted on the held-out "

@@ -49,6 +49,7 @@ class Rollout:
         self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None where it was not
             recorded.
         feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
+        judged: By name, R by the other judges that followed the sampling, if any did.
     """
 
     problem: str
@@ -63,6 +64,7 @@ class Rollout:
     verifier_failure: str | None = None
     feature_tokens: list[int] | None = None
     self_certainty: float | None = None
+    judged: dict[str, float] | None = None
 
     @property
     def num_rows(self) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..configuration_elhsr import ElhsrConfig
 from ..generation.decoding import Candidates
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
+from ..rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
 from .disk_budget import plan_recording, recorded_tokens
 from .feature_recorder import FeatureRecorder
 from .pooled_recorder import PooledRecorder
@@ -25,6 +27,9 @@ from .shard_arrays import TOKEN_ARRAYS
 from .tasks import Problem, Task, VerifierFailure, verify
 
 logger = logging.get_logger(__name__)
+
+#: What else can follow a sampling that a head follows.
+Judge = ElhsrRewardHead | LastTokenProbe
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def sample_rollouts(
     skip: int = 0,
     pooled: bool = False,
     disk_budget: int | None = None,
+    judges: Mapping[str, Judge] | None = None,
 ) -> RolloutSet:
     """Sample rollouts for `count` prompts of a task and store them with labels, and with features or rewards.
 
@@ -85,11 +91,13 @@ def sample_rollouts(
             some of its prefixes, for [`refit_head`].
         disk_budget: Bytes that the features may take. Where those of all tokens and layers might not fit, some are left
             out, as [`plan_recording`] says. Default: record all.
+        judges: By name, other heads and probes that follow the same sampling beside `head`; what they say is recorded
+            in [`Rollout.judged`], to be compared on the same rollouts.
 
     Raises:
-        ValueError: `pooled` without a head, a disk budget with one or one too small for anything, `skip` is negative,
-            the folder holds rollouts with other settings, the task has too few prompts or one of them twice, or the
-            head does not fit the model.
+        ValueError: `pooled` or judges without a head, a disk budget with one or one too small for anything, `skip` is
+            negative, the folder holds rollouts with other settings, the task has too few prompts or one of them twice,
+            or a head does not fit the model.
     """
     if skip < 0:
         raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
@@ -97,6 +105,12 @@ def sample_rollouts(
         raise ValueError("pooled=True needs a head, whose gates weigh the tokens.")
     if disk_budget is not None and head is not None:
         raise ValueError("disk_budget is for features of tokens, and with a head none are recorded: leave it out.")
+    judges = dict(judges or {})
+    if judges and head is None:
+        raise ValueError(f"The judges {sorted(judges)} need a head to be compared with: give `head` too.")
+    for judge in judges.values():
+        if isinstance(judge, ElhsrRewardHead):
+            judge.config.check_fits(model)
     if head is not None:
         head.config.check_fits(model)
         config = head.config
@@ -120,6 +134,11 @@ def sample_rollouts(
         described["skip"] = skip
     if head is not None:
         described["head_sha256"] = head_digest(head)
+    if judges:
+        described["judges"] = {
+            name: head_digest(judge) if isinstance(judge, ElhsrRewardHead) else judge.sha256
+            for name, judge in judges.items()
+        }
     if pooled:
         described |= {"pooled": True, "prefixes": True}
     every = 1
@@ -129,7 +148,7 @@ def sample_rollouts(
     if every > 1:
         described["feature_every"] = every
     rollouts = RolloutSet.create(folder, described, config)
-    followers = _Followers(head, config, pooled, every)
+    followers = _Followers(head, config, pooled, every, judges)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
         if rollouts.has_shard(index):
@@ -164,7 +183,9 @@ def _refuse_doubles(problems: list[Problem], prompts: list[torch.Tensor]) -> Non
 class _Followers:
     """The signal processors of a sampling run: the baselines, and the rewards, the features or both pooled."""
 
-    def __init__(self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool, every: int):
+    def __init__(
+        self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool, every: int, judges: dict[str, Judge]
+    ):
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
         self.self_certainty = RunningSelfCertainty()
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
@@ -172,8 +193,12 @@ class _Followers:
         self.recorder = FeatureRecorder(config, every) if head is None else None
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
         self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
+        self.judges = {
+            name: RunningReward(judge) if isinstance(judge, ElhsrRewardHead) else RunningLastTokenProbe(judge)
+            for name, judge in judges.items()
+        }
         baselines = (self.log_probability, self.self_certainty)
-        present = (*baselines, self.reward, self.recorder, self.pooled, self.prefixes)
+        present = (*baselines, *self.judges.values(), self.reward, self.recorder, self.pooled, self.prefixes)
         self.processors: list[SignalProcessor] = [processor for processor in present if processor is not None]
 
     def features(self) -> torch.Tensor | None:
@@ -207,6 +232,12 @@ class _Followers:
     def rewards(self, count: int) -> list[float] | list[None]:
         return [None] * count if self.reward is None else self.reward.rewards.tolist()
 
+    def judged(self, count: int) -> list[dict[str, float]] | list[None]:
+        if not self.judges:
+            return [None] * count
+        said = {name: judge.rewards.tolist() for name, judge in self.judges.items()}
+        return [{name: rewards[number] for name, rewards in said.items()} for number in range(count)]
+
 
 def _label(
     tokenizer: PreTrainedTokenizerBase,
@@ -217,7 +248,7 @@ def _label(
 ) -> list[Rollout]:
     n = candidates.lengths.shape[1]
     means, certainties = followers.log_probability.mean.tolist(), followers.self_certainty.mean.tolist()
-    rewards = followers.rewards(len(means))
+    rewards, judged = followers.rewards(len(means)), followers.judged(len(means))
     rollouts = []
     first_row = 0
     for number, (mean, reward) in enumerate(zip(means, rewards, strict=True)):
@@ -239,6 +270,7 @@ def _label(
                 verifier_failure=failure,
                 feature_tokens=followers.feature_tokens(len(token_ids)),
                 self_certainty=certainties[number],
+                judged=judged[number],
             )
         )
         first_row += rollouts[-1].num_rows

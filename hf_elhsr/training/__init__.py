@@ -1,9 +1,10 @@
 """Training: from rollouts with labels and features to a head."""
 
 from .decisions import fit_decisions
+from .last_token_probe import train_last_token_probe
 from .losses import LOSSES, binary_cross_entropy
 from .refit import RefitReport, refit_head
-from .settings import PRESETS, TrainingSettings
+from .settings import PRESETS, TrainingSettings, preset
 from .trainer import TrainingReport, train_head
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "TrainingSettings",
     "binary_cross_entropy",
     "fit_decisions",
+    "preset",
     "refit_head",
     "train_head",
+    "train_last_token_probe",
 ]

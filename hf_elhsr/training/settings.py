@@ -1,8 +1,10 @@
 """TrainingSettings: how a head is trained, our default and the paper's recipe."""
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..configuration_elhsr import ElhsrConfig
 from .losses import LOSSES
@@ -120,3 +122,21 @@ PRESETS: dict[str, TrainingSettings] = {
         learning_rate=1e-4, weight_decay=1e-5, prompts_per_batch=2, averaging=0.0, standardization=None
     ),
 }
+
+# What the default changes for other signals, chosen on held-out prompts: h_t of log-probabilities has two dozen
+# numbers, so that larger steps are safe and decay has little to do
+_DEFAULT_FOR: dict[str, dict[str, Any]] = {
+    "top_log_probabilities": {"learning_rate": 3e-2, "weight_decay": 0.01},
+}
+
+
+def preset(name: str, signal: str) -> TrainingSettings:
+    """The settings of one of [`PRESETS`]; "default" is fitted to the signal that a head reads.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}.")
+    changes = _DEFAULT_FOR.get(signal, {}) if name == "default" else {}
+    return dataclasses.replace(PRESETS[name], **changes)

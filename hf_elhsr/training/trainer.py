@@ -18,7 +18,7 @@ from .decisions import fit_decisions
 from .feature_statistics import feature_statistics
 from .losses import LOSSES, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
-from .settings import PRESETS, TrainingSettings
+from .settings import TrainingSettings, preset
 
 logger = logging.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class TrainingReport:
 
 
 def train_head(
-    rollouts: RolloutSet, settings: TrainingSettings = PRESETS["default"], checkpoint: Path | None = None
+    rollouts: RolloutSet, settings: TrainingSettings | None = None, checkpoint: Path | None = None
 ) -> tuple[ElhsrRewardHead, TrainingReport]:
     """Train a head on rollouts with recorded features; the language model is not needed.
 
@@ -62,6 +62,7 @@ def train_head(
     fitted on the held-out prompts.
 
     Args:
+        settings: Default: the preset "default" for the signal that was recorded, see [`preset`].
         checkpoint: A file to keep the state in after every epoch, so that a training that was killed goes on there,
             with the same result as if it had not been. It is deleted in the end.
 
@@ -72,6 +73,7 @@ def train_head(
         ValueError: Prompts missing, double or too few, layers that were not recorded, labels all of one class, a file
             that is damaged or features that are not finite (the message names the file), or a training that diverges.
     """
+    settings = settings or preset("default", rollouts.config.signal)
     loss_of = LOSSES[settings.loss]
     rollouts.check_complete()
     config = settings.head_config(rollouts.config)

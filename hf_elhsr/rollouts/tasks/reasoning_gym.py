@@ -1,5 +1,6 @@
 """ReasoningGymTask: any dataset of the library reasoning-gym, with its own verifier."""
 
+import json
 import re
 from typing import Any
 
@@ -7,7 +8,8 @@ from .questions import question_id, split_of
 from .task import Problem
 
 _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
-_MARK = re.compile(r"answer(?:\s+is)?\s*:|answer\s+is\b", re.IGNORECASE)
+# 'Answer:', 'answer is', 'the answer to this problem is'
+_MARK = re.compile(r"\banswer(?:\s+[\w']+){0,6}?\s*(?::|\bis\b\s*:?)", re.IGNORECASE)
 _DECORATION = " *`'\""
 # So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
 _SIZE = 1_000_000
@@ -31,7 +33,9 @@ class ReasoningGymTask:
             import reasoning_gym
         except ImportError as error:
             raise ValueError("Install reasoning-gym first: `pip install 'hf-elhsr[tasks]'`.") from error
-        self.name = f"reasoning_gym:{dataset}"
+        # What `find_task` makes the same task of
+        described = ",".join(f"{name}={json.dumps(value)}" for name, value in sorted(settings.items()))
+        self.name = f"reasoning_gym:{dataset}" + (f":{described}" if settings else "")
         try:
             self._entries = reasoning_gym.create_dataset(dataset, size=_SIZE, seed=0, **settings)
         except (ValueError, TypeError, AssertionError) as error:
@@ -62,10 +66,11 @@ class ReasoningGymTask:
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:
-        """What stands after the last 'Answer:', to the end of its line."""
+        """What stands after the last 'Answer:', to the end of its line; without one, a completion of a single line."""
         *_, last = [None, *_MARK.finditer(completion)]
         if last is None:
-            return None
+            whole = completion.strip()
+            return None if "\n" in whole else whole.strip(_DECORATION).rstrip(".").strip(_DECORATION) or None
         line = completion[last.end() :].strip().partition("\n")[0]
         return line.strip(_DECORATION).rstrip(".").strip(_DECORATION) or None
 

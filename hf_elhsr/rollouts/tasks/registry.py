@@ -1,6 +1,8 @@
 """The tasks that can be named on the command line."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from .arithmetic import ArithmeticTask
 from .coin_flip import CoinFlipTask
@@ -16,7 +18,7 @@ _MADE: dict[str, Callable[[], Task]] = {task.name: task for task in (ArithmeticT
 _ROWS: dict[str, Callable[[str | None], Task]] = {
     task.name: task for task in (Gsm8kTask, MathTask, AquaRatTask, HellaSwagTask, MultipleChoiceTask)
 }
-TASKS = (*_MADE, *_ROWS, "reasoning_gym:DATASET", "FILE.jsonl")
+TASKS = (*_MADE, *_ROWS, "reasoning_gym:DATASET", "reasoning_gym:DATASET:SETTING=VALUE,...", "FILE.jsonl")
 
 
 def find_task(name: str, verifier: str | None = None) -> Task:
@@ -24,7 +26,8 @@ def find_task(name: str, verifier: str | None = None) -> Task:
 
     Args:
         name: 'arithmetic'; 'gsm8k' for a task of the Hub, or 'gsm8k:my.jsonl' for its rows in a file;
-            'reasoning_gym:DATASET'; or a .jsonl file of one's own prompts, with a verifier.
+            'reasoning_gym:DATASET', or with settings of that dataset, as 'reasoning_gym:chain_sum:max_terms=3'; or a
+            .jsonl file of one's own prompts, with a verifier.
         verifier: 'file.py:function', for one's own prompts.
 
     Raises:
@@ -43,5 +46,19 @@ def find_task(name: str, verifier: str | None = None) -> Task:
     if first in _ROWS:
         return _ROWS[first](rest if colon else None)
     if first == "reasoning_gym" and rest:
-        return ReasoningGymTask(rest)
+        dataset, _, settings = rest.partition(":")
+        return ReasoningGymTask(dataset, **_settings(settings))
     raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASKS)}.")
+
+
+def _settings(text: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for part in text.split(",") if text else []:
+        name, equals, value = part.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ValueError(f"Expected settings of a dataset as name=value, separated by commas, got {part!r}.")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
