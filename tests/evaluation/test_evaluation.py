@@ -234,3 +234,22 @@ def test_sets_that_cannot_be_evaluated(tmp_path, change, message):
     file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
     with pytest.raises(ValueError, match=message):
         evaluate_rollouts(rollouts)
+
+
+def test_judges_beside_the_head(tmp_path):
+    rollouts = make_set(tmp_path)
+    [(rows, _)] = rollouts.shards()
+    rng = np.random.default_rng(3)
+    said = [{"perfect": float(r.label), "blind": float(rng.normal())} for r in rows]
+    rollouts.write_shard(0, [dataclasses.replace(r, judged=own) for r, own in zip(rows, said, strict=True)])
+    evaluation = evaluate_rollouts(rollouts)
+    assert evaluation.accuracy["perfect"] == evaluation.accuracy["oracle"]
+    blind = evaluation.accuracy["blind"]
+    assert blind.low < evaluation.base_rate < blind.high
+    ahead = evaluation.head_minus["blind"]
+    assert ahead.value == pytest.approx(evaluation.accuracy["reward head"].value - blind.value)
+    assert ahead.low > 0
+    scores = {rollout.problem: [0.0] * 4 for rollout in rows}
+    beside = evaluate_rollouts(rollouts, scores)
+    assert {name: beside.accuracy[name] for name in evaluation.accuracy} == evaluation.accuracy
+    assert beside.accuracy["head and text, min-max"] == evaluation.accuracy["reward head"]

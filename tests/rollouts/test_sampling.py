@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_elhsr import ElhsrConfig
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr.rewards.last_token_probe import LastTokenProbe
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from hf_elhsr.rollouts.shard_arrays import (
     TOKEN_ARRAYS,
@@ -286,3 +287,43 @@ def test_prompts_are_left_padded_chats(smollm2):
     text = tokenizer.decode(inputs["input_ids"][1])
     assert text.count("<|im_start|>assistant") == 1
     assert text.endswith("<|im_start|>assistant\n")
+
+
+def test_judges_say_what_they_say_alone(smollm2, language_model, tmp_path):
+    """Whoever else follows a sampling changes neither what is sampled nor what the head says."""
+    head = tiny_head(language_model, layers=[0, 15, 30])
+    other = tiny_head(language_model, seed=1, layers=[7])
+    log_probabilities = tiny_head_of_signal(language_model, "top_log_probabilities")
+    probe = LastTokenProbe(30, torch.randn(576, generator=torch.Generator().manual_seed(0)) / 100, 0.5)
+    judges = {"other": other, "log-probabilities": log_probabilities, "probe": probe}
+    together = sample(smollm2, None, tmp_path / "together", head=head, judges=judges).rollouts()
+    alone = {
+        name: sample(smollm2, None, tmp_path / name, head=judge).rollouts()
+        for name, judge in (("head", head), ("other", other), ("log-probabilities", log_probabilities))
+    }
+    assert [r.token_ids for r in together] == [r.token_ids for r in alone["head"]]
+    assert [r.reward for r in together] == [r.reward for r in alone["head"]]
+    for name in ("other", "log-probabilities"):
+        assert_rewards_close([r.judged[name] for r in together], [r.reward for r in alone[name]], 1e-5)
+    assert len({r.judged["probe"] for r in together}) > len(together) / 2
+    assert [r.judged for r in alone["head"]] == [None] * len(together)
+
+
+def test_judges_are_part_of_what_a_set_is(smollm2, language_model, tmp_path):
+    head, other = (tiny_head(language_model, seed=seed, layers=[7]) for seed in (0, 1))
+    sample(smollm2, None, tmp_path, head=head, judges={"other": other})
+    for judges in (None, {"other": head}, {"another": other}):
+        with pytest.raises(ValueError, match=r"other settings \(judges differ\)"):
+            sample(smollm2, None, tmp_path, head=head, judges=judges)
+    with pytest.raises(ValueError, match=r"judges \['other'\] need a head"):
+        sample(smollm2, None, tmp_path / "new", judges={"other": other})
+    misfit = ElhsrRewardHead(ElhsrConfig(hidden_size=3, layers=[0], base_model_type="llama"))
+    with pytest.raises(ValueError, match="hidden size 3"):
+        sample(smollm2, None, tmp_path / "new", head=head, judges={"misfit": misfit})
+
+
+def tiny_head_of_signal(model, signal):
+    head = ElhsrRewardHead(ElhsrConfig.for_model(model, signal=signal))
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(3)) / 10)
+    return head

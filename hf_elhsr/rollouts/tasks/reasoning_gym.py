@@ -10,9 +10,12 @@ from .task import Problem
 _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
 # 'Answer:', 'answer is', 'the answer to this problem is'
 _MARK = re.compile(r"\banswer(?:\s+[\w']+){0,6}?\s*(?::|\bis\b\s*:?)", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 _DECORATION = " *`'\""
 # So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
 _SIZE = 1_000_000
+# Answers that tell whether a dataset's are numbers
+_LOOKED_AT = 32
 
 
 class ReasoningGymTask:
@@ -41,6 +44,9 @@ class ReasoningGymTask:
         except (ValueError, TypeError, AssertionError) as error:
             raise ValueError(f"reasoning-gym cannot make the dataset {dataset!r} with {settings}: {error}") from error
 
+        answers = [str(self._entries[place]["answer"]) for place in range(_LOOKED_AT)]
+        self._numeric = all(_NUMBER.fullmatch(answer) for answer in answers)
+
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
@@ -66,12 +72,17 @@ class ReasoningGymTask:
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:
-        """What stands after the last 'Answer:', to the end of its line; without one, a completion of a single line."""
+        """What stands after the last 'Answer:', to the end of its line; without one, a completion of a single line.
+
+        Where the dataset's answers are numbers, it is the first number there, else the last of the completion.
+        """
         *_, last = [None, *_MARK.finditer(completion)]
-        if last is None:
-            whole = completion.strip()
-            return None if "\n" in whole else whole.strip(_DECORATION).rstrip(".").strip(_DECORATION) or None
-        line = completion[last.end() :].strip().partition("\n")[0]
+        line = "" if last is None else completion[last.end() :].strip().partition("\n")[0]
+        if self._numeric:
+            found = _NUMBER.findall(line)[:1] or _NUMBER.findall(completion)[-1:]
+            return found[0].replace(",", "") if found else None
+        if last is None and "\n" not in completion.strip():
+            line = completion
         return line.strip(_DECORATION).rstrip(".").strip(_DECORATION) or None
 
     def verify(self, problem: Problem, completion: str) -> bool:

@@ -152,9 +152,28 @@ def test_reasoning_gym_judges_with_its_own_verifier():
         assert task.verify(problem, f"Thinking...\nAnswer: {word[::-1]}")
         assert task.verify(problem, f"Answer: {word}. No, the answer is: **{word[::-1]}**.")
         assert not task.verify(problem, f"Answer: {word[::-1]}x")
-        assert not task.verify(problem, word[::-1])
+        assert task.verify(problem, word[::-1])
+        assert not task.verify(problem, f"{word[::-1]}\n{word[::-1]}")
     with pytest.raises(ValueError, match="cannot make the dataset 'nonsense'"):
         ReasoningGymTask("nonsense")
+
+
+def test_reasoning_gym_takes_numbers_out_of_sentences():
+    task = find_task("reasoning_gym:chain_sum:min_terms=2,max_terms=2,min_digits=4,max_digits=4")
+    problem = task.problems("train", 1)[0]
+    right = task._entries[int(problem.answer)]["answer"]
+    for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", f"The answer to this problem is {right}, not 5."):
+        assert task.extract(text) == right, text
+        assert task.verify(problem, text)
+    assert task.extract("Answer: 1,234.") == "1234"
+    assert not task.verify(problem, f"{right} and then 7")
+    assert task.extract("no number at all") is None
+    again = find_task(task.name)
+    assert again.problems("train", 3) == task.problems("train", 3)
+    assert problem.question != find_task("reasoning_gym:chain_sum").problems("train", 1)[0].question
+    for wrong in ("reasoning_gym:chain_sum:max_terms", "reasoning_gym:chain_sum:=2"):
+        with pytest.raises(ValueError, match="settings of a dataset as name=value"):
+            find_task(wrong)
 
 
 def test_ones_own_prompts_and_verifier(tmp_path):
