@@ -14,7 +14,7 @@ UNSEEN_PROMPTS := 400
 TEST_SKIP := 5800
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test check format bench bench-training head clean
+.PHONY: demo test check format bench bench-training head record-chat-answers clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -53,8 +53,17 @@ head: $(VENV)/dev
 		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --json $(HEAD)/evaluation/unseen_templates.json
 	$(BIN)/hf-elhsr card $(HEAD)
 
+# Asks llama.cpp's server, built from source in about five minutes, what the tests of the chat interface replay
+record-chat-answers: $(VENV)/dev $(VENV)-server/done
+	$(BIN)/python tests/record_chat_answers.py $(VENV)-server/bin/python
+
+$(VENV)-server/done:
+	$(PYTHON) -m venv $(VENV)-server
+	$(VENV)-server/bin/pip install --disable-pip-version-check --quiet 'llama-cpp-python[server]==LLAMA'
+	touch $@
+
 clean:
-	rm -rf $(VENV) rollouts build *.egg-info
+	rm -rf $(VENV) $(VENV)-server rollouts build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,7 +1,14 @@
 """Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
 
 from .configuration_elhsr import ElhsrConfig
-from .generation import BestOfNGenerationMixin, BestOfNOutput, disable_best_of_n, enable_best_of_n
+from .generation import (
+    BestOfNGenerationMixin,
+    BestOfNOutput,
+    ChatBestOfN,
+    best_of_n_chat,
+    disable_best_of_n,
+    enable_best_of_n,
+)
 from .modeling_elhsr import ElhsrRewardHead, ElhsrRewardOutput
 from .rewards import (
     GenerationRewards,
@@ -22,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BestOfNGenerationMixin",
     "BestOfNOutput",
+    "ChatBestOfN",
     "ElhsrConfig",
     "ElhsrRewardHead",
     "ElhsrRewardOutput",
@@ -34,6 +42,7 @@ __all__ = [
     "SignalProcessorList",
     "StepSignal",
     "TextRewardModel",
+    "best_of_n_chat",
     "disable_best_of_n",
     "enable_best_of_n",
     "fit_combination",
