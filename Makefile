@@ -59,7 +59,7 @@ record-chat-answers: $(VENV)/dev $(VENV)-server/done
 
 $(VENV)-server/done:
 	$(PYTHON) -m venv $(VENV)-server
-	$(VENV)-server/bin/pip install --disable-pip-version-check --quiet 'llama-cpp-python[server]==LLAMA'
+	$(VENV)-server/bin/pip install --disable-pip-version-check --quiet 'llama-cpp-python[server]==0.3.36'
 	touch $@
 
 clean:

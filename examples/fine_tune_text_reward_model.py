@@ -5,8 +5,8 @@
 
 The language model itself gets a classification head of one label and is trained as a whole with binary cross-entropy,
 on the prompts that `hf-elhsr train --prompts 400` trains on; of the epochs the one that is best on its held-out prompts
-is kept. A run that was killed goes on with the same command. At the pace of a short run, 400 prompts with 8 rollouts
-each take about an hour on two CPU cores.
+is kept. A run that was killed goes on with the same command. 400 prompts with 8 rollouts each take about half an hour
+on two CPU cores that know bfloat16.
 """
 
 import argparse
@@ -78,6 +78,9 @@ def fine_tune(
         load_best_model_at_end=True,
         metric_for_best_model="loss",
         seed=0,
+        # Mixed precision: the weights stay float32
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
         report_to=[],
         dataloader_pin_memory=False,
     )

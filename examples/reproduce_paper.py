@@ -24,23 +24,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fine_tune_text_reward_model import fine_tune
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
 from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
 from hf_elhsr.cli.load_model import DTYPES, base_model_id, load_model, load_text_reward_model
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts, evaluation_markdown, plot_evaluation
+from hf_elhsr.evaluation.figures import save_figure
 from hf_elhsr.rewards.last_token_probe import LastTokenProbe
-from hf_elhsr.rollouts import Problem, RolloutSet, SamplingSettings, Task, encode_prompts, sample_rollouts
+from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
+from hf_elhsr.rollouts import (
+    Problem,
+    RolloutSet,
+    SamplingSettings,
+    ScoredRollouts,
+    Task,
+    encode_prompts,
+    sample_rollouts,
+)
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
-from hf_elhsr.rollouts.rollout_set import write_text
+from hf_elhsr.rollouts.rollout_set import by_prompt, write_text
 from hf_elhsr.rollouts.sampling import Judge
 from hf_elhsr.rollouts.tasks import find_task
 from hf_elhsr.rollouts.text_scores import score_rollout_texts
 from hf_elhsr.training import preset, train_head, train_last_token_probe
+from hf_elhsr.training.prompt_groups import PromptGroups
 
 NAMES = {"logits": "head on logits", "top_log_probabilities": "head on top-20 log-probabilities"}
 
@@ -156,16 +168,33 @@ class Reproduction:
             skip=task.skip_test_prompts,
             judges=judges,
         )
-        scores, name = None, None
-        if task.text_reward_model_epochs:
-            scorer, name = load_text_reward_model(str(folder / "text_reward_model"), self.plan.dtype)
-            problems = self.tasks[task.name].problems("test", task.skip_test_prompts + task.test_prompts)
-            asked = problems[task.skip_test_prompts :]
-            prompts = {
-                p.id: self.tokenizer.decode(encode_prompts(self.tokenizer, [p.question])["input_ids"][0]) for p in asked
-            }
-            scores = score_rollout_texts(rollouts, prompts, scorer, name)
-        return evaluate_rollouts(rollouts, scores, name)
+        if not task.text_reward_model_epochs:
+            return evaluate_rollouts(rollouts)
+        scorer, name = load_text_reward_model(str(folder / "text_reward_model"), self.plan.dtype)
+        scores = score_rollout_texts(rollouts, self._prompts(task, "test"), scorer, name)
+        return evaluate_rollouts(rollouts, scores, name, self._combination(task, heads[task.name], scorer))
+
+    def _combination(self, task: TaskPlan, head: ElhsrRewardHead, scorer: TextScorer) -> LearnedCombination:
+        """Of head and text reward model, fitted on the held-out prompts, which taught the weights of neither."""
+        rollouts = RolloutSet(self.folder / task.folder / "train")
+        _, held_out = PromptGroups(rollouts).split(held_out=0.2, seed=0)
+        wanted = set(held_out)
+        groups = [own for shard, _ in rollouts.shards() for own in by_prompt(shard) if own[0].problem in wanted]
+        prompts = self._prompts(task, "train")
+        said = [
+            text_scores(scorer, [prompts[own[0].problem]] * len(own), [rollout.text for rollout in own]).numpy()
+            for own in groups
+        ]
+        scored = ScoredRollouts.from_rollouts(rollouts, head, held_out)
+        return fit_combination(np.stack([scored.rewards, np.stack(said)], axis=-1), scored.labels)
+
+    def _prompts(self, task: TaskPlan, split: str) -> dict[str, str]:
+        """By the problem's id, what the language model is given."""
+        count = task.train_prompts if split == "train" else task.skip_test_prompts + task.test_prompts
+        return {
+            problem.id: self.tokenizer.decode(encode_prompts(self.tokenizer, [problem.question])["input_ids"][0])
+            for problem in self.tasks[task.name].problems(split, count)
+        }
 
     def report(self, evaluations: dict[str, Evaluation]) -> None:
         """Write report.md, report.json and a plot for every task."""
@@ -175,7 +204,10 @@ class Reproduction:
             training = {
                 file.parent.name: json.loads(file.read_text()) for file in sorted(folder.glob("*/training.json"))
             }
-            seconds = {name: record["seconds"] for name, record in training.items() if "seconds" in record}
+            # What a classifier's training took before it was killed, if it was, is not counted
+            seconds = {
+                n: record.get("seconds", record.get("seconds_since_last_start")) for n, record in training.items()
+            }
             parameters = {name: _parameters(folder / name) for name in training}
             numbers[task.name] = {
                 "evaluation": json.loads(evaluation.to_json()),
@@ -187,6 +219,9 @@ class Reproduction:
             lines += ["| trained | parameters | training, s |", "|---|---:|---:|"]
             lines += [f"| {name} | {parameters[name]:,} | {seconds[name]:,.0f} |" for name in seconds]
             lines += ["", f"![Accuracy by number of candidates]({task.folder}/evaluation.svg)", ""]
+            if task.few_prompts:
+                plot_training_sizes(task, evaluation, folder / "training_size.svg")
+                lines += [f"![Accuracy by training prompts]({task.folder}/training_size.svg)", ""]
         report = {"plan": dataclasses.asdict(self.plan), "tasks": numbers}
         write_text(self.folder / "report.json", json.dumps(report, indent=2) + "\n")
         write_text(self.folder / "report.md", "\n".join(lines))
@@ -224,6 +259,27 @@ class Reproduction:
 
     def _head(self, task: TaskPlan, name: str) -> ElhsrRewardHead:
         return ElhsrRewardHead.from_pretrained(self.folder / task.folder / name)
+
+
+def plot_training_sizes(task: TaskPlan, evaluation: Evaluation, file: Path) -> None:
+    """Best-of-n of the heads on fewer prompts and on all, with 95 % intervals, beside what needs no training."""
+    measured = {few: evaluation.accuracy[f"head on {few} prompts"] for few in task.few_prompts}
+    measured[task.train_prompts] = evaluation.accuracy["reward head"]
+    sizes = sorted(measured)
+    with save_figure(file) as axes:
+        values = [100 * measured[size].value for size in sizes]
+        below = [100 * (measured[size].value - measured[size].low) for size in sizes]
+        above = [100 * (measured[size].high - measured[size].value) for size in sizes]
+        axes.errorbar(sizes, values, [below, above], marker="o", capsize=3, label="reward head")
+        for number, name in enumerate(("oracle", "mean log-probability", "majority vote", "single sample")):
+            level = 100 * evaluation.accuracy[name].value
+            axes.axhline(level, color=f"C{number + 1}", linestyle="--", label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xlabel(f"training prompts, with {evaluation.n} rollouts each")
+        axes.set_ylabel(f"best of {evaluation.n} right, %")
+        axes.set_title(f"{evaluation.task}: {evaluation.prompts} prompts ({evaluation.split})")
+        axes.legend(loc="best")
 
 
 def _parameters(folder: Path) -> int:

@@ -36,8 +36,10 @@ def main() -> None:
     upstream = f"http://127.0.0.1:{port}/v1"
     # Without logits_all the server has no log-probabilities to show
     server = subprocess.Popen(
-        [args.python, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)]
-        + ["--logits_all", "true", "--n_ctx", "512"],
+        [
+            *(args.python, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)),
+            *("--logits_all", "true", "--n_ctx", "512"),
+        ],
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -55,7 +57,8 @@ def main() -> None:
     version = subprocess.run(
         [args.python, "-c", "import llama_cpp; print(llama_cpp.__version__)"], stdout=subprocess.PIPE, text=True
     ).stdout.strip()
-    FILE.write_text(json.dumps({"server": f"llama-cpp-python {version}", "recordings": recordings}, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(recording) for recording in recordings)
+    FILE.write_text(f'{{"server": "llama-cpp-python {version}", "recordings": [\n{lines}\n]}}\n')
     print(f"{len(recordings)} answers are in {FILE}.")
 
 

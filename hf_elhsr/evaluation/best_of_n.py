@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..rewards.combination import min_max, worse_of_ranks
+from ..rewards.combination import LearnedCombination, min_max, worse_of_ranks
 from ..rewards.logistic import sigmoid
 from ..rollouts import Rollout, RolloutSet
 from ..rollouts.rollout_set import by_prompt
@@ -30,6 +30,8 @@ STRATEGIES = {
 }
 #: What is measured besides where a text reward model scored the rollouts
 TEXT_STRATEGIES = ("text reward model", "head and text, worse of ranks", "head and text, min-max")
+#: And where a combination of the two was fitted
+LEARNED_STRATEGY = "head and text, learned"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def evaluate_rollouts(
     rollouts: RolloutSet,
     text_scores: dict[str, list[float]] | None = None,
     text_reward_model: str | None = None,
+    combination: LearnedCombination | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate rollouts that a head has followed; what other judges said of them is measured beside it.
@@ -109,11 +112,15 @@ def evaluate_rollouts(
         text_scores: Of every prompt, by its id, a text reward model's score of every rollout, see
             [`score_rollout_texts`]; then [`TEXT_STRATEGIES`] are measured as well.
         text_reward_model: Its name, for the record.
+        combination: Of the head's rewards and the text scores, from [`fit_combination`] on other prompts; then
+            [`LEARNED_STRATEGY`] is measured as well.
 
     Raises:
-        ValueError: Prompts or scores missing; rollouts without rewards; a reward or score that is not finite; labels
+        ValueError: A combination without text scores; prompts or scores missing; rollouts without rewards; a reward or score that is not finite; labels
             all of one class.
     """
+    if combination is not None and text_scores is None:
+        raise ValueError("A combination of head and text needs text scores: pass text_scores, too.")
     rollouts.check_complete()
     prompts = [members for shard, _ in rollouts.shards() for members in by_prompt(shard)]
     _check(prompts)
@@ -131,9 +138,12 @@ def evaluate_rollouts(
     if text_scores is not None:
         texts = _text_rewards(text_scores, prompts)
         both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))
-        judged = (texts, worse_of_ranks(both).numpy(), min_max(both).numpy())
-        table = np.c_[table, np.stack([best_of_k(rewards, right)[:, -1] for rewards in judged], axis=1)]
-        columns |= {name: len(columns) + place for place, name in enumerate(TEXT_STRATEGIES)}
+        judged = dict(zip(TEXT_STRATEGIES, (texts, worse_of_ranks(both).numpy(), min_max(both).numpy()), strict=True))
+        if combination is not None:
+            judged[LEARNED_STRATEGY] = combination(both).numpy()
+        for name, said in judged.items():
+            columns[name] = table.shape[1]
+            table = np.c_[table, best_of_k(said, right)[:, -1]]
     head, single, oracle = (columns[name] for name in ("reward head", "single sample", "oracle"))
 
     def measured(statistic: Callable[[np.ndarray], np.ndarray], table: np.ndarray = table) -> Measured:

@@ -52,10 +52,10 @@ def best_of_n_chat(
         client: E.g. `huggingface_hub.InferenceClient(base_url="http://localhost:8000/v1")`.
         messages: The conversation, ending with the user's turn.
         best_of_n: How many answers to sample, at least 1.
-        reward_head: One that reads "top_log_probabilities", or where to load it from. Only use it with the model that it
-            was made for: what comes through an interface shows no weights that could be compared.
-        **kwargs: What else `chat_completion` takes: `model`, `temperature`, `top_p`, `max_tokens`, ... With `seed`, the
-            requests count on from it, so that they do not give the same answer again.
+        reward_head: One that reads "top_log_probabilities", or where to load it from. Only use it with the model that
+            it was made for: what comes through an interface shows no weights that could be compared.
+        **kwargs: What else `chat_completion` takes: `model`, `temperature`, `top_p`, `max_tokens`, ... With `seed`,
+            the requests count on from it, so that they do not give the same answer again.
 
     Raises:
         ValueError: An argument that this function decides on itself, a head that reads another signal, a server that
@@ -69,8 +69,8 @@ def best_of_n_chat(
     head = resolve_reward_head(reward_head)
     if head.config.signal != "top_log_probabilities":
         raise ValueError(
-            f"This head reads {head.config.signal!r}, and an interface shows log-probabilities alone: train a head with "
-            "`hf-elhsr sample --signal top_log_probabilities`."
+            f"This head reads {head.config.signal!r}, and an interface shows log-probabilities alone: train a head "
+            "with `hf-elhsr sample --signal top_log_probabilities`."
         )
     choices: list[Any] = []
     requests = 0

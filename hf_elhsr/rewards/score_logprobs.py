@@ -15,8 +15,9 @@ _ROUNDED_ZERO = 1e-3
 def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
     """The reward R of a chat-completions answer; the language model is not needed.
 
-    Every token that the server shows is scored. Servers leave out the token that ends an answer, so R differs a little
-    from that of the same answer sampled here: compare answers of one server with each other.
+    Every token that the server shows is scored. Servers leave out the token that ends an answer, and some (llama.cpp's)
+    show fewer log-probabilities where several tokens have the same text; those missing count as the lowest shown. So R
+    differs a little from that of the same answer sampled here: compare answers of one server with each other.
 
     Args:
         head: One that reads "top_log_probabilities".
@@ -43,6 +44,11 @@ def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
             f"Expected logprobs with a token in 'content', got {logprobs!r}: ask the server for logprobs=true and "
             f"top_logprobs={k}."
         )
+    shown = max(len(token.get("top_logprobs") or []) for token in content)
+    if shown < k:
+        raise ValueError(
+            f"This answer has {shown} top_logprobs a token, and this head reads {k}: ask for top_logprobs={k}."
+        )
     features = torch.tensor([_features(token, k, number) for number, token in enumerate(content)])
     mask = torch.ones(1, len(content), dtype=torch.bool)
     with torch.no_grad():
@@ -52,10 +58,8 @@ def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
 
 def _features(token: Mapping[str, Any], k: int, number: int) -> list[float]:
     top = [entry.get("logprob") for entry in token.get("top_logprobs") or []]
-    if len(top) < k:
-        raise ValueError(
-            f"Token {number} has {len(top)} top_logprobs, and this head reads {k}: ask for top_logprobs={k}."
-        )
+    if not top:
+        raise ValueError(f"Token {number} has no top_logprobs, and this head reads {k}: ask for top_logprobs={k}.")
     own = token.get("logprob")
     wrong = [value for value in (*top, own) if not isinstance(value, int | float) or not value <= _ROUNDED_ZERO]
     if wrong:
@@ -63,4 +67,6 @@ def _features(token: Mapping[str, Any], k: int, number: int) -> list[float]:
             f"Token {number} has {wrong[0]!r} for a log-probability, expected a number of at most 0: ask the server "
             "for log-probabilities, not for probabilities."
         )
-    return [max(float(value), LOG_PROBABILITY_FLOOR) for value in (*sorted(top, reverse=True)[:k], own)]
+    highest = sorted(top, reverse=True)[:k]
+    highest += highest[-1:] * (k - len(highest))
+    return [max(float(value), LOG_PROBABILITY_FLOOR) for value in (*highest, own)]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from hf_elhsr import ElhsrConfig
+from hf_elhsr import ElhsrConfig, fit_combination
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts, strategies
-from hf_elhsr.evaluation.best_of_n import TEXT_STRATEGIES
+from hf_elhsr.evaluation.best_of_n import LEARNED_STRATEGY, TEXT_STRATEGIES
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
 from hf_elhsr.evaluation.calibration import area_under_curve, expected_calibration_error
 from hf_elhsr.rollouts import Rollout, RolloutSet
@@ -253,3 +253,28 @@ def test_judges_beside_the_head(tmp_path):
     beside = evaluate_rollouts(rollouts, scores)
     assert {name: beside.accuracy[name] for name in evaluation.accuracy} == evaluation.accuracy
     assert beside.accuracy["head and text, min-max"] == evaluation.accuracy["reward head"]
+
+
+def test_a_learned_combination_of_head_and_text(tmp_path):
+    """Fitted on other prompts, where the text's word counts ten times less than it is loud."""
+    rng = np.random.default_rng(5)
+
+    def scores_of(rollouts):
+        rows = rollouts.rollouts()
+        groups = [rows[i : i + 4] for i in range(0, len(rows), 4)]
+        scores = {group[0].problem: [20.0 * r.label + 10.0 * rng.normal() for r in group] for group in groups}
+        rewards = np.array([[r.reward for r in group] for group in groups])
+        return scores, np.stack([rewards, np.array(list(scores.values()))], axis=-1), rows
+
+    _, both, rows = scores_of(make_set(tmp_path / "other", seed=1))
+    combination = fit_combination(both, np.array([r.label for r in rows]).reshape(-1, 4))
+    rollouts = make_set(tmp_path / "test")
+    scores, both, rows = scores_of(rollouts)
+    evaluation = evaluate_rollouts(rollouts, scores, combination=combination)
+    said = both @ np.array(combination.weights)
+    expected = np.array([r.label for r in rows]).reshape(-1, 4)[np.arange(200), said.argmax(axis=1)].mean()
+    assert evaluation.accuracy[LEARNED_STRATEGY].value == pytest.approx(expected)
+    assert expected > max(evaluation.accuracy[name].value for name in ("reward head", "text reward model"))
+    assert combination.weights[0] == pytest.approx(10 * combination.weights[1], rel=0.5)
+    with pytest.raises(ValueError, match="needs text scores"):
+        evaluate_rollouts(rollouts, combination=combination)

@@ -44,11 +44,12 @@ def conversation(question):
 
 def oracle(head, choice):
     tokens = choice["logprobs"]["content"]
-    features = [
-        [*sorted((top["logprob"] for top in token["top_logprobs"]), reverse=True)[:20], token["logprob"]]
-        for token in tokens
-    ]
-    features = np.maximum(np.array(features), -50.0)
+    features = np.empty((len(tokens), 21))
+    for row, token in zip(features, tokens, strict=True):
+        top = np.sort([entry["logprob"] for entry in token["top_logprobs"]])[::-1][:20]
+        row[:] = top[-1]
+        row[: len(top)], row[20] = top, token["logprob"]
+    features = np.maximum(features, -50.0)
     return oracle_reward(features, head.weight.detach().numpy(), head.bias.detach().numpy())
 
 
@@ -113,7 +114,7 @@ def test_an_empty_answer_cannot_win(head):
     [
         ([], "without any choices"),
         ([{**made_choice("a", -1.0), "logprobs": None}], "ask the server for logprobs=true"),
-        ([made_choice("a", -1.0, top=5)], "has 5 top_logprobs, and this head reads 20"),
+        ([made_choice("a", -1.0, top=5)], "has 5 top_logprobs a token, and this head reads 20"),
         ([made_choice("a", 0.7)], "expected a number of at most 0"),
     ],
 )

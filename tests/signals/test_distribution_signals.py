@@ -177,14 +177,30 @@ def test_impossible_tokens_have_one_log_probability():
     assert rewards[0] != score_logprobs(head, logprobs_of(np.array([[-0.1, -49.0, -0.1]])))
 
 
+def test_log_probabilities_that_a_server_merged_count_as_the_lowest_shown():
+    """llama.cpp's shows one entry for all tokens of the same text."""
+    head = head_for(tiny_model("llama"), "top_log_probabilities", num_log_probabilities=3)
+    whole = logprobs_of(np.array([[-0.5, -2.0, -3.0, -2.0], [-1.0, -1.5, -1.5, -1.0]]))
+    merged = {
+        "content": [
+            whole["content"][0],
+            {**whole["content"][1], "top_logprobs": [{"logprob": -1.0}, {"logprob": -1.5}]},
+        ]
+    }
+    assert score_logprobs(head, merged) == score_logprobs(head, whole)
+    other = logprobs_of(np.array([[-0.5, -2.0, -3.0, -2.0], [-1.0, -1.5, -4.0, -1.0]]))
+    assert score_logprobs(head, merged) != score_logprobs(head, other)
+
+
 @pytest.mark.parametrize(
     ("logprobs", "message"),
     [
         (None, "Expected logprobs"),
         ({"content": []}, "Expected logprobs"),
-        (logprobs_of(np.array([[-1.0, -1.0]])), "has 1 top_logprobs, and this head reads 2"),
+        (logprobs_of(np.array([[-1.0, -1.0]])), "has 1 top_logprobs a token, and this head reads 2"),
         (logprobs_of(np.array([[-1.0, np.nan, -1.0]])), "nan for a log-probability"),
         (logprobs_of(np.array([[-1.0, -1.0, 2.0]])), "2.0 for a log-probability"),
+        ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}, {"logprob": -1.0}]}, "Token 1 has no top_logprobs"),
         ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}]}, "None for a log-probability"),
         ({"content": [{"logprob": -1.0, "top_logprobs": [{}, {"logprob": -1.0}]}]}, "None for a log-probability"),
     ],
