@@ -116,8 +116,8 @@ def evaluate_rollouts(
             [`LEARNED_STRATEGY`] is measured as well.
 
     Raises:
-        ValueError: A combination without text scores; prompts or scores missing; rollouts without rewards; a reward or score that is not finite; labels
-            all of one class.
+        ValueError: A combination without text scores; prompts or scores missing; rollouts without rewards; a reward or
+            score that is not finite; labels all of one class.
     """
     if combination is not None and text_scores is None:
         raise ValueError("A combination of head and text needs text scores: pass text_scores, too.")

@@ -200,7 +200,10 @@ def test_log_probabilities_that_a_server_merged_count_as_the_lowest_shown():
         (logprobs_of(np.array([[-1.0, -1.0]])), "has 1 top_logprobs a token, and this head reads 2"),
         (logprobs_of(np.array([[-1.0, np.nan, -1.0]])), "nan for a log-probability"),
         (logprobs_of(np.array([[-1.0, -1.0, 2.0]])), "2.0 for a log-probability"),
-        ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}, {"logprob": -1.0}]}, "Token 1 has no top_logprobs"),
+        (
+            {"content": [{"logprob": -1.0, "top_logprobs": [{"logprob": -1.0}] * 2}, {"logprob": -1.0}]},
+            "Token 1 has no top_logprobs",
+        ),
         ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}]}, "None for a log-probability"),
         ({"content": [{"logprob": -1.0, "top_logprobs": [{}, {"logprob": -1.0}]}]}, "None for a log-probability"),
     ],
