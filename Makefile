@@ -14,7 +14,7 @@ UNSEEN_PROMPTS := 400
 TEST_SKIP := 5800
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test check format bench bench-training head record-chat-answers clean
+.PHONY: demo test check format bench bench-training head reproduction record-chat-answers clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -52,6 +52,12 @@ head: $(VENV)/dev
 	$(BIN)/hf-elhsr evaluate rollouts/unseen_templates --model smollm2-demo --head $(HEAD) --split unseen_templates \
 		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --json $(HEAD)/evaluation/unseen_templates.json
 	$(BIN)/hf-elhsr card $(HEAD)
+
+# The paper's comparison on a small scale: about an hour and a half on two cores, and 30 GB of disk
+reproduction: $(VENV)/dev
+	$(BIN)/python examples/reproduce_paper.py examples/reproduction/small.json rollouts/reproduction
+	mkdir -p docs/reproduction
+	cd rollouts/reproduction && cp --parents report.md report.json */*.svg ../../docs/reproduction
 
 # Asks llama.cpp's server, built from source in about five minutes, what the tests of the chat interface replay
 record-chat-answers: $(VENV)/dev $(VENV)-server/done

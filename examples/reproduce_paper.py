@@ -198,7 +198,16 @@ class Reproduction:
 
     def report(self, evaluations: dict[str, Evaluation]) -> None:
         """Write report.md, report.json and a plot for every task."""
-        lines, numbers = [], {}
+        train = self.plan.train_sampling
+        lines = [
+            f"# The comparison of arXiv:2505.12225, with {self.plan.model}",
+            "",
+            f"Made by `examples/reproduce_paper.py`. Everything that is trained learns from the same {train.n} rollouts a "
+            "prompt, a fifth of the prompts held out; everything is measured on the same rollouts of unseen prompts. The "
+            "reward head is the one trained on the task's hidden states. `report.json` has all numbers.",
+            "",
+        ]
+        numbers = {}
         for task in self.plan.tasks:
             evaluation, folder = evaluations[task.name], self.folder / task.folder
             training = {
@@ -215,7 +224,7 @@ class Reproduction:
                 "parameters": parameters,
             }
             plot_evaluation(evaluation, folder / "evaluation.svg")
-            lines += [f"## {task.name}", "", evaluation_markdown(evaluation), ""]
+            lines += [f"## {task.name}: {task.train_prompts} training prompts", "", evaluation_markdown(evaluation), ""]
             lines += ["| trained | parameters | training, s |", "|---|---:|---:|"]
             lines += [f"| {name} | {parameters[name]:,} | {seconds[name]:,.0f} |" for name in seconds]
             lines += ["", f"![Accuracy by number of candidates]({task.folder}/evaluation.svg)", ""]
