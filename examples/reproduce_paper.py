@@ -203,9 +203,9 @@ class Reproduction:
             f"# The comparison of arXiv:2505.12225, with {self.plan.model}",
             "",
             "Made by `examples/reproduce_paper.py`. Everything that is trained learns from the same "
-            f"{train.n} rollouts a prompt, a fifth of the prompts held out; everything is measured on the same rollouts "
-            "of unseen prompts. The reward head is the one trained on the task's hidden states. `report.json` has all "
-            "numbers.",
+            f"{train.n} rollouts a prompt, a fifth of the prompts held out; everything is measured on the same "
+            "rollouts of unseen prompts. The reward head is the one trained on the task's hidden states. "
+            "`report.json` has all numbers.",
             "",
         ]
         numbers = {}

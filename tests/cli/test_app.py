@@ -120,12 +120,15 @@ def test_evaluate_and_card(trained):
     assert "majority vote" in printed
     evaluation = json.loads(file.read_text())
     assert evaluation["prompts"] == 16
+    arguments += ["--markdown", folder / "report" / "test.md", "--plot", folder / "report" / "test.png"]
     # asked again, nothing is sampled again and the numbers are the same
     assert run("evaluate", *arguments).split("16 prompts")[-1] == printed.split("16 prompts")[-1]
+    assert (folder / "report" / "test.png").read_bytes().startswith(b"\x89PNG")
     run("card", folder / "head")
     card = (folder / "head" / "README.md").read_text()
     assert "35,714 parameters" in card
     assert "16 prompts of the split `test`, best of 6" in card
+    assert (folder / "report" / "test.md").read_text() in card
 
 
 def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):

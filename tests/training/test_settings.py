@@ -4,9 +4,11 @@ import dataclasses
 import re
 
 import pytest
+import torch
 
 from hf_elhsr import ElhsrConfig
-from hf_elhsr.training import PRESETS, TrainingSettings
+from hf_elhsr.rollouts import Rollout, RolloutSet
+from hf_elhsr.training import PRESETS, TrainingSettings, preset, train_head
 
 RECORDED = ElhsrConfig(hidden_size=8, layers=[0, 2, 5])
 
@@ -66,3 +68,32 @@ def test_layers_that_were_not_recorded():
     logits = ElhsrConfig(signal="logits", base_vocab_size=9)
     with pytest.raises(ValueError, match="have logits and no layers"):
         TrainingSettings(layers=[1]).head_config(logits)
+
+
+def test_the_default_is_fitted_to_the_signal_and_the_papers_recipe_is_not():
+    assert preset("default", "hidden_states") == TrainingSettings()
+    defaults = [preset("default", signal) for signal in ("hidden_states", "logits", "top_log_probabilities")]
+    assert len({settings.learning_rate for settings in defaults}) == 3
+    for signal in ("hidden_states", "logits", "top_log_probabilities"):
+        assert preset("paper", signal) == PRESETS["paper"]
+    with pytest.raises(ValueError, match="preset='best': expected one of default, paper"):
+        preset("best", "logits")
+
+
+def test_what_is_trained_without_settings_is_trained_by_the_signals_default(tmp_path):
+    """Rollouts of log-probabilities: a step is 150 times longer than on hidden states."""
+    rollouts = RolloutSet.create(
+        tmp_path,
+        {"task": "made", "split": "train", "prompts": 40},
+        ElhsrConfig(signal="top_log_probabilities", num_log_probabilities=2, hidden_size=4, layers=[]),
+    )
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(160, generator=generator) < 0.5
+    rows = [Rollout(f"p{i // 4}", "t", [1], "", None, bool(label), -1.0, i) for i, label in enumerate(labels)]
+    rollouts.write_shard(0, rows, torch.randn(160, 3, generator=generator) + labels[:, None])
+    head, report = train_head(rollouts)
+    same, same_report = train_head(rollouts, preset("default", "top_log_probabilities"))
+    assert report == same_report
+    assert torch.equal(head.weight, same.weight)
+    _, other = train_head(rollouts, preset("default", "hidden_states"))
+    assert min(report.held_out_loss) < min(other.held_out_loss)
