@@ -28,6 +28,8 @@ STRATEGIES = {
     "vote weighted by the head": strategies.weighted_vote,
     "oracle": strategies.oracle,
 }
+#: What every judge is compared with.
+NEEDS_NO_TRAINING = ("majority vote", "mean log-probability")
 #: What is measured besides where a text reward model scored the rollouts
 TEXT_STRATEGIES = ("text reward model", "head and text, worse of ranks", "head and text, min-max")
 #: And where a combination of the two was fitted
@@ -64,6 +66,8 @@ class Evaluation:
         unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
         by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
         text_reward_model: Which scored the texts, if one did.
+        judges_minus: Of each other judge that followed the sampling, its accuracy less that of [`NEEDS_NO_TRAINING`]
+            (paired).
     """
 
     task: str
@@ -82,6 +86,7 @@ class Evaluation:
     unverified: int = 0
     by_k: dict[str, list[Measured]] = field(default_factory=dict)
     text_reward_model: str | None = None
+    judges_minus: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As `hf-elhsr evaluate --json` writes it."""
@@ -94,6 +99,10 @@ class Evaluation:
         for name in ("accuracy", "head_minus"):
             values[name] = {key: Measured(**measured) for key, measured in values[name].items()}
         values["gap_closed"] = Measured(**values["gap_closed"])
+        judges = values.get("judges_minus", {})
+        values["judges_minus"] = {
+            judge: {key: Measured(**measured) for key, measured in own.items()} for judge, own in judges.items()
+        }
         curves = values.get("by_k", {})
         values["by_k"] = {name: [Measured(**measured) for measured in curve] for name, curve in curves.items()}
         return cls(**values)
@@ -132,7 +141,8 @@ def evaluate_rollouts(
         del chosen["self-certainty"]
     table = np.array([[strategy(group) for strategy in chosen.values()] for group in prompts], dtype=np.float64)
     columns = {name: column for column, name in enumerate(chosen)}
-    for name, said in _judged(prompts).items():
+    judges = _judged(prompts)
+    for name, said in judges.items():
         columns[name] = table.shape[1]
         table = np.c_[table, best_of_k(said, right)[:, -1]]
     if text_scores is not None:
@@ -177,6 +187,10 @@ def evaluate_rollouts(
         skip=rollouts.settings.get("skip", 0),
         text_reward_model=text_reward_model,
         unverified=rollouts.settings["prompts"] - len(prompts),
+        judges_minus={
+            name: {other: measured(_difference(columns[name], columns[other])) for other in NEEDS_NO_TRAINING}
+            for name in judges
+        },
         by_k={
             name: [measured(_column(0), curve[:, [k]]) for k in range(curve.shape[1])] for name, curve in curves.items()
         },

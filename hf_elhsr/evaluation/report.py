@@ -30,6 +30,15 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
         f"{evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
         f"{evaluation.expected_calibration_error:.3f}.",
     ]
+    if evaluation.judges_minus:
+        others = list(next(iter(evaluation.judges_minus.values())))
+        lines += [
+            "",
+            f"| judge | {' | '.join(f'ahead of {other} by, points [95 % interval]' for other in others)} |",
+            "|---|" + "---:|" * len(others),
+        ]
+        for judge, ahead in evaluation.judges_minus.items():
+            lines.append(f"| {judge} | {' | '.join(str(ahead[other]) for other in others)} |")
     if evaluation.by_k:
         names, curves = list(evaluation.by_k), list(evaluation.by_k.values())
         lines += [

@@ -249,6 +249,11 @@ def test_judges_beside_the_head(tmp_path):
     ahead = evaluation.head_minus["blind"]
     assert ahead.value == pytest.approx(evaluation.accuracy["reward head"].value - blind.value)
     assert ahead.low > 0
+    assert evaluation.judges_minus.keys() == {"perfect", "blind"}
+    vote = evaluation.accuracy["majority vote"].value
+    assert evaluation.judges_minus["blind"]["majority vote"].value == pytest.approx(blind.value - vote)
+    assert evaluation.judges_minus["perfect"]["mean log-probability"].low > 0
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
     scores = {rollout.problem: [0.0] * 4 for rollout in rows}
     beside = evaluate_rollouts(rollouts, scores)
     assert {name: beside.accuracy[name] for name in evaluation.accuracy} == evaluation.accuracy

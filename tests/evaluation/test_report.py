@@ -28,6 +28,7 @@ def evaluation():
         expected_calibration_error=0.05,
         base_rate=0.123,
         skip=7,
+        judges_minus={"probe": {"majority vote": measured(0.111), "mean log-probability": measured(-0.05)}},
         by_k={"reward head": [measured(0.123), measured(0.3), measured(0.456)]},
     )
 
@@ -37,6 +38,7 @@ def test_markdown_says_what_was_measured(evaluation):
     assert "50 prompts of the split `test` after its first 7, best of 3" in text
     assert "| single sample | 12.3 [10.3, 14.3] | 33.3 [31.3, 35.3] |" in text
     assert "| **reward head** | **45.6 [43.6, 47.6]** |  |" in text
+    assert "| probe | 11.1 [9.1, 13.1] | -5.0 [-7.0, -3.0] |" in text
     assert [line for line in text.splitlines() if line.startswith("| 2 |")] == ["| 2 | 30.0 [28.0, 32.0] |"]
 
 
