@@ -7,6 +7,7 @@ from pathlib import Path
 from hf_elhsr.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[1]
+REPRODUCTION = ROOT / "docs" / "reproduction"
 SHIPPED = ROOT / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
 
@@ -23,9 +24,38 @@ def test_the_table_is_the_evaluations():
 def test_no_other_intervals_are_claimed():
     readme = (ROOT / "README.md").read_text()
     claimed = set(re.findall(r"\d+\.\d \[-?\d+\.\d, \d+\.\d\]", readme))
-    card = (SHIPPED / "README.md").read_text()
+    measured = (SHIPPED / "README.md").read_text() + (REPRODUCTION / "report.md").read_text()
     assert claimed
-    assert all(interval in card for interval in claimed)
+    assert all(interval in measured for interval in claimed)
+
+
+def test_the_small_reproduction_is_its_report():
+    section = (ROOT / "README.md").read_text().partition("## Against a text reward model")[2].partition("\n## ")[0]
+    tasks = json.loads((REPRODUCTION / "report.json").read_text())["tasks"]
+    arithmetic = tasks["arithmetic"]
+    evaluation = Evaluation.from_json(json.dumps(arithmetic["evaluation"]))
+    rows = [
+        line.replace("*", "").strip("| ").split(" | ") for line in section.splitlines() if "[" in line and "|" in line
+    ]
+    for name, *_, right in rows[1:]:
+        assert right.strip() == str(evaluation.accuracy[name]), name
+    folders = {
+        "reward head": "head",
+        "text reward model": "text_reward_model",
+        "head on logits": "head_logits",
+        "head on top-20 log-probabilities": "head_top_log_probabilities",
+        "head on 100 prompts": "head_100_prompts",
+        "head on 200 prompts": "head_200_prompts",
+    }
+    told = {name: (parameters, seconds) for name, parameters, seconds, _ in rows[1:]}
+    for name, folder in folders.items():
+        expected = (f"{arithmetic['parameters'][folder]:,}", f"{arithmetic['training_seconds'][folder]:,.0f}")
+        assert tuple(cell.strip() for cell in told[name]) == expected
+    assert f"by {evaluation.head_minus['text reward model']} points" in " ".join(section.split())
+    # "as good": neither is surely ahead
+    for task, other in (("coin_flip", "majority vote"), ("reasoning_gym:chain_sum", "mean log-probability")):
+        [own] = [values["evaluation"] for name, values in tasks.items() if name.startswith(task)]
+        assert own["head_minus"][other]["low"] < 0 < own["head_minus"][other]["high"]
 
 
 def test_every_file_the_readme_links_to_is_there():
