@@ -3,7 +3,8 @@
 Parameters, floating-point operations (as torch's counter counts them) and milliseconds per candidate, for arithmetic
 prompts with 8 candidates each by SmolLM2-135M-Instruct in bfloat16, of
 
-- "reward head": the shipped head while decoding, where the hidden states are there anyway;
+- "reward head": the shipped head while decoding, where the hidden states are there anyway, for one prompt, and for 16
+  together;
 - "text reward model": one forward pass of a sequence classifier of the language model's size over prompt and candidate;
 - "published code": one forward pass of the language model over prompt and candidate, and the head on what it shows.
 """
@@ -52,53 +53,43 @@ class TimedReward(RunningReward):
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--prompts", type=int, default=32, help="a multiple of 16")
     args = parser.parse_args()
     model, tokenizer = load_model("smollm2-demo")
+    tokenizer.padding_side = "left"
     head = ElhsrRewardHead.from_pretrained(HEAD)
     classifier = AutoModelForSequenceClassification.from_pretrained(
         demo_model_folder(), num_labels=1, dtype=model.dtype
     ).eval()
     classifier.config.pad_token_id = tokenizer.pad_token_id
-    # The row for pruning is computed in the same product
-    weights = head.weight.numel() + (head.value_weight.numel() if head.config.value else 0)
-    costs: dict[str, list[tuple[float, float]]] = {"reward head": [], "text reward model": [], "published code": []}
+    questions = [problem.question for problem in ArithmeticTask().problems("train", args.prompts)]
+    costs: dict[str, list[tuple[float, float]]] = {}
     tokens = []
-    for number, problem in enumerate(ArithmeticTask().problems("train", args.prompts + 1)):
-        inputs = encode_prompts(tokenizer, [problem.question])
-        torch.manual_seed(number)
-        timed = TimedReward(head)
-        candidates = model.sample_candidates(
-            **inputs, n=N, signal_processor=[timed], max_new_tokens=64, temperature=0.8, top_p=0.9, top_k=0
-        )
-        # Steps that wait are scored when somebody asks
-        assert torch.isfinite(timed.rewards).all()
-        sampled = int(candidates.lengths.sum())
-        rows = [torch.cat([inputs["input_ids"][0], candidates.completion(0, c)]) for c in range(N)]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        completion = mask.bool() & (torch.arange(ids.shape[1]) >= inputs["input_ids"].shape[1])
-
-        def text_reward_model(ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> None:
-            classifier(input_ids=ids, attention_mask=mask)
-
-        def published(ids: torch.Tensor = ids, mask: torch.Tensor = mask, own: torch.Tensor = completion) -> None:
-            head.score(model, ids, own, mask)
-
-        measured = {"text reward model": counted(text_reward_model), "published code": counted(published)}
-        # W h_t: a product and a sum for each weight; what comes after is arithmetic of three numbers a token
-        measured["reward head"] = (2.0 * weights * sampled, timed.seconds)
-        # The first prompt warms up
-        if number:
-            tokens.append(sampled / N)
-            for name, (operations, seconds) in measured.items():
-                costs[name].append((operations / N, 1000 * seconds / N))
-    parameters = {
-        "reward head": head.weight.numel() + head.bias.numel(),
-        "text reward model": sum(parameter.numel() for parameter in classifier.parameters()),
-        "published code": head.weight.numel() + head.bias.numel(),
-    }
+    for together in (1, 16):
+        own = costs[f"reward head, {together} prompts together" if together > 1 else "reward head"] = []
+        # The first batch once more: it warms up
+        batches = [questions[first : first + together] for first in range(0, len(questions), together)]
+        for number, batch in enumerate([batches[0], *batches]):
+            inputs = encode_prompts(tokenizer, batch)
+            torch.manual_seed(number)
+            timed = TimedReward(head)
+            candidates = model.sample_candidates(
+                **inputs, n=N, signal_processor=[timed], max_new_tokens=64, temperature=0.8, top_p=0.9, top_k=0
+            )
+            # Steps that wait are scored when somebody asks
+            assert torch.isfinite(timed.rewards).all()
+            if not number:
+                continue
+            sampled = int(candidates.lengths.sum()) / (N * together)
+            # W h_t: a product and a sum for each weight, the row for pruning among them, in one product
+            weights = head.weight.numel() + head.value_weight.numel()
+            own.append((2.0 * weights * sampled, 1000 * timed.seconds / (N * together)))
+            if together == 1:
+                tokens.append(sampled)
+                for name, measured in second_passes(classifier, model, head, inputs["input_ids"], candidates).items():
+                    costs.setdefault(name, []).append(measured)
+    parameters = {name: head.weight.numel() + head.bias.numel() for name in costs}
+    parameters["text reward model"] = sum(parameter.numel() for parameter in classifier.parameters())
     result: dict[str, Any] = {
         "question": __doc__.splitlines()[0].partition(" Writes")[0],
         "prompts": args.prompts,
@@ -109,29 +100,45 @@ def main() -> None:
         "costs": {
             name: {
                 "parameters": parameters[name],
-                "operations": statistics.mean(operations for operations, _ in own),
-                "milliseconds": statistics.median(milliseconds for _, milliseconds in own),
-                "milliseconds_from_to": [min(ms for _, ms in own), max(ms for _, ms in own)],
+                "operations": statistics.mean(operations for operations, _ in measured),
+                "milliseconds": statistics.median(milliseconds for _, milliseconds in measured),
+                "milliseconds_from_to": [min(ms for _, ms in measured), max(ms for _, ms in measured)],
             }
-            for name, own in costs.items()
+            for name, measured in costs.items()
         },
     }
-    own = result["costs"]["reward head"]
-    result["text_reward_model_over_head"] = {
-        what: result["costs"]["text reward model"][what] / own[what]
-        for what in ("parameters", "operations", "milliseconds")
+    text = result["costs"]["text reward model"]
+    result["text_reward_model_over"] = {
+        name: {what: text[what] / cost[what] for what in ("parameters", "operations", "milliseconds")}
+        for name, cost in result["costs"].items()
+        if name.startswith("reward head")
     }
     write_text(Path(__file__).with_suffix(".json"), json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
+def second_passes(
+    classifier: Any, model: Any, head: ElhsrRewardHead, prompt: torch.Tensor, candidates: Any
+) -> dict[str, tuple[float, float]]:
+    """Operations and milliseconds per candidate of the two that run a model over the candidates of one prompt."""
+    rows = [torch.cat([prompt[0], candidates.completion(0, number)]) for number in range(N)]
+    pad = classifier.config.pad_token_id
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    completion = mask & (torch.arange(ids.shape[1]) >= prompt.shape[1])
+    return {
+        "text reward model": counted(lambda: classifier(input_ids=ids, attention_mask=mask.long())),
+        "published code": counted(lambda: head.score(model, ids, completion, mask.long())),
+    }
+
+
 def counted(run: Any) -> tuple[float, float]:
-    """Floating-point operations, and seconds of another run without the counter."""
+    """Floating-point operations, and milliseconds of another run without the counter; both per candidate."""
     with FlopCounterMode(display=False) as counter:
         run()
     start = time.perf_counter()
     run()
-    return float(counter.get_total_flops()), time.perf_counter() - start
+    return counter.get_total_flops() / N, 1000 * (time.perf_counter() - start) / N
 
 
 if __name__ == "__main__":
