@@ -94,3 +94,22 @@ def test_the_times_of_pruning_are_the_benchmarks():
     for mode in (prune, adaptive, both):
         low, high = mode["accuracy_less_exact_interval"]
         assert low <= 0 <= high
+
+
+def test_what_a_reward_costs_is_the_benchmarks():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    result = json.loads((ROOT / "benchmarks" / "cost.json").read_text())
+    one, many, text, published = (
+        result["costs"][name]
+        for name in ("reward head", "reward head, 16 prompts together", "text reward model", "published code")
+    )
+    over = result["text_reward_model_over"]
+    less, least = (over[name]["milliseconds"] for name in ("reward head", "reward head, 16 prompts together"))
+    for told in (
+        f"for {result['candidates']} candidates of {result['tokens_per_candidate']:.0f} tokens",
+        f"{one['operations'] / 1e6:.1f} million operations and {one['milliseconds']:.1f} ms, or {many['milliseconds']:.1f} ms",
+        f"{text['operations'] / 1e9:.1f} billion operations and {text['milliseconds']:.0f} ms",
+        f"{over['reward head']['operations']:,.0f} times the operations and {less:.0f} to {least:.0f} times the time",
+        f"takes {published['milliseconds']:.0f} ms",
+    ):
+        assert told in readme, told
