@@ -103,7 +103,6 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the split and of the order of prompts.")] = None,
 ) -> None:
     """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
-    rollout_set = RolloutSet(rollouts)
     given = {
         "loss": loss,
         "learning_rate": learning_rate,
@@ -119,6 +118,9 @@ def train(
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if standardize is not None:
         changes["standardization"] = "per_feature" if standardize else None
+    # Mistakes in the options are told before the rollouts are looked for, whose signal decides on the default
+    dataclasses.replace(preset_settings(preset, "hidden_states"), **changes)
+    rollout_set = RolloutSet(rollouts)
     settings = dataclasses.replace(preset_settings(preset, rollout_set.config.signal), **changes)
     head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
     head.save_pretrained(out)

@@ -91,7 +91,8 @@ def train_head(
     run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
     state = None if checkpoint is None else TrainingState.load(checkpoint, run)
     if state is not None:
-        mean, std = state.tensors["mean"], state.tensors["std"]
+        # Copies: products of tensors that lie unaligned in a file's buffer are rounded otherwise on some processors
+        mean, std = state.tensors["mean"].clone(), state.tensors["std"].clone()
     elif settings.standardization is None:
         mean, std = torch.zeros(config.num_features), torch.ones(config.num_features)
     else:

@@ -229,7 +229,7 @@ def test_a_head_of_the_first_prompts_is_refitted_on_them(tmp_path):
     _, refitted = refit_head(head, rollouts, held_out=settings.held_out, seed=settings.seed, prompts=40)
     assert (refitted.train_prompts, refitted.held_out_prompts) == (report.train_prompts, report.held_out_prompts)
     # The held-out loss before is that of the training's end: the same prompts
-    assert refitted.reward["held_out_loss_before"] == pytest.approx(min(report.held_out_loss), rel=1e-4)
+    assert refitted.reward["held_out_loss_before"] == pytest.approx(min(report.held_out_loss), rel=1e-3)
     _, on_all = refit_head(head, rollouts, held_out=settings.held_out, seed=settings.seed)
     assert on_all.reward["held_out_loss_before"] != pytest.approx(min(report.held_out_loss), rel=1e-4)
 
