@@ -185,7 +185,7 @@ class Reproduction:
             text_scores(scorer, [prompts[own[0].problem]] * len(own), [rollout.text for rollout in own]).numpy()
             for own in groups
         ]
-        scored = ScoredRollouts.from_rollouts(rollouts, head, held_out)
+        scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, subsampled=True)
         return fit_combination(np.stack([scored.rewards, np.stack(said)], axis=-1), scored.labels)
 
     def _prompts(self, task: TaskPlan, split: str) -> dict[str, str]:

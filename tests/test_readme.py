@@ -53,9 +53,8 @@ def test_the_small_reproduction_is_its_report():
         assert tuple(cell.strip() for cell in told[name]) == expected
     assert f"by {evaluation.head_minus['text reward model']} points" in " ".join(section.split())
     # "as good": neither is surely ahead
-    for task, other in (("coin_flip", "majority vote"), ("reasoning_gym:chain_sum", "mean log-probability")):
-        [own] = [values["evaluation"] for name, values in tasks.items() if name.startswith(task)]
-        assert own["head_minus"][other]["low"] < 0 < own["head_minus"][other]["high"]
+    majority = tasks["coin_flip"]["evaluation"]["head_minus"]["majority vote"]
+    assert majority["low"] < 0 < majority["high"]
 
 
 def test_every_file_the_readme_links_to_is_there():

@@ -77,7 +77,8 @@ def best_of_n_chat(
     while len(choices) < best_of_n:
         own = dict(kwargs)
         if own.get("seed") is not None:
-            own["seed"] += requests
+            # By answers: a server may count on from it within a request
+            own["seed"] += len(choices)
         answer = client.chat_completion(
             messages, n=best_of_n - len(choices), logprobs=True, top_logprobs=head.config.num_log_probabilities, **own
         )

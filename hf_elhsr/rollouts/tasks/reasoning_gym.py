@@ -74,12 +74,14 @@ class ReasoningGymTask:
     def extract(self, completion: str) -> str | None:
         """What stands after the last 'Answer:', to the end of its line; without one, a completion of a single line.
 
-        Where the dataset's answers are numbers, it is the first number there, else the last of the completion.
+        Where the dataset's answers are numbers, it is the first number there, behind the last '=' if there is one, else
+        the last of the completion.
         """
         *_, last = [None, *_MARK.finditer(completion)]
         line = "" if last is None else completion[last.end() :].strip().partition("\n")[0]
         if self._numeric:
-            found = _NUMBER.findall(line)[:1] or _NUMBER.findall(completion)[-1:]
+            # After 'The answer is 6 + 9 = 15' comes the result, not the first number
+            found = _NUMBER.findall(line.rpartition("=")[2])[:1] or _NUMBER.findall(completion)[-1:]
             return found[0].replace(",", "") if found else None
         if last is None and "\n" not in completion.strip():
             line = completion

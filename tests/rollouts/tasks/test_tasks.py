@@ -162,7 +162,8 @@ def test_reasoning_gym_takes_numbers_out_of_sentences():
     task = find_task("reasoning_gym:chain_sum:min_terms=2,max_terms=2,min_digits=4,max_digits=4")
     problem = task.problems("train", 1)[0]
     right = task._entries[int(problem.answer)]["answer"]
-    for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", f"The answer to this problem is {right}, not 5."):
+    marked = f"The answer to this problem is {right}, not 5."
+    for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", marked, f"The answer is 6 + 9 = {right}."):
         assert task.extract(text) == right, text
         assert task.verify(problem, text)
     assert task.extract("Answer: 1,234.") == "1234"
