@@ -11,6 +11,8 @@ _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
 # 'Answer:', 'answer is', 'the answer to this problem is'
 _MARK = re.compile(r"\banswer(?:\s+[\w']+){0,6}?\s*(?::|\bis\b\s*:?)", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
+# '15' in '6 + 9 = 15, not 7'
+_RESULT = re.compile(rf"(?:-?\(*\d[-+*/×÷().,\d\s]*=\s*)*({_NUMBER.pattern})")
 _DECORATION = " *`'\""
 # So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
 _SIZE = 1_000_000
@@ -74,14 +76,13 @@ class ReasoningGymTask:
     def extract(self, completion: str) -> str | None:
         """What stands after the last 'Answer:', to the end of its line; without one, a completion of a single line.
 
-        Where the dataset's answers are numbers, it is the first number there, behind the last '=' if there is one, else
-        the last of the completion.
+        Where the dataset's answers are numbers, it is the first number there, or the result of the equation that begins
+        with it; without any, the last number of the completion.
         """
         *_, last = [None, *_MARK.finditer(completion)]
         line = "" if last is None else completion[last.end() :].strip().partition("\n")[0]
         if self._numeric:
-            # After 'The answer is 6 + 9 = 15' comes the result, not the first number
-            found = _NUMBER.findall(line.rpartition("=")[2])[:1] or _NUMBER.findall(completion)[-1:]
+            found = _RESULT.findall(line)[:1] or _NUMBER.findall(completion)[-1:]
             return found[0].replace(",", "") if found else None
         if last is None and "\n" not in completion.strip():
             line = completion

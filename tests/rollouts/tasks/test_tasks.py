@@ -163,10 +163,13 @@ def test_reasoning_gym_takes_numbers_out_of_sentences():
     problem = task.problems("train", 1)[0]
     right = task._entries[int(problem.answer)]["answer"]
     marked = f"The answer to this problem is {right}, not 5."
-    for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", marked, f"The answer is 6 + 9 = {right}."):
+    equations = (f"The answer is 6 + 9 = {right}.", f"Answer: (6 - 1) × 3 = 15 = {right}, and 1 = 1")
+    for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", marked, *equations):
         assert task.extract(text) == right, text
         assert task.verify(problem, text)
     assert task.extract("Answer: 1,234.") == "1234"
+    assert task.extract("The answer is 20, which is a sum of two. 58 + 26 = 84") == "20"
+    assert task.extract("The answer is -7 = -7") == "-7"
     assert not task.verify(problem, f"{right} and then 7")
     assert task.extract("no number at all") is None
     again = find_task(task.name)
