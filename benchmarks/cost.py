@@ -1,7 +1,8 @@
 """What does the reward of one candidate cost? Writes cost.json beside itself.
 
-Parameters, floating-point operations (as torch's counter counts them) and milliseconds per candidate, for arithmetic
-prompts with 8 candidates each by SmolLM2-135M-Instruct in bfloat16, of
+Parameters, floating-point operations and milliseconds per candidate, for arithmetic prompts with 8 candidates each by
+SmolLM2-135M-Instruct in bfloat16. Operations are those that torch's counter counts, and of the head two for each of its
+weights and tokens. Measured are
 
 - "reward head": the shipped head while decoding, where the hidden states are there anyway, for one prompt, and for 16
   together;
@@ -55,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=32, help="a multiple of 16")
     args = parser.parse_args()
+    if args.prompts < 16 or args.prompts % 16:
+        parser.error(f"--prompts {args.prompts}: expected a multiple of 16")
     model, tokenizer = load_model("smollm2-demo")
     tokenizer.padding_side = "left"
     head = ElhsrRewardHead.from_pretrained(HEAD)
@@ -77,7 +80,8 @@ def main() -> None:
                 **inputs, n=N, signal_processor=[timed], max_new_tokens=64, temperature=0.8, top_p=0.9, top_k=0
             )
             # Steps that wait are scored when somebody asks
-            assert torch.isfinite(timed.rewards).all()
+            if not torch.isfinite(timed.rewards).all():
+                raise ValueError("A reward is not finite, so there is nothing to time.")
             if not number:
                 continue
             sampled = int(candidates.lengths.sum()) / (N * together)

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("url", help="of the server, with its /v1")
     parser.add_argument("head")
     parser.add_argument("question")
+    parser.add_argument("--model", help="its name on the server; some servers have one and do not ask")
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -28,6 +29,7 @@ def main() -> None:
         [{"role": "user", "content": args.question}],
         best_of_n=args.n,
         reward_head=args.head,
+        model=args.model,
         temperature=0.8,
         top_p=0.9,
         max_tokens=64,

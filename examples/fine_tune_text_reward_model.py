@@ -23,11 +23,10 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
 from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.rollouts import RolloutSet, encode_prompts
+from hf_elhsr.rollouts import RolloutSet, prompt_texts
 from hf_elhsr.rollouts.rollout_set import by_prompt, write_text
 from hf_elhsr.rollouts.tasks import find_task
 from hf_elhsr.training.prompt_groups import PromptGroups
@@ -59,6 +58,21 @@ def fine_tune(
     batch: int = 16,
 ) -> dict[str, Any]:
     """Train the classifier into the folder `out`, and return the record that is also written there."""
+    run = {
+        "model": model_name,
+        "rollouts": rollouts.settings["prompts_sha256"],
+        "prompts": prompts,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch": batch,
+    }
+    begun = out / "run.json"
+    if begun.is_file() and json.loads(begun.read_text()) != run:
+        raise ValueError(
+            f"{str(out)!r} was begun with other settings, {begun.read_text().strip()}: choose another folder."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(begun, json.dumps(run) + "\n")
     source = str(demo_model_folder()) if model_name == DEMO_MODEL else model_name
     train, held_out, tokenizer = examples(rollouts, source, prompts)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -96,14 +110,11 @@ def fine_tune(
     )
     folder = out / "checkpoints"
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     record = {
-        "rollouts": rollouts.settings["prompts_sha256"],
+        **run,
         "train_rollouts": len(train),
         "held_out_rollouts": len(held_out),
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "batch": batch,
         "seconds_since_last_start": time.perf_counter() - start,
         "log": trainer.state.log_history,
     }
@@ -111,6 +122,13 @@ def fine_tune(
     tokenizer.save_pretrained(out)
     write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
     return record
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint; one that was being written when the run was killed does not count."""
+    # The state is written last
+    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
 def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[list[Any], list[Any], Any]:
@@ -123,7 +141,7 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[lis
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     skip = settings.get("skip", 0)
     problems = find_task(settings["task"]).problems(settings["split"], skip + settings["prompts"])[skip:]
-    questions = {problem.id: problem.question for problem in problems}
+    asked = prompt_texts(tokenizer, problems)
     wanted = {problem: part for part, own in enumerate((train, held_out)) for problem in own}
     parts: tuple[list[Any], list[Any]] = ([], [])
     for shard, _ in rollouts.shards():
@@ -131,10 +149,9 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[lis
             problem = members[0].problem
             if problem not in wanted:
                 continue
-            prompt = tokenizer.decode(encode_prompts(tokenizer, [questions[problem]])["input_ids"][0])
             for rollout in members:
                 # As TextRewardModel reads it
-                ids = tokenizer(prompt + rollout.text, add_special_tokens=False)["input_ids"]
+                ids = tokenizer(asked[problem] + rollout.text, add_special_tokens=False)["input_ids"]
                 parts[wanted[problem]].append({"input_ids": ids, "labels": [float(rollout.right)]})
     return *parts, tokenizer
 

@@ -15,9 +15,10 @@ from ..evaluation import (
     plot_evaluation,
     plot_tradeoff,
 )
+from ..evaluation.figures import check_figure
 from ..generation.resolve import resolve_reward_head
 from ..hub import write_card
-from ..rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from ..rollouts import RolloutSet, SamplingSettings, prompt_texts, sample_rollouts
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..rollouts.text_scores import score_rollout_texts
@@ -55,6 +56,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure best-of-n by a head on unseen prompts, against baselines, with 95 % intervals."""
+    # Now, not after all the sampling
+    if plot_file is not None:
+        check_figure(plot_file)
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
     problems = find_task(task, verifier)
@@ -71,11 +75,9 @@ def evaluate(
     )
     text_scores, name = None, None
     if text_reward_model is not None:
-        asked = problems.problems(split, skip + prompts)[skip:]
-        ids = [encode_prompts(tokenizer, [problem.question])["input_ids"][0] for problem in asked]
-        prompt_texts = {problem.id: tokenizer.decode(own) for problem, own in zip(asked, ids, strict=True)}
+        asked = prompt_texts(tokenizer, problems.problems(split, skip + prompts)[skip:])
         scorer, name = load_text_reward_model(text_reward_model, dtype)
-        text_scores = score_rollout_texts(rollouts, prompt_texts, scorer, name)
+        text_scores = score_rollout_texts(rollouts, asked, scorer, name)
     evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores, name)
     for file in (json_file, markdown_file, plot_file):
         if file is not None:
@@ -97,6 +99,8 @@ def tradeoff(
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as .svg or .png.")] = None,
 ) -> None:
     """Measure what pruning, adaptive n and abstention save and cost; the language model is not needed."""
+    if plot_file is not None:
+        check_figure(plot_file)
     measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))
     for file in (json_file, plot_file):
         if file is not None:

@@ -200,6 +200,11 @@ def evaluate_rollouts(
 def _judged(prompts: list[list[Rollout]]) -> dict[str, np.ndarray]:
     """By name, (prompts, n) rewards by the judges that followed the sampling beside the head."""
     names = list(prompts[0][0].judged or {})
+    taken = sorted({*STRATEGIES, *TEXT_STRATEGIES, LEARNED_STRATEGY} & set(names))
+    if taken:
+        raise ValueError(
+            f"Judges are called {taken}, as strategies are: sample the rollouts with other names for them."
+        )
     return {
         name: np.array([[(rollout.judged or {})[name] for rollout in group] for group in prompts], dtype=np.float64)
         for name in names

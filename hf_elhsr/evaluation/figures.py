@@ -7,6 +7,18 @@ from pathlib import Path
 from typing import Any
 
 
+def check_figure(file: Path) -> None:
+    """Refuse a plot that could not be drawn, before long work for it begins.
+
+    Raises:
+        ValueError: matplotlib is not installed, or the file is named otherwise than *.svg or *.png.
+    """
+    if file.suffix not in (".svg", ".png"):
+        raise ValueError(f"Plots are drawn as .svg or .png, not as {file.name!r}: name the file so.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("The plot needs matplotlib: run `pip install 'hf-elhsr[plot]'`.")
+
+
 @contextmanager
 def save_figure(file: Path) -> Iterator[Any]:
     """Axes to draw on; in the end they are in the file, which is whole or not there.
@@ -15,13 +27,10 @@ def save_figure(file: Path) -> Iterator[Any]:
         file: *.svg or *.png. The same numbers give the same file.
 
     Raises:
-        ValueError: matplotlib is not installed, or the file is named otherwise.
+        ValueError: See [`check_figure`].
     """
+    check_figure(file)
     form = file.suffix.removeprefix(".")
-    if form not in ("svg", "png"):
-        raise ValueError(f"Plots are drawn as .svg or .png, not as {file.name!r}: name the file so.")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("The plot needs matplotlib: run `pip install 'hf-elhsr[plot]'`.")
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -73,7 +73,6 @@ def best_of_n_chat(
             "with `hf-elhsr sample --signal top_log_probabilities`."
         )
     choices: list[Any] = []
-    requests = 0
     while len(choices) < best_of_n:
         own = dict(kwargs)
         if own.get("seed") is not None:
@@ -84,10 +83,9 @@ def best_of_n_chat(
         )
         if not answer.choices:
             raise ValueError("The server answered without any choices: look at its log.")
-        if not requests and len(answer.choices) < best_of_n:
+        if not choices and len(answer.choices) < best_of_n:
             logger.info(f"The server gave {len(answer.choices)} of {best_of_n} answers, so it is asked again.")
         choices += answer.choices
-        requests += 1
     choices = choices[:best_of_n]
     texts = [choice.message.content or "" for choice in choices]
     rewards = [_reward(head, text, choice.logprobs) for text, choice in zip(texts, choices, strict=True)]

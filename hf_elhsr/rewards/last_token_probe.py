@@ -4,7 +4,9 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
+from ..configuration_elhsr import unwrap_language_model
 from ..signals import SignalNeeds, StepSignal
 from .processor import SignalProcessor
 
@@ -22,6 +24,20 @@ class LastTokenProbe:
     layer: int
     weight: torch.Tensor
     bias: float
+
+    def check_fits(self, model: PreTrainedModel) -> None:
+        """Refuse a language model whose layers the probe cannot read.
+
+        Raises:
+            ValueError: Another width, or a layer that the model does not have.
+        """
+        config = unwrap_language_model(model).config.get_text_config(decoder=True)
+        width, last = config.hidden_size, config.num_hidden_layers
+        if self.weight.shape != (width,) or not 0 <= self.layer <= last:
+            raise ValueError(
+                f"This probe reads layer {self.layer} with weights of shape {tuple(self.weight.shape)}, and the model "
+                f"has layers 0 to {last} of width {width}: train it on rollouts of this model."
+            )
 
     @property
     def sha256(self) -> str:

@@ -1,7 +1,7 @@
 """Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
 
 from .feature_recorder import FeatureRecorder
-from .prompts import encode_prompts
+from .prompts import encode_prompts, prompt_texts
 from .rollout_set import Rollout, RolloutSet
 from .sampling import SamplingSettings, head_digest, sample_rollouts
 from .scored_rollouts import ScoredRollouts
@@ -18,5 +18,6 @@ __all__ = [
     "Task",
     "encode_prompts",
     "head_digest",
+    "prompt_texts",
     "sample_rollouts",
 ]

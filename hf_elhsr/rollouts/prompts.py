@@ -1,8 +1,11 @@
 """Prompts: questions as the model wants to see them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from .tasks import Problem
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> BatchEncoding:
@@ -20,3 +23,12 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> 
         raise ValueError("The tokenizer has no padding token: set tokenizer.pad_token, e.g. to tokenizer.eos_token.")
     # A chat template writes the special tokens itself
     return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not has_template)
+
+
+def prompt_texts(tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem]) -> dict[str, str]:
+    """By the problem's id, the prompt as the language model sees it, special tokens included.
+
+    Text reward models read it before the completion.
+    """
+    ids = {problem.id: encode_prompts(tokenizer, [problem.question])["input_ids"][0] for problem in problems}
+    return {problem: tokenizer.decode(own) for problem, own in ids.items()}

@@ -109,8 +109,7 @@ def sample_rollouts(
     if judges and head is None:
         raise ValueError(f"The judges {sorted(judges)} need a head to be compared with: give `head` too.")
     for judge in judges.values():
-        if isinstance(judge, ElhsrRewardHead):
-            judge.config.check_fits(model)
+        judge.config.check_fits(model) if isinstance(judge, ElhsrRewardHead) else judge.check_fits(model)
     if head is not None:
         head.config.check_fits(model)
         config = head.config

@@ -41,6 +41,8 @@ def train_last_token_probe(
 def _last_tokens(groups: PromptGroups, prompts: list[str], width: int) -> LabelledRows:
     features, labels = [], []
     for batch in groups.batches(prompts, 16):
-        features.append(batch.features[batch.lengths.cumsum(0) - 1, -width:].clone())
+        batch.check_finite()
+        # Indexing copies, and must: the next batch but one is read into the same memory
+        features.append(batch.features[batch.lengths.cumsum(0) - 1, -width:])
         labels.append(batch.labels)
     return LabelledRows(torch.cat(features), torch.cat(labels))

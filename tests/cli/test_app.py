@@ -174,6 +174,8 @@ def test_generate(trained):
         (["sample", "out", *MODEL, "--task", "poetry", "--prompts", "2"], "Unknown task 'poetry'"),
         (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
         (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),
+        (["evaluate", "out", *MODEL, "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
+        (["tradeoff", "nowhere", "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
         (["card", "nowhere"], "lacks config.json"),
         (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
         (["train", "run[/x]", "out"], "run[/x]"),

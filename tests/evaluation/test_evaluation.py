@@ -283,3 +283,12 @@ def test_a_learned_combination_of_head_and_text(tmp_path):
     assert combination.weights[0] == pytest.approx(10 * combination.weights[1], rel=0.5)
     with pytest.raises(ValueError, match="needs text scores"):
         evaluate_rollouts(rollouts, combination=combination)
+
+
+@pytest.mark.parametrize("name", ["reward head", "oracle", "text reward model", "head and text, learned"])
+def test_a_judge_may_not_be_called_as_a_strategy(tmp_path, name):
+    rollouts = make_set(tmp_path)
+    [(rows, _)] = rollouts.shards()
+    rollouts.write_shard(0, [dataclasses.replace(r, judged={name: 0.5}) for r in rows])
+    with pytest.raises(ValueError, match=f"Judges are called \\['{name}'\\], as strategies are"):
+        evaluate_rollouts(rollouts)

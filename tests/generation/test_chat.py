@@ -91,6 +91,30 @@ def test_a_server_that_gives_all_at_once_is_asked_once(head):
     assert requests[0][1]["logprobs"] is True
 
 
+def test_an_answer_of_one_token_may_have_nothing_but_merged_log_probabilities(head):
+    """llama.cpp's server showed down to 16 of 20; one that shows fewer than 15 gives too few."""
+    choices = [made_choice("Yes", -0.1, tokens=1, top=16), made_choice("No, no", -2.0)]
+    with chat_server(lambda request: (200, {"choices": choices})) as (url, _):
+        out = best_of_n_chat(client(url), conversation("?"), 2, head)
+    assert out.rewards == pytest.approx([oracle(head, choice) for choice in choices], rel=1e-4)
+    choices[0] = made_choice("Yes", -0.1, tokens=1, top=14)
+    with (
+        chat_server(lambda request: (200, {"choices": choices})) as (url, _),
+        pytest.raises(ValueError, match="has 14 top_logprobs a token, and this head reads 20"),
+    ):
+        best_of_n_chat(client(url), conversation("?"), 2, head)
+
+
+def test_seeds_go_on_by_answers(head):
+    """A server that gives two at a time may make its second answer from the next seed."""
+    with chat_server(lambda request: (200, {"choices": [made_choice("a", -0.1)] * min(2, request["n"])})) as (
+        url,
+        asked,
+    ):
+        best_of_n_chat(client(url), conversation("?"), 5, head, seed=10)
+    assert [request["seed"] for _, request in asked] == [10, 12, 14]
+
+
 def test_more_answers_than_asked_for_do_not_count(head):
     with chat_server(lambda request: (200, {"choices": [made_choice("a", -0.1)] * 9})) as (url, _):
         assert len(best_of_n_chat(client(url), conversation("?"), 3, head).texts) == 3

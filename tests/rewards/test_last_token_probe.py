@@ -33,3 +33,10 @@ def test_its_digest_is_of_all_that_decides():
     ]
     assert len({probe.sha256, *(other.sha256 for other in others)}) == 4
     assert LastTokenProbe(3, torch.ones(4), 0.5).sha256 == probe.sha256
+
+
+@pytest.mark.parametrize(("layer", "width"), [(-1, 32), (4, 32), (3, 31)])
+def test_a_probe_that_does_not_fit_is_refused(model, layer, width):
+    LastTokenProbe(3, torch.ones(32), 0.0).check_fits(model)
+    with pytest.raises(ValueError, match=r"and the model has layers 0 to 3 of width 32"):
+        LastTokenProbe(layer, torch.ones(width), 0.0).check_fits(model)

@@ -317,6 +317,9 @@ def test_judges_are_part_of_what_a_set_is(smollm2, language_model, tmp_path):
             sample(smollm2, None, tmp_path, head=head, judges=judges)
     with pytest.raises(ValueError, match=r"judges \['other'\] need a head"):
         sample(smollm2, None, tmp_path / "new", judges={"other": other})
+    probe = LastTokenProbe(31, torch.ones(576), 0.0)
+    with pytest.raises(ValueError, match=r"layer 31 .* and the model has layers 0 to 30 of width 576"):
+        sample(smollm2, None, tmp_path / "new", head=head, judges={"probe": probe})
     misfit = ElhsrRewardHead(ElhsrConfig(hidden_size=3, layers=[0], base_model_type="llama"))
     with pytest.raises(ValueError, match="hidden size 3"):
         sample(smollm2, None, tmp_path / "new", head=head, judges={"misfit": misfit})

@@ -61,3 +61,17 @@ def test_refusals(tmp_path):
     one_class.write_shard(0, rows, torch.zeros(4, 3))
     with pytest.raises(ValueError, match="same label"):
         train_last_token_probe(one_class, held_out=0.5)
+
+
+def test_features_that_are_not_finite_are_refused_in_both_parts(tmp_path):
+    """In the held-out part they would make every penalty as good as another."""
+    settings = {"task": "made", "split": "train", "prompts": 20}
+    rng = np.random.default_rng(0)
+    rows = [Rollout(f"p{i}", "t", [1], "", None, bool(rng.random() < 0.5), -1.0, i) for i in range(20)]
+    for number in range(20):
+        rollouts = RolloutSet.create(tmp_path / str(number), settings, ElhsrConfig(hidden_size=3, layers=[0]))
+        features = torch.tensor(rng.normal(size=(20, 3)), dtype=torch.float32)
+        features[number, 1] = float("nan")
+        rollouts.write_shard(0, rows, features)
+        with pytest.raises(ValueError, match="contain NaN or infinity"):
+            train_last_token_probe(rollouts)

@@ -12,7 +12,7 @@ _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
 _MARK = re.compile(r"\banswer(?:\s+[\w']+){0,6}?\s*(?::|\bis\b\s*:?)", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 # '15' in '6 + 9 = 15, not 7'
-_RESULT = re.compile(rf"(?:-?\(*\d[-+*/×÷().,\d\s]*=\s*)*({_NUMBER.pattern})")
+_RESULT = re.compile(rf"(?:-?\(*\d[-+*/\u00d7\u00f7().,\d\s]*=\s*)*({_NUMBER.pattern})")
 _DECORATION = " *`'\""
 # So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
 _SIZE = 1_000_000

@@ -1,6 +1,7 @@
 """The tasks that can be named on the command line."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -53,9 +54,10 @@ def find_task(name: str, verifier: str | None = None) -> Task:
 
 def _settings(text: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for part in text.split(",") if text else []:
-        name, equals, value = part.partition("=")
-        if not (equals and name.isidentifier()):
+    # Values may have commas of their own
+    for part in re.split(r",(?=\s*\w+=)", text) if text else []:
+        name, equals, value = part.strip().partition("=")
+        if not (equals and name.isidentifier()) or name in ("dataset", "self"):
             raise ValueError(f"Expected settings of a dataset as name=value, separated by commas, got {part!r}.")
         try:
             settings[name] = json.loads(value)

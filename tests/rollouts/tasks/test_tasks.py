@@ -163,7 +163,7 @@ def test_reasoning_gym_takes_numbers_out_of_sentences():
     problem = task.problems("train", 1)[0]
     right = task._entries[int(problem.answer)]["answer"]
     marked = f"The answer to this problem is {right}, not 5."
-    equations = (f"The answer is 6 + 9 = {right}.", f"Answer: (6 - 1) × 3 = 15 = {right}, and 1 = 1")
+    equations = (f"The answer is 6 + 9 = {right}.", f"Answer: (6 - 1) \u00d7 3 = 15 = {right}, and 1 = 1")
     for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", marked, *equations):
         assert task.extract(text) == right, text
         assert task.verify(problem, text)
@@ -175,7 +175,11 @@ def test_reasoning_gym_takes_numbers_out_of_sentences():
     again = find_task(task.name)
     assert again.problems("train", 3) == task.problems("train", 3)
     assert problem.question != find_task("reasoning_gym:chain_sum").problems("train", 1)[0].question
-    for wrong in ("reasoning_gym:chain_sum:max_terms", "reasoning_gym:chain_sum:=2"):
+    # Values with commas of their own come back from the task's name
+    listed = ReasoningGymTask("basic_arithmetic", operators=["+", "-"], max_terms=3)
+    assert find_task(listed.name).problems("train", 3) == listed.problems("train", 3)
+    for wrong in ("chain_sum:max_terms", "chain_sum:=2", "chain_sum:dataset=3"):
+        wrong = f"reasoning_gym:{wrong}"
         with pytest.raises(ValueError, match="settings of a dataset as name=value"):
             find_task(wrong)
 

@@ -1,0 +1,94 @@
+"""What is to be run: a configuration file, as small.json and paper.json beside this file."""
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+from hf_elhsr.rollouts import SamplingSettings
+
+#: Other signals than hidden states, and what a head on them is called.
+SIGNAL_HEADS = {"logits": "head on logits", "top_log_probabilities": "head on top-20 log-probabilities"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskPlan:
+    """What is done with one task.
+
+    Args:
+        name: As `hf-elhsr sample --task` takes it.
+        skip_test_prompts: Leave out the first test prompts, which an earlier head was measured on.
+        few_prompts: Heads on only so many of the training prompts are compared.
+        signals: Other signals to train a head on.
+        text_reward_model_epochs: Epochs of the text reward model; 0 for none.
+    """
+
+    name: str
+    train_prompts: int
+    test_prompts: int
+    skip_test_prompts: int = 0
+    few_prompts: tuple[int, ...] = ()
+    signals: tuple[str, ...] = ()
+    text_reward_model_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.signals) - SIGNAL_HEADS.keys())
+        if unknown:
+            raise ValueError(f"signals {unknown} of task {self.name!r}: expected some of {sorted(SIGNAL_HEADS)}.")
+        wrong = [few for few in self.few_prompts if not 2 <= few < self.train_prompts]
+        if wrong:
+            raise ValueError(
+                f"few_prompts {wrong} of task {self.name!r}: expected numbers from 2 to below its {self.train_prompts} "
+                "train_prompts."
+            )
+
+    @property
+    def folder(self) -> str:
+        """Its name as one folder."""
+        return re.sub(r"\W+", "_", self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A configuration file.
+
+    Args:
+        preset: Of the heads on hidden states, as `hf-elhsr train --preset` takes it.
+        disk_budget: For the features of one set of training rollouts.
+        tokens_per_second: That the model samples on this machine, all rows together; only for the estimates.
+    """
+
+    model: str
+    dtype: str
+    preset: str
+    train_sampling: SamplingSettings
+    test_sampling: SamplingSettings
+    tasks: tuple[TaskPlan, ...]
+    disk_budget: str
+    tokens_per_second: float
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """What a configuration file says.
+
+        Raises:
+            ValueError: A key that is unknown or missing, a signal that is unknown, or few_prompts that are no fewer.
+        """
+        values = json.loads(text)
+        for name in ("train_sampling", "test_sampling"):
+            if name in values:
+                values[name] = _made(SamplingSettings, values[name])
+        values["tasks"] = tuple(_made(TaskPlan, task) for task in values.get("tasks", ()))
+        return _made(cls, values)
+
+
+def _made(kind: Any, values: dict[str, Any]) -> Any:
+    fields = dataclasses.fields(kind)
+    unknown = sorted(values.keys() - {field.name for field in fields})
+    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
+    if unknown or missing:
+        raise ValueError(
+            f"{kind.__name__} of the configuration: unknown keys {unknown}, missing keys {missing}. It has "
+            f"{', '.join(field.name for field in fields)}."
+        )
+    return kind(**values)

@@ -1,0 +1,166 @@
+"""The steps of a plan: sample, train, measure."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fine_tune_text_reward_model import fine_tune
+from safetensors.torch import load_file, save_file
+
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
+from hf_elhsr.cli.load_model import base_model_id, load_model, load_text_reward_model
+from hf_elhsr.evaluation import Evaluation, evaluate_rollouts
+from hf_elhsr.rewards.last_token_probe import LastTokenProbe
+from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
+from hf_elhsr.rollouts import RolloutSet, ScoredRollouts, Task, prompt_texts, sample_rollouts
+from hf_elhsr.rollouts.disk_budget import parse_bytes
+from hf_elhsr.rollouts.rollout_set import by_prompt, write_text
+from hf_elhsr.rollouts.sampling import Judge
+from hf_elhsr.rollouts.tasks import find_task
+from hf_elhsr.rollouts.text_scores import score_rollout_texts
+from hf_elhsr.training import preset, train_head, train_last_token_probe
+from hf_elhsr.training.prompt_groups import PromptGroups
+
+from .plan import SIGNAL_HEADS, Plan, TaskPlan
+from .report import write_report
+
+
+def is_done(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a training's result is there, made as the plan says now.
+
+    Raises:
+        ValueError: It was made otherwise.
+    """
+    file = folder / "training.json"
+    if not file.is_file():
+        return False
+    record = json.loads(file.read_text())
+    # As JSON has them: lists for tuples
+    for name, value in json.loads(json.dumps(wanted)).items():
+        if record.get(name) != value:
+            raise ValueError(
+                f"{str(folder)!r} was trained with {name} {record.get(name)}, and the plan says {value}: delete this "
+                "folder to train anew, or choose another one for the changed plan."
+            )
+    return True
+
+
+class Reproduction:
+    """All steps of a plan, each of which is passed over where its result is in the folder already."""
+
+    def __init__(self, plan: Plan, folder: Path, wrap_task: Callable[[Task], Task] = lambda task: task):
+        self.plan, self.folder = plan, folder
+        self.model, self.tokenizer = load_model(plan.model, plan.dtype)
+        self.tasks = {task.name: wrap_task(find_task(task.name)) for task in plan.tasks}
+
+    def run(self) -> None:
+        """Train everything, then measure everything: the heads of other tasks are measured, too."""
+        for task in self.plan.tasks:
+            self.train(task)
+        heads = {task.name: self._head(task, "head") for task in self.plan.tasks}
+        evaluations = {task.name: self.evaluate(task, heads) for task in self.plan.tasks}
+        write_report(self.plan, self.folder, evaluations)
+
+    def train(self, task: TaskPlan) -> None:
+        """Everything that learns from a task's training prompts."""
+        folder = self.folder / task.folder
+        rollouts = self._sample(task, "hidden_states", folder / "train")
+        self._train_head(rollouts, folder / "head", None)
+        for prompts in task.few_prompts:
+            self._train_head(rollouts, folder / f"head_{prompts}_prompts", prompts)
+        if not (folder / "probe.safetensors").is_file():
+            probe = train_last_token_probe(rollouts)
+            numbers = {"weight": probe.weight, "bias": torch.tensor(probe.bias), "layer": torch.tensor(probe.layer)}
+            save_file(numbers, folder / "probe.partial")
+            (folder / "probe.partial").rename(folder / "probe.safetensors")
+        for signal in task.signals:
+            self._train_head(self._sample(task, signal, folder / f"train_{signal}"), folder / f"head_{signal}", None)
+        text_reward_model = folder / "text_reward_model"
+        epochs = {"epochs": task.text_reward_model_epochs}
+        if task.text_reward_model_epochs and not is_done(text_reward_model, epochs):
+            fine_tune(rollouts, text_reward_model, self.plan.model, epochs=task.text_reward_model_epochs)
+
+    def evaluate(self, task: TaskPlan, heads: dict[str, ElhsrRewardHead]) -> Evaluation:
+        """All judges on the same rollouts of unseen prompts."""
+        folder = self.folder / task.folder
+        probe = load_file(folder / "probe.safetensors")
+        judges: dict[str, Judge] = {
+            "last-token probe": LastTokenProbe(int(probe["layer"]), probe["weight"], float(probe["bias"]))
+        }
+        judges |= {f"head on {few} prompts": self._head(task, f"head_{few}_prompts") for few in task.few_prompts}
+        judges |= {SIGNAL_HEADS[signal]: self._head(task, f"head_{signal}") for signal in task.signals}
+        judges |= {f"head of {name}": head for name, head in heads.items() if name != task.name}
+        rollouts = sample_rollouts(
+            self.model,
+            self.tokenizer,
+            self.tasks[task.name],
+            "test",
+            task.test_prompts,
+            folder / "test",
+            self.plan.test_sampling,
+            head=heads[task.name],
+            skip=task.skip_test_prompts,
+            judges=judges,
+        )
+        if not task.text_reward_model_epochs:
+            return evaluate_rollouts(rollouts)
+        scorer, name = load_text_reward_model(str(folder / "text_reward_model"), self.plan.dtype)
+        scores = score_rollout_texts(rollouts, self._prompts(task, "test"), scorer, name)
+        return evaluate_rollouts(rollouts, scores, name, self._combination(task, heads[task.name], scorer))
+
+    def _combination(self, task: TaskPlan, head: ElhsrRewardHead, scorer: TextScorer) -> LearnedCombination:
+        """Of head and text reward model, fitted on the held-out prompts, which taught the weights of neither."""
+        rollouts = RolloutSet(self.folder / task.folder / "train")
+        _, held_out = PromptGroups(rollouts).split(held_out=0.2, seed=0)
+        wanted = set(held_out)
+        groups = [own for shard, _ in rollouts.shards() for own in by_prompt(shard) if own[0].problem in wanted]
+        prompts = self._prompts(task, "train")
+        said = [
+            text_scores(scorer, [prompts[own[0].problem]] * len(own), [rollout.text for rollout in own]).numpy()
+            for own in groups
+        ]
+        scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, subsampled=True)
+        return fit_combination(np.stack([scored.rewards, np.stack(said)], axis=-1), scored.labels)
+
+    def _prompts(self, task: TaskPlan, split: str) -> dict[str, str]:
+        count = task.train_prompts if split == "train" else task.skip_test_prompts + task.test_prompts
+        return prompt_texts(self.tokenizer, self.tasks[task.name].problems(split, count))
+
+    def _sample(self, task: TaskPlan, signal: str, folder: Path) -> RolloutSet:
+        return sample_rollouts(
+            self.model,
+            self.tokenizer,
+            self.tasks[task.name],
+            "train",
+            task.train_prompts,
+            folder,
+            self.plan.train_sampling,
+            config=ElhsrConfig.for_model(self.model, base_model=base_model_id(self.plan.model), signal=signal),
+            disk_budget=parse_bytes(self.plan.disk_budget),
+        )
+
+    def _train_head(self, rollouts: RolloutSet, folder: Path, prompts: int | None) -> None:
+        signal = rollouts.config.signal
+        # The paper has a recipe for hidden states alone
+        chosen = preset(self.plan.preset if signal == "hidden_states" else "default", signal)
+        settings = dataclasses.replace(chosen, prompts=prompts)
+        if is_done(folder, {"settings": dataclasses.asdict(settings)}):
+            return
+        start = time.perf_counter()
+        head, report = train_head(rollouts, settings, checkpoint=folder / "checkpoint.safetensors")
+        seconds = time.perf_counter() - start
+        head.save_pretrained(folder)
+        record = {
+            "settings": dataclasses.asdict(settings),
+            "report": dataclasses.asdict(report),
+            "seconds": seconds,
+        }
+        write_text(folder / "training.json", json.dumps(record, indent=2) + "\n")
+
+    def _head(self, task: TaskPlan, name: str) -> ElhsrRewardHead:
+        return ElhsrRewardHead.from_pretrained(self.folder / task.folder / name)

@@ -1,0 +1,48 @@
+"""The example that fine-tunes a text reward model: what it goes on from, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from fine_tune_text_reward_model import fine_tune, last_whole_checkpoint
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.rollouts import ArithmeticTask, Rollout, RolloutSet
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path):
+    assert last_whole_checkpoint(tmp_path / "none") is None
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    assert last_whole_checkpoint(tmp_path) is None
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_folder):
+    problems = ArithmeticTask().problems("train", 10)
+    settings = {"task": "arithmetic", "split": "train", "prompts": 10, "prompts_sha256": "0"}
+    rollouts = RolloutSet.create(tmp_path / "rollouts", settings, ElhsrConfig(hidden_size=2, layers=[0]))
+    texts = [(problem.id, f"It is {number}.", bool(number % 2)) for problem in problems for number in range(4)]
+    rows = [Rollout(i, "t", [1], text, None, label, -1.0, n) for n, (i, text, label) in enumerate(texts)]
+    rollouts.write_shard(0, rows, torch.zeros(40, 2))
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=49_152, pad_token_id=2, **small)).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path / "model")
+    whole = fine_tune(rollouts, tmp_path / "whole", str(tmp_path / "model"), epochs=2)
+    # As a run leaves it that was killed while it wrote the second epoch's checkpoint
+    killed = tmp_path / "killed"
+    fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=2)
+    last = max((killed / "checkpoints").iterdir(), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    (last / "trainer_state.json").unlink()
+    for file in ("training.json", "model.safetensors"):
+        (killed / file).unlink()
+    again = fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=2)
+    assert (killed / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert [entry.get("eval_loss") for entry in again["log"]] == [entry.get("eval_loss") for entry in whole["log"]]
+    assert json.loads((killed / "training.json").read_text())["epochs"] == 2
+    with pytest.raises(ValueError, match="begun with other settings"):
+        fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=3)
