@@ -53,8 +53,13 @@ def test_the_small_reproduction_is_its_report():
         assert tuple(cell.strip() for cell in told[name]) == expected
     assert f"by {evaluation.head_minus['text reward model']} points" in " ".join(section.split())
     # "as good": neither is surely ahead
-    majority = tasks["coin_flip"]["evaluation"]["head_minus"]["majority vote"]
-    assert majority["low"] < 0 < majority["high"]
+    sums = next(name for name in tasks if name.startswith("reasoning_gym:chain_sum"))
+    for who in ("single sample", "reward head", f"head of {sums}", "head of coin_flip"):
+        assert f"{evaluation.accuracy[who]} %" in " ".join(section.split()), who
+    # "As good": neither is surely ahead
+    for task, other in (("coin_flip", "majority vote"), (sums, "mean log-probability")):
+        ahead = tasks[task]["evaluation"]["head_minus"][other]
+        assert ahead["low"] < 0 < ahead["high"]
 
 
 def test_every_file_the_readme_links_to_is_there():
