@@ -22,6 +22,7 @@ from transformers import (
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
+    set_seed,
 )
 
 from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
@@ -75,6 +76,8 @@ def fine_tune(
     write_text(begun, json.dumps(run) + "\n")
     source = str(demo_model_folder()) if model_name == DEMO_MODEL else model_name
     train, held_out, tokenizer = examples(rollouts, source, prompts)
+    # The new classification head is drawn before the Trainer seeds anything
+    set_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
         source, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
     )

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from fine_tune_text_reward_model import fine_tune, last_whole_checkpoint
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Trainer
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import ArithmeticTask, Rollout, RolloutSet
@@ -22,7 +22,7 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path):
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
-def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_folder):
+def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_folder, monkeypatch):
     problems = ArithmeticTask().problems("train", 10)
     settings = {"task": "arithmetic", "split": "train", "prompts": 10, "prompts_sha256": "0"}
     rollouts = RolloutSet.create(tmp_path / "rollouts", settings, ElhsrConfig(hidden_size=2, layers=[0]))
@@ -33,16 +33,23 @@ def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_fo
     LlamaForCausalLM(LlamaConfig(vocab_size=49_152, pad_token_id=2, **small)).save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path / "model")
     whole = fine_tune(rollouts, tmp_path / "whole", str(tmp_path / "model"), epochs=2)
-    # As a run leaves it that was killed while it wrote the second epoch's checkpoint
     killed = tmp_path / "killed"
-    fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=2)
-    last = max((killed / "checkpoints").iterdir(), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    (last / "trainer_state.json").unlink()
-    for file in ("training.json", "model.safetensors"):
-        (killed / file).unlink()
+    save = Trainer._save_checkpoint
+
+    def save_once(trainer, *arguments):
+        if trainer.state.epoch > 1:
+            raise KeyboardInterrupt
+        save(trainer, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_checkpoint", save_once)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=2)
+    assert last_whole_checkpoint(killed / "checkpoints") == str(killed / "checkpoints" / "checkpoint-2")
     again = fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=2)
     assert (killed / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert [entry.get("eval_loss") for entry in again["log"]] == [entry.get("eval_loss") for entry in whole["log"]]
+    assert [entry.get("epoch") for entry in again["log"]] == [1.0, 2.0, 2.0]
     assert json.loads((killed / "training.json").read_text())["epochs"] == 2
     with pytest.raises(ValueError, match="begun with other settings"):
         fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=3)
