@@ -41,8 +41,9 @@ class ElhsrConfig(PreTrainedConfig):
         pruning: {"interval", "prefix", "final", "value", "prices", "n", "prompts"}: which running candidates are
             hopeless; `prices` is a table from regret (as text) to price. The numbers are explained in
             `rewards/pruning.py`.
-        adaptive: {"wave", "thresholds", "n", "prompts"}: candidates per wave, and a table from regret (as text) to the
-            P(right) of the best candidate so far at which a prompt is done.
+        adaptive: {"wave", "thresholds", "prices", "n", "prompts"}: candidates per wave, and tables from regret (as
+            text) to the P(right) of the best candidate so far at which a prompt is done, and to the price at which
+            hopeless candidates of a wave are pruned; 0 prunes none.
 
     Raises:
         ValueError: `calibration`, `pruning` or `adaptive` are damaged.

@@ -145,12 +145,12 @@ DECISIONS = {
         "interval": 4,
         "prefix": [[0.1, 0.2], [0.3, 0.4]],
         "final": [0.0, 1.0],
-        "value": [[0.0, 1.0, -1.0], [0.0, 1.0, -1.0]],
+        "value": [[0.0, 1.0, -1.0, 0.0, 0.0]] * 2,
         "prices": {"0.01": 0.005},
         "n": 8,
         "prompts": 400,
     },
-    "adaptive": {"wave": 2, "thresholds": {"0.01": 0.5}, "n": 8, "prompts": 400},
+    "adaptive": {"wave": 2, "thresholds": {"0.01": 0.5}, "prices": {"0.01": 0.002}, "n": 8, "prompts": 400},
 }
 
 
@@ -171,11 +171,12 @@ def test_decisions_are_absent_unless_fitted():
         ("pruning", {"interval": True}, "interval must be a count"),
         ("pruning", {"prefix": [[0.1, 0.2], [0.3]]}, "prefix must be rows"),
         ("pruning", {"prefix": [[0.1, 0.2]]}, "prefix and value must have a row each per check, got 1 and 2"),
-        ("pruning", {"value": [[0.0, float("inf"), 1.0]] * 2}, "value must be rows of three numbers"),
+        ("pruning", {"value": [[0.0, float("inf"), 1.0, 0.0, 0.0]] * 2}, "value must be rows of five numbers"),
         ("pruning", {"prices": {"1%": 0.1}}, "prices must be a table"),
         ("pruning", {"prices": {}}, "prices must be a table"),
         ("adaptive", {"thresholds": {"0.01": 1.5}}, "thresholds must be a table"),
         ("adaptive", {"wave": 2.5}, "wave must be a count"),
+        ("adaptive", {"prices": {"0.02": 0.002}}, "thresholds and prices must be of the same regrets"),
     ],
 )
 def test_damaged_decisions_are_refused(name, change, message):

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from ..rollouts import encode_prompts
 from .load_model import load_model
-from .make_head import convert, refit, sample, train
+from .make_head import calibrate, convert, refit, sample, train
 from .measure_head import card, evaluate, tradeoff
 from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Temperature, TopP
 from .tables import candidates_table
@@ -60,7 +60,7 @@ def generate(
 
 
 # In the order that `hf-elhsr --help` lists them
-for command in (sample, train, refit, evaluate, tradeoff, generate, card, convert):
+for command in (sample, train, refit, calibrate, evaluate, tradeoff, generate, card, convert):
     app.command()(command)
 
 

@@ -12,11 +12,11 @@ from rich.markup import escape
 from ..configuration_elhsr import ElhsrConfig
 from ..generation.resolve import resolve_reward_head
 from ..hub import convert_published
-from ..rollouts import RolloutSet, SamplingSettings, sample_rollouts
+from ..rollouts import RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes
-from ..rollouts.rollout_set import write_text
+from ..rollouts.rollout_set import shared_prompts, write_text
 from ..rollouts.tasks import find_task
-from ..training import LOSSES, PRESETS, refit_head, train_head
+from ..training import LOSSES, PRESETS, fit_decisions, refit_head, train_head
 from ..training import preset as preset_settings
 from .load_model import base_model_id, load_model
 from .options import Dtype, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
@@ -174,6 +174,37 @@ def refit(
     console.print(
         f"Held-out loss {after:.4f} ({before:.4f} before); best-of-n on {report.held_out_prompts} held-out prompts "
         f"{report.held_out_best_of_n:.1%}. The head is in {escape(str(out))}."
+    )
+
+
+def calibrate(
+    head: Annotated[Path, typer.Argument(help="The head's folder, whose config.json is written anew.")],
+    rollouts: Annotated[
+        Path, typer.Argument(help="Rollouts of prompts it was not trained on, by `hf-elhsr evaluate` with this head.")
+    ],
+) -> None:
+    """Fit a head's calibration, pruning and adaptive n on more prompts; its weights stay as they are."""
+    fitted_on = RolloutSet(rollouts)
+    fitted_on.check_complete()
+    record = json.loads((head / "training.json").read_text()) if (head / "training.json").is_file() else {}
+    learned_from = [record.get("rollouts", {}), *record.get("refit", {}).get("rollouts", [])]
+    if any(shared_prompts(fitted_on.settings, other) for other in learned_from):
+        raise ValueError(
+            f"The head in {str(head)!r} was trained on prompts of {str(rollouts)!r}, where it is right more often than "
+            "elsewhere: sample others, e.g. with --skip."
+        )
+    loaded = resolve_reward_head(str(head))
+    fitted = fit_decisions(ScoredRollouts.from_rollouts(fitted_on, loaded))
+    for name, fields in fitted.items():
+        setattr(loaded.config, name, fields)
+    write_text(head / "config.json", loaded.config.to_json_string())
+    if record:
+        record["calibrate"] = {key: value for key, value in fitted_on.settings.items() if key != "head_config"}
+        write_text(head / "training.json", json.dumps(record, indent=2) + "\n")
+    missing = [name for name, fields in fitted.items() if fields is None]
+    console.print(
+        f"Fitted on {fitted_on.settings['prompts']} prompts: {', '.join(fitted.keys() - missing) or 'nothing'}"
+        + (f"; not {', '.join(missing)}." if missing else ".")
     )
 
 

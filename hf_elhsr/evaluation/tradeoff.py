@@ -23,7 +23,6 @@ from .calibration import brier_score, expected_calibration_error
 PRUNED = "pruned by the head"
 UNTRAINED = "pruned by mean log-probability"
 ADAPTIVE = "adaptive n"
-BOTH = "adaptive n, pruned by the head"
 THRESHOLDS = tuple(float(f"{threshold:.2f}") for threshold in np.linspace(0.95, 0.1, 18))
 
 
@@ -78,10 +77,11 @@ class TradeOff:
         head_sha256: Of the head's weights.
         exact: Accuracy of exact best-of-n.
         mean_tokens: Sampled tokens per candidate in exact best-of-n.
-        curves: By PRUNED, UNTRAINED, ADAPTIVE and BOTH, the points of a sweep. The untrained pruner has the same rule,
-            fitted on the other folds of these very prompts; the head's rewards choose its winner, too. It is missing
-            where log-probabilities were not recorded. BOTH has the mildest pruning that the head's config holds.
-        by_regret: By PRUNED, ADAPTIVE and BOTH, the settings that the head's config holds; BOTH has each at the regret.
+        curves: By PRUNED, UNTRAINED and ADAPTIVE, the points of a sweep. The untrained pruner has the same rule, fitted
+            on the other folds of these very prompts; the head's rewards choose its winner, too. It is missing where
+            log-probabilities were not recorded. Of ADAPTIVE the threshold is swept, at the price of the config's middle
+            regret.
+        by_regret: By PRUNED and ADAPTIVE, the settings that the head's config holds.
         calibration: Of "rollouts" and of "winners", by the calibration in the head's config.
         abstention: Coverage and accuracy of exact best-of-n, by threshold on the winner's confidence.
     """
@@ -162,24 +162,19 @@ def replayed(
         float(key): AdaptiveSampling.from_config(adaptive, calibration, float(key))
         for key in _keys(adaptive, "thresholds")
     }
-    any_schedule, any_sampling = next(iter(schedules.values())), next(iter(samplings.values()))
+    any_schedule = next(iter(schedules.values()))
+    middle = samplings[sorted(samplings)[len(samplings) // 2]]
 
     def pruned(schedule: PruningSchedule) -> Replay:
         return replay_pruning(scored, schedule)
 
-    def waved(sampling: AdaptiveSampling, schedule: PruningSchedule | None = None) -> Replay:
-        return replay_adaptive(scored, sampling, schedule)
+    def waved(wanted: Sequence[AdaptiveSampling]) -> list[Replay]:
+        return replay_adaptive(scored, wanted, wanted[0].schedule(pruning))
 
-    def by_threshold(schedule: PruningSchedule | None = None) -> list[Point]:
-        replays = [waved(replace(any_sampling, threshold=threshold), schedule) for threshold in THRESHOLDS]
-        return _points(exact, THRESHOLDS, replays)
-
-    in_both = sorted(schedules.keys() & samplings.keys())
-    mildest = schedules[min(schedules)]
+    sweep = [replace(middle, threshold=threshold) for threshold in THRESHOLDS]
     curves = {
         PRUNED: _points(exact, PRICES, [pruned(replace(any_schedule, price=price)) for price in PRICES]),
-        ADAPTIVE: by_threshold(),
-        BOTH: by_threshold(mildest),
+        ADAPTIVE: _points(exact, THRESHOLDS, waved(sweep)),
     }
     if scored.token_log_probabilities is not None:
         untrained = cross_fitted_replays(scored, ScoredRollouts.mean_log_probability)
@@ -192,8 +187,7 @@ def replayed(
         "curves": curves,
         "by_regret": {
             PRUNED: _points(exact, list(schedules), [pruned(schedule) for schedule in schedules.values()]),
-            ADAPTIVE: _points(exact, list(samplings), [waved(sampling) for sampling in samplings.values()]),
-            BOTH: _points(exact, in_both, [waved(samplings[regret], schedules[regret]) for regret in in_both]),
+            ADAPTIVE: _points(exact, list(samplings), [waved([sampling])[0] for sampling in samplings.values()]),
         },
         "calibration": {
             "rollouts": _calibration_error(

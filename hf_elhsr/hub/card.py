@@ -9,7 +9,7 @@ from typing import Any
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
-from ..evaluation.tradeoff import ADAPTIVE, BOTH, PRUNED
+from ..evaluation.tradeoff import ADAPTIVE, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
@@ -94,7 +94,12 @@ def _values(
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
         "refit": _refit(training["refit"]) if "refit" in training else "",
-        "results": "\n\n".join([*map(evaluation_markdown, evaluations), *map(_savings, tradeoffs)]),
+        "results": "\n\n".join(
+            [
+                *map(evaluation_markdown, evaluations),
+                *(_savings(tradeoff, _fitted_on(training)) for tradeoff in tradeoffs),
+            ]
+        ),
         "limits": limits,
     }
 
@@ -121,6 +126,14 @@ _VALUE_ROW = (
 )
 
 
+def _fitted_on(training: dict[str, Any]) -> str:
+    """Which prompts the decisions in the head's config come from."""
+    own = training.get("calibrate")
+    if own is None:
+        return "the held-out prompts of the training split"
+    return f"{own['prompts']:,} further prompts of the split `{own['split']}`, which the head was not trained on"
+
+
 def _refit(refit: dict[str, Any]) -> str:
     more = sum(rollouts["prompts"] for rollouts in refit["rollouts"])
     with_prefixes = sum(rollouts["prompts"] for rollouts in refit["rollouts"] if rollouts.get("prefixes"))
@@ -138,23 +151,23 @@ def _refit(refit: dict[str, Any]) -> str:
     )
 
 
-def _savings(tradeoff: TradeOff) -> str:
+def _savings(tradeoff: TradeOff, fitted_on: str) -> str:
     """What pruning and adaptive n save, and what confidences are worth."""
     lines = [
         f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`{skipped_prompts(tradeoff)}, "
         f"best of {tradeoff.n}",
         "",
-        "`prune` and `adaptive` name the accuracy that may be given up; the schedules were fitted on the held-out "
-        "prompts of the training split. Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
+        f"`prune` and `adaptive` name the accuracy that may be given up; the schedules were fitted on {fitted_on}. "
+        "Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
         "",
         "| setting | tokens, % of exact | right, % [95 % interval] | difference, points [95 % interval] |",
         "|---|---:|---:|---:|",
         f"| exact best-of-{tradeoff.n} | 100.0 | {tradeoff.exact} | |",
     ]
-    for name, arguments in ((PRUNED, ("prune",)), (ADAPTIVE, ("adaptive",)), (BOTH, ("prune", "adaptive"))):
+    for name, argument in ((PRUNED, "prune"), (ADAPTIVE, "adaptive")):
         for point in tradeoff.by_regret[name]:
-            given = ", ".join(f"{argument}={point.setting:g}" for argument in arguments)
-            lines.append(f"| `{given}` | {100 * point.tokens:.1f} | {point.accuracy} | {point.difference} |")
+            numbers = f"{100 * point.tokens:.1f} | {point.accuracy} | {point.difference}"
+            lines.append(f"| `{argument}={point.setting:g}` | {numbers} |")
     errors = tradeoff.calibration
     lines += [
         "",

@@ -99,6 +99,16 @@ def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
             yield members
 
 
+def shared_prompts(one: dict[str, Any], other: dict[str, Any]) -> int:
+    """How many prompts the settings of two sets name both: those of a split come in one order."""
+    if any(one.get(name) != other.get(name) for name in ("task", "split")):
+        return 0
+    first, second = (
+        range(settings.get("skip", 0), settings.get("skip", 0) + settings["prompts"]) for settings in (one, other)
+    )
+    return len(range(max(first.start, second.start), min(first.stop, second.stop)))
+
+
 class RolloutSet:
     """The rollouts in a folder; see the module's docstring for the files.
 

@@ -1,6 +1,6 @@
 """fit_decisions: calibration, pruning and adaptive n for a head, from prompts that it was not trained on."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ from transformers.utils import logging
 from ..rewards.adaptive import AdaptiveSampling
 from ..rewards.calibration import Calibration, fit_calibration
 from ..rewards.logistic import sigmoid
+from ..rewards.pruning import PruningSchedule
 from ..rewards.regrets import REGRETS
-from ..rollouts.pruning_fit import PRICES, cross_fitted_replays, fit_pruning
+from ..rollouts.pruning_fit import PRICES, cross_fitted, cross_fitted_replays, fit_pruning
 from ..rollouts.replay import Replay, replay_adaptive, replay_exact
 from ..rollouts.scored_rollouts import ScoredRollouts
 
@@ -18,6 +19,10 @@ logger = logging.get_logger(__name__)
 
 #: The thresholds on P(right) that are tried for adaptive n.
 THRESHOLDS = tuple(float(f"{threshold:.3f}") for threshold in np.linspace(0.98, 0.02, 49))
+#: The prices of pruning inside waves that are tried for adaptive n.
+WAVE_PRICES = (0.0, 0.0003, *PRICES[:24:3])
+# Random orders that a fit averages over
+_FITTING_ORDERS = 2
 #: Waves that n candidates come in.
 _WAVES = 4
 # Of the standard normal distribution: the upper end of a one-sided 95 % interval
@@ -49,7 +54,7 @@ def fit_decisions(scored: ScoredRollouts, with_pruning: bool = True) -> dict[str
     except ValueError as error:
         logger.warning(f"The head gets no pruning schedule. {error}")
         pruning = None
-    return {"calibration": calibration, "pruning": pruning, "adaptive": _adaptive(scored, winner)}
+    return {"calibration": calibration, "pruning": pruning, "adaptive": _adaptive(scored, winner, pruning is not None)}
 
 
 def regret(exact: Replay, replay: Replay, winner: Calibration) -> float:
@@ -78,25 +83,41 @@ def _pruning(scored: ScoredRollouts, winner: Calibration) -> dict[str, Any]:
     regrets = [regret(exact, replay, winner) for replay in cross_fitted_replays(scored)]
     fields = asdict(fit_pruning(scored))
     del fields["price"]
-    return {**fields, "prices": _most_saving(PRICES, regrets, default=0.0), **_fitted_on(scored)}
+    prices = {str(wanted): (0.0, *PRICES)[_allowed(regrets, wanted)] for wanted in REGRETS}
+    return {**fields, "prices": prices, **_fitted_on(scored)}
 
 
-def _adaptive(scored: ScoredRollouts, winner: Calibration) -> dict[str, Any]:
+def _adaptive(scored: ScoredRollouts, winner: Calibration, with_pruning: bool) -> dict[str, Any]:
+    """Per wanted regret, the threshold and the price of pruning inside waves that together sample least."""
     exact = replay_exact(scored)
     wave = max(1, scored.lengths.shape[1] // _WAVES)
-    samplings = [AdaptiveSampling(wave, threshold, winner) for threshold in THRESHOLDS]
-    regrets = [regret(exact, replay_adaptive(scored, sampling), winner) for sampling in samplings]
-    return {"wave": wave, "thresholds": _most_saving(THRESHOLDS, regrets, default=1.0), **_fitted_on(scored)}
+    samplings = [AdaptiveSampling(wave, threshold, winner) for threshold in (1.0, *THRESHOLDS)]
+    prices = WAVE_PRICES if with_pruning else (0.0,)
+
+    def at_every_setting(inside: ScoredRollouts, schedule: PruningSchedule | None) -> list[Replay]:
+        schedules = [None if schedule is None else replace(schedule, price=price) for price in prices]
+        swept = [replay_adaptive(inside, samplings, priced, orders=_FITTING_ORDERS) for priced in schedules]
+        return [replay for replays in swept for replay in replays]
+
+    replays = cross_fitted(scored, at_every_setting) if with_pruning else at_every_setting(scored, None)
+    best = {str(wanted): (float(exact.tokens.sum()), 1.0, 0.0) for wanted in REGRETS}
+    for number, price in enumerate(prices):
+        own = replays[number * len(samplings) : (number + 1) * len(samplings)]
+        regrets = [regret(exact, replay, winner) for replay in own]
+        tried = [(float(r.tokens.sum()), s.threshold, price) for r, s in zip(own, samplings, strict=True)]
+        for wanted in REGRETS:
+            best[str(wanted)] = min([best[str(wanted)], *tried[: _allowed(regrets, wanted)]])
+    return {
+        "wave": wave,
+        "thresholds": {wanted: threshold for wanted, (_, threshold, _) in best.items()},
+        "prices": {wanted: price for wanted, (_, _, price) in best.items()},
+        **_fitted_on(scored),
+    }
 
 
-def _most_saving(settings: tuple[float, ...], regrets: list[float], default: float) -> dict[str, float]:
-    """Per wanted regret, the last of the settings, which save more and more, before the first that loses too much."""
-    table = {}
-    for wanted in REGRETS:
-        refused = [place for place, given_up in enumerate(regrets) if given_up > wanted]
-        allowed = settings[: refused[0]] if refused else settings
-        table[str(wanted)] = allowed[-1] if allowed else default
-    return table
+def _allowed(regrets: list[float], wanted: float) -> int:
+    """How many settings, which save more and more, come before the first that gives up too much."""
+    return next((place for place, given_up in enumerate(regrets) if given_up > wanted), len(regrets))
 
 
 def _fitted_on(scored: ScoredRollouts) -> dict[str, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
 from hf_elhsr.evaluation.calibration import brier_score
-from hf_elhsr.evaluation.tradeoff import ADAPTIVE, BOTH, PRUNED, UNTRAINED, TradeOff, replayed
+from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED, UNTRAINED, TradeOff, replayed
 from hf_elhsr.evaluation.tradeoff_plot import plot_tradeoff
 from hf_elhsr.rewards.adaptive import AdaptiveSampling
 from hf_elhsr.rewards.pruning import PruningSchedule
@@ -42,26 +42,25 @@ def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
         assert point.difference.low <= point.difference.value <= point.difference.high
 
 
-def test_both_together_are_replayed_with_both(fields, measured):
+def test_adaptive_n_is_replayed_with_pruning_inside_its_waves(fields, measured):
     scored = made_rollouts()
     exact = replay_exact(scored).tokens.sum()
 
-    def share(threshold_of, price_of, threshold=None):
-        sampling = AdaptiveSampling.from_config(fields["adaptive"], fields["calibration"], threshold_of)
+    def share(regret, threshold=None, price=None):
+        sampling = AdaptiveSampling.from_config(fields["adaptive"], fields["calibration"], regret)
         sampling = sampling if threshold is None else replace(sampling, threshold=threshold)
-        schedule = PruningSchedule.from_config(fields["pruning"], price_of)
-        return replay_adaptive(scored, sampling, schedule).tokens.sum() / exact
+        schedule = PruningSchedule.with_price(fields["pruning"], sampling.price if price is None else price)
+        return replay_adaptive(scored, [sampling], schedule)[0].tokens.sum() / exact
 
-    for point in measured.by_regret[BOTH]:
-        assert point.tokens == pytest.approx(share(point.setting, point.setting))
-    for point in measured.curves[BOTH][::6]:
-        assert point.tokens == pytest.approx(share(min(REGRETS), min(REGRETS), point.setting))
-    for both, alone in zip(measured.curves[BOTH], measured.curves[ADAPTIVE], strict=True):
-        assert both.tokens <= alone.tokens
+    for point in measured.by_regret[ADAPTIVE]:
+        assert point.tokens == pytest.approx(share(point.setting))
+    for point in measured.curves[ADAPTIVE][::6]:
+        assert point.tokens == pytest.approx(share(REGRETS[2], point.setting))
+    assert share(0.05) < share(0.05, price=0) - 0.05
 
 
 def test_curves_go_from_everything_to_little(measured):
-    for name in (PRUNED, UNTRAINED, ADAPTIVE, BOTH):
+    for name in (PRUNED, UNTRAINED, ADAPTIVE):
         tokens = [point.tokens for point in measured.curves[name]]
         assert tokens[0] > tokens[-1]
         assert max(tokens) <= 1
@@ -87,7 +86,7 @@ def test_json_table_and_plot(measured, tmp_path):
     values = json.loads(measured.to_json())
     assert TradeOff.from_json(measured.to_json()) == measured
     assert values["curves"][PRUNED][3]["tokens"] == measured.curves[PRUNED][3].tokens
-    assert tradeoff_table(measured).row_count == 1 + 4 * len(REGRETS)
+    assert tradeoff_table(measured).row_count == 1 + 3 * len(REGRETS)
     assert "Brier" in explain_calibration(measured)
     file = tmp_path / "curve.svg"
     plot_tradeoff(measured, file)

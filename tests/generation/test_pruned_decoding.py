@@ -13,19 +13,25 @@ from tiny_models import CONFIGS, ragged_prompts, tiny_head, tiny_model
 LINE = {"slope": 1.0, "offset": 0.0}
 
 
-def decisive(head, price=0.2, threshold=0.6, n=6, interval=2):
+def decisive(head, price=0.2, threshold=0.6, n=6, interval=2, wave_price=0.0):
     """The head with settings made by hand."""
     head.config.calibration = {**LINE, "winner": {"slope": 2.0, "offset": 0.5}, "n": n, "prompts": 100}
     head.config.pruning = {
         "interval": interval,
         "prefix": [[0.0, 1.0, 0.0, 0.0]],
         "final": [0.0, 1.0],
-        "value": [[0.0, 3.0, -3.0]],
+        "value": [[0.0, 3.0, -3.0, 0.0, 0.0]],
         "prices": {"0.01": price},
         "n": n,
         "prompts": 100,
     }
-    head.config.adaptive = {"wave": 2, "thresholds": {"0.01": threshold}, "n": n, "prompts": 100}
+    head.config.adaptive = {
+        "wave": 2,
+        "thresholds": {"0.01": threshold},
+        "prices": {"0.01": wave_price},
+        "n": n,
+        "prompts": 100,
+    }
     return head
 
 
@@ -41,12 +47,12 @@ def sampled(out):
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "mamba", "lfm2"])
 @pytest.mark.parametrize(
-    "kwargs", [{"prune": 0.01}, {"adaptive": 0.01}, {"max_parallel": 5}, {"prune": 0.01, "adaptive": 0.01}], ids=str
+    "kwargs", [{"prune": 0.01}, {"adaptive": 0.01}, {"max_parallel": 5}, {"adaptive": 0.01, "max_parallel": 4}], ids=str
 )
 def test_the_central_law_holds_in_every_mode(architecture, kwargs):
     """Rewards are those of the returned token ids, be they whole or cut short."""
     model = enable_best_of_n(tiny_model(architecture))
-    head, inputs = decisive(tiny_head(model)), ragged_prompts()
+    head, inputs = decisive(tiny_head(model), wave_price=0.1), ragged_prompts()
     out = generate(model, head, inputs, **kwargs)
     expected = oracle_rewards(model, head, _only(out, sampled(out)), inputs)
     begun = sampled(out).numpy()
@@ -57,7 +63,7 @@ def test_the_central_law_holds_in_every_mode(architecture, kwargs):
     assert not out.pruned[rows, winner].any()
     eligible = out.rewards.masked_fill(out.pruned, -torch.inf)
     assert torch.equal(winner, eligible.argmax(-1))
-    if "max_parallel" not in kwargs:
+    if kwargs.keys() != {"max_parallel"}:
         assert out.pruned.any()
 
 
@@ -112,6 +118,15 @@ def test_pruned_is_what_the_rule_says(model, head, inputs):
             assert (dropped == actual).all()
             gone |= dropped
         assert (gone == out.pruned[prompt].numpy()).all()
+
+
+def test_adaptive_n_prunes_inside_its_waves(model, head, inputs):
+    """Nobody is ever trusted, so whoever was stopped was hopeless: at a check, and beside a better one."""
+    pruned = generate(model, decisive(head, threshold=1.0, wave_price=0.3), inputs, adaptive=0.01)
+    assert sampled(pruned).all()
+    assert pruned.pruned.any()
+    assert (pruned.lengths[pruned.pruned] % 2 == 0).all()
+    assert not pruned.pruned[torch.arange(3), pruned.winners[:, 0]].any()
 
 
 def test_waves_stop_once_a_candidate_is_trusted(model, head, inputs):
@@ -312,3 +327,14 @@ def test_without_best_of_n_they_are_refused(model, inputs):
     for name in ("prune", "adaptive", "min_confidence", "max_parallel"):
         with pytest.raises(ValueError, match=f"{name} given without best_of_n"):
             model.generate(**inputs, **{name: 1})
+
+
+def test_prune_and_adaptive_are_not_asked_for_together(model, head, inputs):
+    with pytest.raises(ValueError, match="adaptive prunes candidates inside its waves already: pass one"):
+        generate(model, decisive(head), inputs, prune=0.01, adaptive=0.01)
+
+
+def test_a_price_for_waves_without_a_schedule_is_damage(model, head, inputs):
+    decisive(head, wave_price=0.1).config.pruning = None
+    with pytest.raises(ValueError, match=r"damaged adaptive: a price of 0\.1 and no pruning schedule"):
+        generate(model, head, inputs, adaptive=0.01)

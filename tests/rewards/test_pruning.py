@@ -15,7 +15,7 @@ SCHEDULE = PruningSchedule(
     interval=4,
     prefix=[[-1.0, 0.3, 0.2, 0.1], [-1.5, 0.6, 0.3, -0.2], [-0.5, 0.9, 0.1, 0.4]],
     final=[-0.2, 1.1],
-    value=[[-1.0, 0.8, -0.5], [-1.5, 1.0, -0.8], [-2.0, 1.3, -1.0]],
+    value=[[-1.0, 0.8, -0.5, 0.4, -0.3], [-1.5, 1.0, -0.8, -0.6, -0.2], [-2.0, 1.3, -1.0, 0.5, 0.1]],
     price=0.08,
 )
 
@@ -43,7 +43,11 @@ def oracle(schedule, features, running, pruned, steps):
             at_check = steps[prompt, j] % schedule.interval == 0
             if running[prompt, j] and at_check and logit < max(logits.values()):
                 v = schedule.value[min(steps[prompt, j] // schedule.interval, len(schedule.value)) - 1]
-                dropped[prompt, j] = sigmoid(v[0] + v[1] * logit + v[2] * max(logits.values())) < schedule.price
+                best = max(logits, key=logits.get)
+                score = v[0] + v[1] * logit + v[2] * logits[best]
+                if not running[prompt, best]:
+                    score += v[3] + v[4] * logits[best]
+                dropped[prompt, j] = sigmoid(score) < schedule.price
     return dropped
 
 

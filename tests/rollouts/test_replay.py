@@ -12,7 +12,7 @@ from hf_elhsr.rewards.calibration import Calibration
 from hf_elhsr.rewards.pruning import hopeless
 from hf_elhsr.rollouts import Rollout, RolloutSet, ScoredRollouts, head_digest
 from hf_elhsr.rollouts.pruning_fit import cross_fitted_replays, fit_pruning
-from hf_elhsr.rollouts.replay import adaptive_candidates, replay_adaptive, replay_exact, replay_pruning
+from hf_elhsr.rollouts.replay import adaptive_candidates, pruned_waves, replay_adaptive, replay_exact, replay_pruning
 from made_rollouts import made_rollouts
 from oracle import oracle_reward
 
@@ -158,7 +158,7 @@ def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price,
     scored = made_rollouts(prompts=40, n=6)
     schedule = replace(fit_pruning(made_rollouts(seed=1)), price=price)
     sampling = AdaptiveSampling(2, threshold, Calibration(1.0, 0.0))
-    tokens, finished = adaptive_candidates(sampling, scored, schedule)
+    tokens, finished = adaptive_candidates(sampling, scored, pruned_waves(scored, schedule, sampling.wave_ends(6)))
     winners = np.where(finished, scored.rewards, -np.inf).argmax(1)
     right = np.take_along_axis(scored.labels, winners[:, None], 1)[:, 0]
     expected = [waves_token_by_token(scored, sampling, schedule, prompt) for prompt in range(40)]
@@ -170,7 +170,9 @@ def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price,
 
 def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
     scored, sampling = made_rollouts(), AdaptiveSampling(2, 0.7, Calibration(1.0, 0.0))
-    plain, with_price_zero = (replay_adaptive(scored, sampling, schedule) for schedule in (None, fit_pruning(scored)))
+    (plain,), (with_price_zero,) = (
+        replay_adaptive(scored, [sampling], schedule) for schedule in (None, fit_pruning(scored))
+    )
     assert np.array_equal(plain.tokens, with_price_zero.tokens)
     assert np.array_equal(plain.right, with_price_zero.right)
 
@@ -178,10 +180,10 @@ def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
 def test_adaptive_n_spends_less_on_prompts_that_are_trusted():
     scored = made_rollouts(n=8)
     exact = replay_exact(scored)
-    never = replay_adaptive(scored, AdaptiveSampling(2, 1.0, Calibration(1.0, 0.0)), orders=3)
+    samplings = [AdaptiveSampling(2, threshold, Calibration(1.0, 0.0)) for threshold in (1.0, 0.7)]
+    never, replay = replay_adaptive(scored, samplings, orders=3)
     assert np.array_equal(never.tokens, exact.tokens)
     assert np.array_equal(never.right, exact.right)
-    replay = replay_adaptive(scored, AdaptiveSampling(2, 0.7, Calibration(1.0, 0.0)), orders=3)
     assert replay.tokens.sum() < exact.tokens.sum()
     saved = replay.tokens / exact.tokens
     trusted = exact.winner_rewards > np.median(exact.winner_rewards)
