@@ -26,17 +26,16 @@ from hf_elhsr.rollouts.rollout_set import write_text
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 MODES: dict[str, dict[str, float]] = {
     "exact": {},
-    "prune=0.01": {"prune": 0.01},
-    "adaptive=0.01": {"adaptive": 0.01},
-    "prune=0.015, adaptive=0.015": {"prune": 0.015, "adaptive": 0.015},
+    "prune=0.02": {"prune": 0.02},
+    "adaptive=0.02": {"adaptive": 0.02},
 }
 BATCH = 16
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=208)
-    parser.add_argument("--skip", type=int, default=8008, help="test prompts that come before, used elsewhere")
+    parser.add_argument("--prompts", type=int, default=112)
+    parser.add_argument("--skip", type=int, default=11216, help="test prompts that come before, used elsewhere")
     args = parser.parse_args()
     task, settings = ArithmeticTask(), SamplingSettings()
     head = ElhsrRewardHead.from_pretrained(HEAD)
