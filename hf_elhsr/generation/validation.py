@@ -6,6 +6,8 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin, GenerationMode
 
+from ..configuration_adapters import learns_prompts
+
 _OUR_MIXIN = "BestOfNGenerationMixin"
 
 
@@ -62,6 +64,12 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
         raise ValueError(
             "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
+        )
+    # PEFT's generate puts its own preparation of inputs on the model inside
+    if learns_prompts(getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)):
+        raise ValueError(
+            "best_of_n cannot follow adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
+            "weights, such as LoRA."
         )
     if "_update_model_kwargs_for_generation" in vars(model):
         raise ValueError("best_of_n scores its own candidates: call it outside of score_generation.")
