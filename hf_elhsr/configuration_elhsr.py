@@ -232,7 +232,9 @@ def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
 
 
 def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
-    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=model.device)}
+    # A model whose weights are all offloaded says that it is on "meta"
+    device = "cpu" if model.device.type == "meta" else model.device
+    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)}
     if "use_cache" in inspect.signature(model.forward).parameters:
         inputs["use_cache"] = False
     with torch.no_grad():
