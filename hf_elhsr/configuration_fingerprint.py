@@ -130,10 +130,11 @@ def _late_weight_name(model: PreTrainedModel) -> str:
 def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
     embeddings = model.get_input_embeddings()
     weight = getattr(embeddings, "original_module", embeddings).weight
-    if not _is_readable(weight):
+    weight = _plain(weight)
+    if weight is None:
         return None
     step = max(1, weight.shape[0] // _FINGERPRINT_ROWS)
-    rows = weight.detach()[step // 2 :: step][:_FINGERPRINT_ROWS]
+    rows = weight[step // 2 :: step][:_FINGERPRINT_ROWS]
     return _thin_out(rows)
 
 
@@ -145,7 +146,8 @@ def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
     weight = next((parameters[place] for place in places if place in parameters), None)
     if weight is None:
         return torch.empty(0, device="cpu")
-    return _thin_out(weight.detach()) if _is_readable(weight) else None
+    plain = _plain(weight)
+    return None if plain is None else _thin_out(plain)
 
 
 def _sample_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor | None]:
@@ -153,9 +155,9 @@ def _sample_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor | None]:
     samples: dict[str, torch.Tensor | None] = {}
     for kind, tensors in weights_in_force(model).items():
         chosen = tensors[:: max(1, len(tensors) // _ADAPTER_MATRICES)][:_ADAPTER_MATRICES]
-        readable = all(_is_readable(tensor) for tensor in chosen)
-        thinned = [_thin_out(tensor.detach(), min(_ADAPTER_SIZE, tensor.numel())) for tensor in chosen if readable]
-        samples[kind] = torch.cat(thinned) if readable else None
+        plain = [tensor for tensor in map(_plain, chosen) if tensor is not None]
+        thinned = [_thin_out(tensor, min(_ADAPTER_SIZE, tensor.numel())) for tensor in plain]
+        samples[kind] = torch.cat(thinned) if len(plain) == len(chosen) else None
     return samples
 
 
@@ -163,8 +165,16 @@ def _is_sample(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
 
 
-def _is_readable(weight: torch.Tensor) -> bool:
-    return weight.is_floating_point() and weight.device.type != "meta"
+def _plain(weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight as an ordinary tensor of numbers; None where it is packed in a way of its own, or offloaded."""
+    weight = weight.detach()
+    if not weight.is_floating_point() or weight.device.type == "meta":
+        return None
+    if type(weight) is torch.Tensor:
+        return weight
+    # Quantised weights of torchao and the like say that they are floats, and can be made so
+    unpacks = type(weight).dequantize is not torch.Tensor.dequantize
+    return weight.dequantize() if unpacks else None
 
 
 def _thin_out(weight: torch.Tensor, size: int = _FINGERPRINT_SIZE) -> torch.Tensor:
