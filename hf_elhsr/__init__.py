@@ -1,5 +1,9 @@
 """Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
 
+from .supported_versions import check_versions
+
+check_versions()
+
 from .configuration_elhsr import ElhsrConfig
 from .generation import (
     BestOfNGenerationMixin,

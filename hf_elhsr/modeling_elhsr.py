@@ -189,6 +189,7 @@ class ElhsrRewardHead(PreTrainedModel):
         input_ids: torch.Tensor,
         completion_mask: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        **model_inputs: Any,
     ) -> torch.Tensor:
         """Rewards of given token ids, by one forward pass of the language model.
 
@@ -199,12 +200,13 @@ class ElhsrRewardHead(PreTrainedModel):
             input_ids: (batch, length), prompt and completion, padded on either side.
             completion_mask: (batch, length), 1 at the sampled tokens, the EOS included.
             attention_mask: (batch, length), 0 at padding. Default: all ones.
+            **model_inputs: What else the model's forward pass takes for these rows, such as `pixel_values`.
 
         Returns:
             (batch,) float32 rewards R.
 
         Raises:
-            ValueError: The head does not fit the model, or the shapes do not agree.
+            ValueError: The head does not fit the model, the shapes do not agree, or the model takes no such input.
         """
         model = unwrap_language_model(model)
         self.config.check_fits(model)
@@ -216,9 +218,13 @@ class ElhsrRewardHead(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         accepted = inspect.signature(model.forward).parameters
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if "position_ids" in accepted:
+        if unknown := sorted(model_inputs.keys() - accepted.keys()):
+            raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **model_inputs}
+        if "position_ids" in accepted and "position_ids" not in inputs:
             inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+            if model_inputs and model.can_generate():  # images may have positions of their own
+                inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
         if "use_cache" in accepted:
             inputs["use_cache"] = False
         if self.config.signal != "hidden_states":

@@ -102,6 +102,7 @@ def test_a_fingerprint_survives_saving(tmp_path):
 
 def test_offloaded_weights_are_not_compared_and_a_warning_says_so(caplog):
     config = ElhsrConfig.for_model(tiny_model())
+    transformers_logging.warning_once.cache_clear()
     transformers_logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         config.check_fits(tiny_model(seed=1).to("meta"))

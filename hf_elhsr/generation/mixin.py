@@ -17,6 +17,7 @@ from .decisions import fitted_decisions, winner_confidence
 from .decoding import Candidates, sample_candidates
 from .request import CandidateRequest, Pruner
 from .reward_sources import RewardSource, RewardSources
+from .saved_settings import keep_when_saved, with_saved_settings
 from .validation import check_generation_mode, check_max_parallel, check_request, requested_sequences
 
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
@@ -28,6 +29,7 @@ class BestOfNGenerationMixin:
     [`enable_best_of_n`] does that for a model in hand. Without `best_of_n` every method is transformers' own.
     """
 
+    @with_saved_settings
     @torch.no_grad()
     def generate(
         self: Any,
@@ -49,7 +51,8 @@ class BestOfNGenerationMixin:
         All other arguments are those of [`~transformers.GenerationMixin.generate`] and keep their meaning.
         `best_of_n` > 1 turns sampling on unless `do_sample` is set. `num_return_sequences=k` returns the k best. A
         streamer receives the best candidate once it is known. A cache passed as `past_key_values` is read, not
-        changed, and `past_key_values` is not returned.
+        changed, and `past_key_values` is not returned. What the call leaves out is taken from the generation config
+        passed to it and then from the model's, `generation_config.best_of_n` included, as far as text and numbers go.
 
         Args:
             best_of_n: How many candidates to sample for every prompt. Default: plain `generate`.
@@ -165,6 +168,11 @@ class BestOfNGenerationMixin:
             raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
         processors = SignalProcessorList(signal_processor or [])
         return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
+
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
+        """transformers' `save_pretrained`, after which `best_of_n` in the generation config is there when reloaded."""
+        keep_when_saved(self.generation_config)
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
     def _extract_generation_mode_kwargs(
         self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any

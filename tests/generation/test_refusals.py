@@ -293,6 +293,40 @@ def test_gradient_checkpointing_in_training_mode(model, inputs):
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_mode_and_gradient_checkpointing_are_left_as_they_were(model, inputs, training, checkpointing):
+    head = tiny_head(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    model.train(training)
+
+    def state():
+        return [(module.training, getattr(module, "gradient_checkpointing", None)) for module in model.modules()]
+
+    class Fails(RunningReward):
+        def __call__(self, input_ids, signal):
+            raise RuntimeError("stopped")
+
+    before = state()
+    assert {mode for mode, _ in before} == {training}
+    assert any(checkpoints for _, checkpoints in before) == checkpointing
+    arguments = {
+        "best_of_n": 2,
+        "reward_head": head,
+        "max_new_tokens": 3,
+        "use_cache": not (training and checkpointing),
+    }
+    model.generate(**inputs, **arguments)
+    assert state() == before
+    with pytest.raises(RuntimeError, match="stopped"):
+        model.generate(**inputs, **arguments, signal_processor=[Fails(head)])
+    assert state() == before
+    with pytest.raises(ValueError, match="cannot be combined with beam"):
+        model.generate(**inputs, **arguments, num_beams=2)
+    assert state() == before
+
+
 def test_inside_score_generation(model, inputs):
     head = tiny_head(model)
     with score_generation(model, head), pytest.raises(ValueError, match="outside of score_generation"):
