@@ -1,6 +1,7 @@
 """Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
 
 from .configuration_elhsr import ElhsrConfig
+from .explanation import Explanation, explain
 from .generation import (
     BestOfNGenerationMixin,
     BestOfNOutput,
@@ -33,6 +34,7 @@ __all__ = [
     "ElhsrConfig",
     "ElhsrRewardHead",
     "ElhsrRewardOutput",
+    "Explanation",
     "GenerationRewards",
     "LearnedCombination",
     "RunningLogProbability",
@@ -45,6 +47,7 @@ __all__ = [
     "best_of_n_chat",
     "disable_best_of_n",
     "enable_best_of_n",
+    "explain",
     "fit_combination",
     "score_generation",
     "score_logprobs",

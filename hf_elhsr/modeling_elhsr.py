@@ -215,22 +215,15 @@ class ElhsrRewardHead(PreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        accepted = inspect.signature(model.forward).parameters
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if "position_ids" in accepted:
-            inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
-        if "use_cache" in accepted:
-            inputs["use_cache"] = False
+        inputs = plain_inputs(model, input_ids, attention_mask)
         if self.config.signal != "hidden_states":
-            return self._score_distributions(model, inputs, completion_mask, "logits_to_keep" in accepted)
-        if "logits_to_keep" in accepted:
-            inputs["logits_to_keep"] = 1
+            return self._score_distributions(model, inputs, completion_mask)
         outputs = model(**inputs, output_hidden_states=list(self.config.layers), return_dict=True)
         states = [outputs.hidden_states[layer] for layer in self.config.layers]
         return self(states, completion_mask).rewards
 
     def _score_distributions(
-        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor, may_keep_few: bool
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
     ) -> torch.Tensor:
         """Rewards from the distributions that tokens were drawn from: those of the position before."""
         columns = completion_mask.bool().any(dim=0).nonzero()
@@ -241,7 +234,7 @@ class ElhsrRewardHead(PreTrainedModel):
                 "prompt and completion, and a completion_mask that is 1 at the completion alone."
             )
         length = completion_mask.shape[1]
-        if may_keep_few:
+        if "logits_to_keep" in inputs:
             inputs = inputs | {"logits_to_keep": length - first + 1}
         logits = model(**inputs, return_dict=True).logits[:, -(length - first + 1) : -1]
         config = self.config
@@ -261,6 +254,15 @@ class ElhsrRewardHead(PreTrainedModel):
             bias.copy_((bias.double() - folded @ mean.double()).float())
             weight.copy_(folded.float())
         self.config.standardization = "per_feature"
+
+
+def plain_inputs(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, Any]:
+    """For one forward pass over whole sequences: no cache, and as few logits as the model lets one ask for."""
+    accepted = inspect.signature(model.forward).parameters
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if "position_ids" in accepted:
+        inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+    return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
 
 
 def _check_signal(config: ElhsrConfig) -> None:
