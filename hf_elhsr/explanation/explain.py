@@ -127,7 +127,7 @@ class _Explaining:
         """As winners are selected, then those that could not win, then those that never began."""
         decided, said = self._out["rewards"][row].tolist(), self._rewards[row].tolist()
         pruned, lengths = self._out["pruned"][row].tolist(), self._out["lengths"][row].tolist()
-        return sorted(range(len(said)), key=lambda i: (pruned[i], lengths[i] == 0, -decided[i], -said[i]))
+        return sorted(range(len(said)), key=lambda i: (lengths[i] == 0, pruned[i], -decided[i], -said[i]))
 
     def _candidate(self, row: int, index: int, prompt: torch.Tensor) -> ExplainedCandidate:
         length = int(self._out["lengths"][row, index])

@@ -17,6 +17,8 @@ _FOLDER = Path(__file__).parent
 # Of a chart, in its own units; the page stretches it
 _WIDTH, _HEIGHT = 300.0, 60.0
 _STEPS = 4
+# Characters
+_PREVIEW = 90
 
 
 def page(prompts: Sequence[ExplainedPrompt], calibrated: bool, base_model: str | None) -> str:
@@ -56,6 +58,7 @@ def _prompt(prompt: ExplainedPrompt) -> dict[str, Any]:
             {
                 "candidate": candidate,
                 "tokens": _tokens(candidate.tokens, scale),
+                "preview": _preview(candidate.text),
                 "line": _line(candidate, low, high),
                 "layers": _layers(candidate.layer_shares, relative.get(candidate.index)),
             }
@@ -77,6 +80,12 @@ def _tokens(tokens: Sequence[ExplainedToken], scale: float) -> list[dict[str, An
         }
         for token, text in zip(tokens, texts, strict=True)
     ]
+
+
+def _preview(text: str) -> str:
+    """The end of the text, where answers are, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _PREVIEW else "…" + line[-_PREVIEW:]
 
 
 def _step(share: float) -> int:
