@@ -1,7 +1,7 @@
 """Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
 
 from .configuration_elhsr import ElhsrConfig
-from .explanation import Explanation, explain
+from .explanation import CandidateStreamer, Explanation, explain
 from .generation import (
     BestOfNGenerationMixin,
     BestOfNOutput,
@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BestOfNGenerationMixin",
     "BestOfNOutput",
+    "CandidateStreamer",
     "ChatBestOfN",
     "ElhsrConfig",
     "ElhsrRewardHead",
