@@ -14,13 +14,18 @@ UNSEEN_PROMPTS := 400
 TEST_SKIP := 5800
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test check format bench bench-training head reproduction record-chat-answers clean
+.PHONY: demo test test-browser check format bench bench-training head reproduction record-chat-answers clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+# Explanations in headless Chromium, installed where apt works; elsewhere pytest says that it is skipped
+test-browser: $(VENV)/dev
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; } || true
+	$(BIN)/python -m pytest tests/explanation/test_browser.py
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

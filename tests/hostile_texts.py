@@ -7,13 +7,13 @@ _MARKUP = [
     "<script>document.title='run'</script>",
     "<img src=x onerror=\"document.title='run'\">",
     "<svg onload=document.title='run'>",
-    "<iframe src='http://evil.invalid/'></iframe>",
-    "<link rel=stylesheet href=//evil.invalid/a.css>",
+    "<iframe src='http://evil.example/'></iframe>",
+    "<link rel=stylesheet href=//evil.example/a.css>",
     "<style>*{display:none}</style>",
-    "<meta http-equiv=refresh content='0;url=http://evil.invalid/'>",
-    "<base href='http://evil.invalid/'>",
+    "<meta http-equiv=refresh content='0;url=http://evil.example/'>",
+    "<base href='http://evil.example/'>",
     "<a href='javascript:document.title=1'>click</a>",
-    "<form action=http://evil.invalid/><input autofocus onfocus=document.title=1>",
+    "<form action=http://evil.example/><input autofocus onfocus=document.title=1>",
     "<details open ontoggle=document.title=1>",
     "<!--",
     "-->",
@@ -47,12 +47,12 @@ _ENTITIES = [
     "{{ 7 * 7 }}",
     "{% raw %}",
 ]
-_CONSOLE = ["[bold red]", "[/]", "[link=http://evil.invalid]x[/link]", "\\[b]", ":skull:", "%s %n"]
+_CONSOLE = ["[bold red]", "[/]", "[link=http://evil.example]x[/link]", "\\[b]", ":skull:", "%s %n"]
 _ESCAPES = [
     "\x1b[31mred\x1b[0m",
     "\x1b[2J\x1b[H",
     "\x1b]0;title\x07",
-    "\x1b]8;;http://evil.invalid\x1b\\link\x1b]8;;\x1b\\",
+    "\x1b]8;;http://evil.example\x1b\\link\x1b]8;;\x1b\\",
     "\x1b]52;c;ZXZpbA==\x07",
     "\x1bPq#0\x1b\\",
     "\x1b[?1049h",
