@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from tiny_tokenizer import tiny_tokenizer
 
-from hf_elhsr import CandidateStreamer, RunningReward
+from hf_elhsr import CandidateStreamer, RunningReward, StepSignal
 from tiny_models import ragged_prompts
 
 
@@ -118,3 +118,23 @@ def test_plain_generate_is_refused(model, head):
     streamer = CandidateStreamer(tiny_tokenizer(), head, console())
     with pytest.raises(ValueError, match="pass best_of_n"):
         model.generate(**ragged_prompts(batch=1), streamer=streamer, max_new_tokens=4)
+
+
+def test_a_pruned_candidate_that_begins_like_the_winner_is_not_it(head):
+    shown = console()
+    streamer = CandidateStreamer(tiny_tokenizer(), head, shown)
+    streamer.put(torch.tensor([[5, 6]]))
+    streamer.begin(1, torch.device("cpu"))
+    streamer.candidates_multiplied(torch.tensor([0, 0]))
+    states = torch.zeros(2, head.config.hidden_size)
+    for step, rows in ((torch.tensor([[5, 6, 7]] * 2), [0, 1]), (torch.tensor([[5, 6, 7, 8]]), [1])):
+        candidates, active = torch.tensor(rows), torch.ones(len(rows), dtype=torch.bool)
+        layers = tuple(states[: len(rows)] for _ in head.config.layers)
+        streamer(step, StepSignal(candidates, active, hidden_states=layers))
+        streamer.candidates_left(candidates[:1])
+    for token in (7, 8):
+        streamer.put(torch.tensor([token]))
+    streamer.end()
+    frame = last_frame(shown.file.getvalue())
+    assert [line[3] for line in frame[1:3]] == ["ended", "winner"]
+    assert frame[-1] == ["w7", "w8"]

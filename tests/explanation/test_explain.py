@@ -184,3 +184,8 @@ def test_json_and_a_saved_page(model, head, inputs, tmp_path):
     explanation.save(tmp_path / "folder" / "why.html")
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["why.html"]
     assert (tmp_path / "folder" / "why.html").read_text(encoding="utf-8") == explanation.to_html()
+
+
+def test_a_tokens_text_depends_on_the_one_before():
+    """As in tokenizers of words, and of SentencePiece: the space before a word is known only after another."""
+    assert token_texts(tiny_tokenizer(), [5, 6, 7]) == ["w5", " w6", " w7"]
