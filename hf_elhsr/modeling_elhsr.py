@@ -217,26 +217,15 @@ class ElhsrRewardHead(PreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        accepted = inspect.signature(model.forward).parameters
-        if unknown := sorted(model_inputs.keys() - accepted.keys()):
-            raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **model_inputs}
-        if "position_ids" in accepted and "position_ids" not in inputs:
-            inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
-            if model_inputs and model.can_generate():  # images may have positions of their own
-                inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
-        if "use_cache" in accepted:
-            inputs["use_cache"] = False
+        inputs = plain_inputs(model, input_ids, attention_mask, **model_inputs)
         if self.config.signal != "hidden_states":
-            return self._score_distributions(model, inputs, completion_mask, "logits_to_keep" in accepted)
-        if "logits_to_keep" in accepted:
-            inputs["logits_to_keep"] = 1
+            return self._score_distributions(model, inputs, completion_mask)
         outputs = model(**inputs, output_hidden_states=list(self.config.layers), return_dict=True)
         states = [outputs.hidden_states[layer] for layer in self.config.layers]
         return self(states, completion_mask).rewards
 
     def _score_distributions(
-        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor, may_keep_few: bool
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
     ) -> torch.Tensor:
         """Rewards from the distributions that tokens were drawn from: those of the position before."""
         columns = completion_mask.bool().any(dim=0).nonzero()
@@ -247,7 +236,7 @@ class ElhsrRewardHead(PreTrainedModel):
                 "prompt and completion, and a completion_mask that is 1 at the completion alone."
             )
         length = completion_mask.shape[1]
-        if may_keep_few:
+        if "logits_to_keep" in inputs:
             inputs = inputs | {"logits_to_keep": length - first + 1}
         logits = model(**inputs, return_dict=True).logits[:, -(length - first + 1) : -1]
         config = self.config
@@ -267,6 +256,21 @@ class ElhsrRewardHead(PreTrainedModel):
             bias.copy_((bias.double() - folded @ mean.double()).float())
             weight.copy_(folded.float())
         self.config.standardization = "per_feature"
+
+
+def plain_inputs(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any
+) -> dict[str, Any]:
+    """For one forward pass over whole sequences: no cache, and as few logits as the model lets one ask for."""
+    accepted = inspect.signature(model.forward).parameters
+    if unknown := sorted(more.keys() - accepted.keys()):
+        raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
+    if "position_ids" in accepted and "position_ids" not in inputs:
+        inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+        if more and model.can_generate():  # images may have positions of their own
+            inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
+    return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
 
 
 def _check_signal(config: ElhsrConfig) -> None:

@@ -50,9 +50,10 @@ class BestOfNGenerationMixin:
 
         All other arguments are those of [`~transformers.GenerationMixin.generate`] and keep their meaning.
         `best_of_n` > 1 turns sampling on unless `do_sample` is set. `num_return_sequences=k` returns the k best. A
-        streamer receives the best candidate once it is known. A cache passed as `past_key_values` is read, not
-        changed, and `past_key_values` is not returned. What the call leaves out is taken from the generation config
-        passed to it and then from the model's, `generation_config.best_of_n` included, as far as text and numbers go.
+        streamer receives the best candidate once it is known, and one that is a [`SignalProcessor`], as
+        [`CandidateStreamer`] is, also sees every step. A cache passed as `past_key_values` is read, not changed, and
+        `past_key_values` is not returned. What the call leaves out is taken from the generation config passed to it and
+        then from the model's, `generation_config.best_of_n` included, as far as text and numbers go.
 
         Args:
             best_of_n: How many candidates to sample for every prompt. Default: plain `generate`.
@@ -128,7 +129,7 @@ class BestOfNGenerationMixin:
             calibration = winner_confidence(head.head, min_confidence)
         request = CandidateRequest(
             best_of_n,
-            SignalProcessorList([*sources.running, *(signal_processor or [])]),
+            SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
             max_parallel=check_max_parallel(max_parallel),
             pruners=pruners,
             waves=waves,
@@ -202,6 +203,13 @@ class BestOfNGenerationMixin:
         kwargs.pop("synced_gpus", None)
         named = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
         return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
+
+
+def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) -> list[SignalProcessor]:
+    """The processors, and the streamer among them if it follows all candidates."""
+    processors = list(signal_processor or [])
+    follows = isinstance(streamer, SignalProcessor) and not any(streamer is processor for processor in processors)
+    return [*processors, streamer] if follows else processors
 
 
 def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -259,5 +259,5 @@ def _described(config: ElhsrConfig) -> dict[str, Any]:
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, file)

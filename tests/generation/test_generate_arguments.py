@@ -1,10 +1,20 @@
 """Every argument of generate has a stated fate: it works for the winners, or it is refused."""
 
 import copy
+import threading
 
 import pytest
 import torch
-from transformers import CompileConfig, DynamicCache, GenerationConfig, LogitsProcessor, StaticCache, TextStreamer
+from tiny_tokenizer import tiny_tokenizer
+from transformers import (
+    CompileConfig,
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    StaticCache,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 from transformers.generation import BaseStreamer
 
 from hf_elhsr import enable_best_of_n
@@ -437,6 +447,19 @@ def test_text_streamer_prints_the_winner(smollm2, capsys):
         **inputs, best_of_n=2, reward_head=tiny_head_for(model), max_new_tokens=8, streamer=streamer
     )
     assert capsys.readouterr().out.strip() == tokenizer.decode(sequences[0, inputs["input_ids"].shape[1] :]).strip()
+
+
+def test_text_iterator_streamer_receives_the_winner(model, head):
+    """As web servers use it: generate in a thread, the text in another."""
+    tokenizer, inputs, results = tiny_tokenizer(), ragged_prompts(batch=1), []
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
+    thread = threading.Thread(target=lambda: results.append(generate(model, head, inputs, streamer=streamer)))
+    thread.start()
+    text = "".join(streamer)
+    thread.join()
+    [out] = results
+    assert text.split() == tokenizer.decode(out.sequences[0, 9:]).split()
+    assert len(text.split()) > 1
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -1,0 +1,60 @@
+"""The command that shows why a candidate wins: inspect."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..explanation import explain
+from ..generation.resolve import resolve_reward_head
+from ..rollouts import encode_prompts
+from ..rollouts.rollout_set import write_text
+from .load_model import load_model
+from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Temperature, TopP
+
+console = Console()
+
+
+def inspect(
+    prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")],
+    model: Model,
+    head: Head,
+    n: N = 8,
+    temperature: Temperature = 0.8,
+    top_p: TopP = 0.9,
+    max_new_tokens: MaxNewTokens = 256,
+    seed: Seed = 0,
+    dtype: Dtype = "bfloat16",
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page to this file, which needs nothing beside it.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Show why a candidate wins: every token's reward and gate, the running reward, and the layers' share."""
+    language_model, tokenizer = load_model(model, dtype)
+    inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)
+    reward_head = resolve_reward_head(head)
+    torch.manual_seed(seed)
+    out = language_model.generate(
+        **inputs,
+        best_of_n=n,
+        reward_head=reward_head,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=0,
+        max_new_tokens=max_new_tokens,
+        output_token_rewards=True,
+        return_dict_in_generate=True,
+    )
+    explanation = explain(out, tokenizer, reward_head, language_model, inputs["attention_mask"])
+    console.print(explanation)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(json_file, explanation.to_json())
+    if html_file is not None:
+        explanation.save(html_file)
+        console.print(f"The page is in {escape(str(html_file))}.", highlight=False, soft_wrap=True)

@@ -1,0 +1,166 @@
+"""explain: why a candidate won, from what `generate` returned."""
+
+import os
+from typing import Any
+
+import torch
+
+from ..configuration_elhsr import unwrap_language_model
+from ..generation import BestOfNOutput
+from ..generation.resolve import resolve_reward_head
+from ..modeling_elhsr import ElhsrRewardHead
+from ..rewards.calibration import Calibration, rollout_calibration
+from .explanation import Explanation
+from .layer_shares import layer_shares
+from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerShares
+from .token_texts import token_texts
+
+
+def explain(
+    out: BestOfNOutput,
+    tokenizer: Any,
+    head: ElhsrRewardHead | str | os.PathLike[str] | None = None,
+    model: Any = None,
+    attention_mask: torch.Tensor | None = None,
+) -> Explanation:
+    """Show why a candidate won: every token's reward and gate, the running reward, and the layers' share in it.
+
+        out = model.generate(
+            **inputs, best_of_n=8, reward_head=head, return_dict_in_generate=True, output_token_rewards=True
+        )
+        explain(out, tokenizer, head, model).save("why.html")
+
+    Args:
+        out: What `generate(best_of_n=n, return_dict_in_generate=True, output_token_rewards=True)` returned.
+        tokenizer: The language model's.
+        head: The head that chose, an [`ElhsrRewardHead`], a folder or a repository. Its calibration makes P(correct);
+            without it, P(correct) is sigmoid(R).
+        model: The language model. With it, and a head that reads hidden states, each candidate is read once more for
+            the layers' share, one at a time.
+        attention_mask: (batch, prompt_length), as given to `generate`. Needed where prompts are padded.
+
+    Returns:
+        An [`Explanation`], which a notebook displays, `rich` prints, and `save` writes as a page.
+
+    Raises:
+        ValueError: No token rewards in `out`; a model without its head, or one that the head was not made for; padded
+            prompts without their mask; or rewards that cannot be found again with this model and head.
+    """
+    if out.token_rewards is None or out.token_gates is None:
+        raise ValueError(
+            "This output has no token_rewards and token_gates: call generate with output_token_rewards=True and "
+            "return_dict_in_generate=True."
+        )
+    if model is not None and head is None:
+        raise ValueError("The layers' share needs the head beside the model: pass head=, or leave out the model.")
+    head = None if head is None else resolve_reward_head(head)
+    if head is not None and model is not None:
+        model = unwrap_language_model(model)
+        head.config.check_fits(model)
+        # Other signals have no layers
+        model = model if head.config.signal == "hidden_states" else None
+    return _Explaining(out, tokenizer, head, model, attention_mask).explanation()
+
+
+class _Explaining:
+    """One call of [`explain`], everything on the CPU."""
+
+    def __init__(
+        self, out: Any, tokenizer: Any, head: ElhsrRewardHead | None, model: Any, attention_mask: torch.Tensor | None
+    ):
+        self._out = {name: value.cpu() for name, value in out.items() if isinstance(value, torch.Tensor)}
+        self._tokenizer, self._head, self._model = tokenizer, head, model
+        lengths = self._out["lengths"]
+        # Candidates are padded to the longest of them, and begin with the prompt
+        self._prompt_length = self._out["candidates"].shape[-1] - int(lengths.max())
+        self._masks = self._prompt_masks(attention_mask)
+        # With `combine` the rewards are what it made of them; what the one head said is beside them
+        said = self._out.get("source_rewards")
+        self._rewards = self._out["rewards"] if said is None else said[..., 0]
+        self._combined = said is not None
+
+    def explanation(self) -> Explanation:
+        prompts = tuple(self._prompt(row) for row in range(len(self._rewards)))
+        config = None if self._head is None else self._head.config
+        return Explanation(
+            prompts,
+            calibrated=config is not None and config.calibration is not None,
+            base_model=None if config is None else config.base_model,
+        )
+
+    def _prompt_masks(self, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        prompts = self._out["candidates"][:, 0, : self._prompt_length]
+        pad = getattr(self._tokenizer, "pad_token_id", None)
+        if attention_mask is not None:
+            if attention_mask.shape != prompts.shape:
+                raise ValueError(
+                    f"Expected the attention_mask of the prompts, {tuple(prompts.shape)}, got one of shape "
+                    f"{tuple(attention_mask.shape)}: pass the one that generate was given."
+                )
+            return attention_mask.cpu().bool()
+        if self._model is None:
+            # Padding is left out for show only, so a guess will do
+            return torch.ones_like(prompts, dtype=torch.bool) if pad is None else (prompts != pad).cumsum(-1) > 0
+        if not self._prompt_length:
+            raise ValueError(
+                "The prompt was given as embeddings, so that candidates cannot be read again for the layers' share: "
+                "leave out the model."
+            )
+        if len(prompts) > 1 and pad is not None and bool((prompts[:, 0] == pad).any()):
+            raise ValueError(
+                "A prompt begins with the padding token, so which of its tokens the model saw is not known: pass "
+                "attention_mask=inputs['attention_mask']."
+            )
+        return torch.ones_like(prompts, dtype=torch.bool)
+
+    def _prompt(self, row: int) -> ExplainedPrompt:
+        prompt = self._out["candidates"][row, 0, : self._prompt_length][self._masks[row]]
+        confidence, abstained = self._out.get("confidence"), self._out.get("abstained")
+        return ExplainedPrompt(
+            text="".join(token_texts(self._tokenizer, prompt.tolist())),
+            candidates=tuple(self._candidate(row, index, prompt) for index in self._best_first(row)),
+            confidence=None if confidence is None else float(confidence[row]),
+            abstained=None if abstained is None else bool(abstained[row]),
+        )
+
+    def _best_first(self, row: int) -> list[int]:
+        """As winners are selected, then those that could not win, then those that never began."""
+        decided, said = self._out["rewards"][row].tolist(), self._rewards[row].tolist()
+        pruned, lengths = self._out["pruned"][row].tolist(), self._out["lengths"][row].tolist()
+        return sorted(range(len(said)), key=lambda i: (lengths[i] == 0, pruned[i], -decided[i], -said[i]))
+
+    def _candidate(self, row: int, index: int, prompt: torch.Tensor) -> ExplainedCandidate:
+        length = int(self._out["lengths"][row, index])
+        if not length:
+            return ExplainedCandidate(index, reward=None, probability=None, tokens=())
+        reward, pruned = float(self._rewards[row, index]), bool(self._out["pruned"][row, index])
+        completion = self._out["candidates"][row, index, self._prompt_length : self._prompt_length + length]
+        return ExplainedCandidate(
+            index,
+            reward=reward,
+            probability=None if pruned else float(self._calibration.probability(torch.tensor(reward))),
+            tokens=self._tokens(row, index, completion.tolist()),
+            winner=index == int(self._out["winners"][row, 0]),
+            pruned=pruned,
+            decided=float(self._out["rewards"][row, index]) if self._combined else None,
+            layer_shares=self._layer_shares(prompt, completion, reward),
+        )
+
+    def _tokens(self, row: int, index: int, token_ids: list[int]) -> tuple[ExplainedToken, ...]:
+        rewards = self._out["token_rewards"][row, index, : len(token_ids)].double()
+        gates = self._out["token_gates"][row, index, : len(token_ids)].double()
+        eps = 1e-8 if self._head is None else self._head.config.eps
+        running = (gates * rewards).cumsum(-1) / gates.cumsum(-1).clamp_min(eps)
+        columns = (token_texts(self._tokenizer, token_ids), rewards.tolist(), gates.tolist(), running.tolist())
+        return tuple(ExplainedToken(*token) for token in zip(token_ids, *columns, strict=True))
+
+    def _layer_shares(self, prompt: torch.Tensor, completion: torch.Tensor, reward: float) -> LayerShares | None:
+        if self._model is None or self._head is None:
+            return None
+        return layer_shares(self._model, self._head, prompt, completion, reward)
+
+    @property
+    def _calibration(self) -> Calibration:
+        if self._head is None or self._head.config.calibration is None:
+            return Calibration(1.0, 0.0)
+        return rollout_calibration(self._head.config.calibration)

@@ -1,0 +1,89 @@
+"""What an explanation is made of: prompts, their candidates, the candidates' tokens, and the layers' shares."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ExplainedToken:
+    """A sampled token.
+
+    Args:
+        token_id: Of the language model's vocabulary.
+        text: What it adds to the text, as the model wrote it; empty where it holds a part of a character.
+        reward: r_t.
+        gate: g_t, its weight in R.
+        running_reward: R of the tokens up to this one.
+    """
+
+    token_id: int
+    text: str
+    reward: float
+    gate: float
+    running_reward: float
+
+
+@dataclass(frozen=True)
+class LayerShares:
+    """R as a sum: of what every layer adds, the head's bias, and rounding.
+
+        R = sum_l share_l + bias + rounding,   share_l = sum_t g_t (w_l h_{l,t}) / sum_t g_t
+
+    Args:
+        layers: The head's, as in `config.layers`.
+        shares: Of each of these layers.
+        bias: What the head's bias adds.
+        rounding: The difference between R while decoding and R of these shares, which are read in another pass of the
+            language model: next to nothing in float32, up to about 0.1 max(1, |R|) in bfloat16.
+    """
+
+    layers: tuple[int, ...]
+    shares: tuple[float, ...]
+    bias: float
+    rounding: float
+
+
+@dataclass(frozen=True)
+class ExplainedCandidate:
+    """A candidate.
+
+    Args:
+        index: Its place in `out.candidates`, from 0.
+        reward: R; of a pruned candidate, R of the tokens it has; None if it was never sampled.
+        probability: P(correct); None where the candidate was not written to its end.
+        tokens: None at all if it was never sampled.
+        winner: The best of its prompt.
+        pruned: Stopped before its end, so that it could not win.
+        decided: What decided in place of R, with `combine`: votes, for instance.
+        layer_shares: Where the head reads layers and the language model was at hand.
+    """
+
+    index: int
+    reward: float | None
+    probability: float | None
+    tokens: tuple[ExplainedToken, ...]
+    winner: bool = False
+    pruned: bool = False
+    decided: float | None = None
+    layer_shares: LayerShares | None = None
+
+    @property
+    def text(self) -> str:
+        """The completion as the model wrote it, special tokens included."""
+        return "".join(token.text for token in self.tokens)
+
+
+@dataclass(frozen=True)
+class ExplainedPrompt:
+    """A prompt and its candidates.
+
+    Args:
+        text: The prompt as the model read it; empty where it was given as embeddings.
+        candidates: Best first; then the pruned ones, and then those never sampled.
+        confidence: Calibrated P(correct) of the winner as the best of n; where the head has a calibration.
+        abstained: With `min_confidence`: no candidate is trusted that much.
+    """
+
+    text: str
+    candidates: tuple[ExplainedCandidate, ...]
+    confidence: float | None = None
+    abstained: bool | None = None
