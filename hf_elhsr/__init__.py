@@ -1,5 +1,6 @@
 """Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
 
+from .auto_classes import register_auto_classes
 from .configuration_elhsr import ElhsrConfig
 from .generation import (
     BestOfNGenerationMixin,
@@ -25,6 +26,8 @@ from .rewards import (
 from .signals import SignalNeeds, StepSignal
 
 __version__ = "0.1.0"
+
+register_auto_classes()
 
 __all__ = [
     "BestOfNGenerationMixin",
