@@ -1,12 +1,19 @@
 """Plain transformers in a process of its own, which must not import hf_elhsr: it runs the jobs it is told.
 
-A job is {"name", "model", "head", "seed", "inputs", "kwargs", "trust"}; of each the outputs, or the error, are written.
+A job is {"name", "model", "head", "seed", "inputs", "kwargs", "trust", "streams", "call"}; of each the outputs, or the
+error, are written.
 """
 
 import json
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+from transformers.generation import BaseStreamer, GenerationMixin
+from transformers.utils import HF_MODULES_CACHE
 
 
 class NotInstalled(MetaPathFinder):
@@ -15,15 +22,6 @@ class NotInstalled(MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname.partition(".")[0] == "hf_elhsr":
             raise ImportError(f"No module named {fullname!r}: a test forbids it")
-
-
-sys.meta_path.insert(0, NotInstalled())
-
-import torch
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
-from transformers.generation import BaseStreamer, GenerationMixin
-from transformers.utils import HF_MODULES_CACHE
 
 
 class Recorder(BaseStreamer):
@@ -54,13 +52,15 @@ def run(job, models, results):
         models[job["model"]] = AutoModelForCausalLM.from_pretrained(job["model"])
     model = models[job["model"]]
     inputs = {name: torch.tensor(value) for name, value in job["inputs"].items()}
-    streamer = {"streamer": Recorder()} if job.get("streams") else {}
-    torch.manual_seed(job["seed"])
+    streamer = {"streamer": Recorder()} if job["streams"] else {}
+    given = inputs | job["kwargs"] | streamer
     said = {}
+    torch.manual_seed(job["seed"])
     try:
-        out = model.generate(
-            **inputs, **job["kwargs"], **streamer, custom_generate=job["head"], trust_remote_code=job["trust"]
-        )
+        if job["call"] == "load_custom_generate":
+            out = model.load_custom_generate(job["head"], trust_remote_code=job["trust"])(model, **given)
+        else:
+            out = model.generate(**given, custom_generate=job["head"], trust_remote_code=job["trust"])
         tensors = {name: value for name, value in out.items() if isinstance(value, torch.Tensor)}
         if streamer:
             said["stream_ended"] = streamer["streamer"].ended
@@ -82,4 +82,5 @@ def main(file):
     (results / "said.json").write_text(json.dumps(said))
 
 
+sys.meta_path.insert(0, NotInstalled())
 main(sys.argv[1])

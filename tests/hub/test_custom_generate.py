@@ -1,9 +1,11 @@
 """What a head brings along works in plain transformers, as the installed package does, and is made from it."""
 
 import ast
+import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,38 +13,42 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 from transformers.dynamic_module_utils import get_relative_imports
 
-from hf_elhsr import enable_best_of_n
+from hf_elhsr import ElhsrRewardHead, enable_best_of_n
+from hf_elhsr.generation.shared_prompt import SharedPromptCache
 from hf_elhsr.hub import write_custom_generate
 from hf_elhsr.hub.custom_generate import custom_generate_files
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 ARCHITECTURES = ("llama", "gpt2", "lfm2")
-KWARGS = {"best_of_n": 4, "max_new_tokens": 10, "temperature": 0.9, "return_dict_in_generate": True}
+KWARGS = {"best_of_n": 4, "max_new_tokens": 8, "temperature": 0.9, "return_dict_in_generate": True}
 # Of one name, so that only where a head was loaded from tells them apart
 HEAD = "tiny-head.v1"
+# With a dash and a dot, which transformers spells out in its copies
+REPOSITORY = f"org-1/{HEAD}"
+# By what a user calls them
+REVISIONS = {"main": "a1" * 20, "older": "b2" * 20}
 
 
-def job(name, model, head, seed=1, trust=True, **kwargs):
-    streams = {"streams": kwargs.pop("streams", False)}
-    inputs = {name: value.tolist() for name, value in ragged_prompts(batch=kwargs.pop("batch", 3)).items()}
-    model, head = str(model), str(head)
-    return streams | {
+def job(name, model, head, trust=True, streams=False, call="generate", batch=2, **kwargs):
+    return {
         "name": name,
-        "model": model,
-        "head": head,
-        "seed": seed,
+        "model": str(model),
+        "head": str(head),
+        "seed": 1,
         "trust": trust,
-        "inputs": inputs,
+        "streams": streams,
+        "call": call,
+        "inputs": {key: value.tolist() for key, value in ragged_prompts(batch).items()},
         "kwargs": KWARGS | kwargs,
     }
 
 
 def run_in_plain_transformers(folder, jobs, **environment):
-    folder.mkdir()
+    """The folder with a safetensors file for every job that ended well, and what was said of every job."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     environment = {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_CACHE": str(folder / "hub")} | environment
     script = Path(__file__).parents[1] / "plain_transformers.py"
@@ -91,6 +97,17 @@ ALIKE = {
 }
 
 
+def cache_repository(cache, heads):
+    """Lay a repository of heads by revision into a cache of the Hub's, as if it had been downloaded."""
+    repository = cache / f"models--{REPOSITORY.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    for revision, head in heads.items():
+        (repository / "refs" / revision).write_text(REVISIONS[revision])
+        snapshot = repository / "snapshots" / REVISIONS[revision]
+        shutil.copytree(head, snapshot)
+        write_custom_generate(snapshot, REPOSITORY)
+
+
 def head_of(folders, name):
     """Where a job's model and head are."""
     if name in ARCHITECTURES:
@@ -100,7 +117,9 @@ def head_of(folders, name):
 
 @pytest.fixture(scope="module")
 def plain(folders, tmp_path_factory):
+    results = tmp_path_factory.mktemp("plain")
     llama, head = head_of(folders, "llama")
+    cache_repository(results / "hub", {"main": head, "older": folders / "other" / HEAD})
     jobs = [
         # While nothing has been allowed yet
         job("untrusted", llama, head, trust=False),
@@ -110,14 +129,23 @@ def plain(folders, tmp_path_factory):
         job("no_n", llama, head, best_of_n=None),
         job("another_model", folders / "gpt2", head),
         job("another_head", llama, head, reward_head=str(folders / "other" / HEAD)),
+        job("cached", llama, REPOSITORY),
+        job("older", llama, REPOSITORY, revision="older"),
+        job("loaded", llama, REPOSITORY, call="load_custom_generate"),
+        job("unknown", llama, head, call="load_custom_generate"),
+        job("told", llama, head, call="load_custom_generate", reward_head=str(head)),
     ]
-    return run_in_plain_transformers(tmp_path_factory.mktemp("plain") / "results", jobs)
+    return run_in_plain_transformers(results, jobs)
 
 
-def with_the_package(model, head, seed=1, streams=False, batch=3, **kwargs):
+@functools.cache
+def with_the_package(model, head, settings=()):
+    kwargs = KWARGS | dict(settings)
+    kwargs.pop("streams", None)
+    inputs = ragged_prompts(kwargs.pop("batch", 2))
     model = enable_best_of_n(AutoModelForCausalLM.from_pretrained(model))
-    torch.manual_seed(seed)
-    return model.generate(**ragged_prompts(batch=batch), reward_head=str(head), **(KWARGS | kwargs))
+    torch.manual_seed(1)
+    return model.generate(**inputs, reward_head=str(head), **kwargs)
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -125,7 +153,7 @@ def test_same_winner_and_rewards_as_the_package(plain, folders, name):
     results, said = plain
     assert "error" not in said[name]
     given = load_file(results / f"{name}.safetensors")
-    expected = with_the_package(*head_of(folders, name), **ALIKE[name])
+    expected = with_the_package(*head_of(folders, name), tuple(ALIKE[name].items()))
     assert given.keys() - {"streamed"} == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(given[key], value)
@@ -157,6 +185,7 @@ def test_nothing_runs_that_is_not_trusted(plain, name):
         ("beams", "cannot be combined with beam s"),
         ("no_n", "pass best_of_n"),
         ("another_model", "does not fit"),
+        ("unknown", "pass reward_head"),
     ],
 )
 def test_refused_with_the_reason(plain, name, reason):
@@ -165,42 +194,37 @@ def test_refused_with_the_reason(plain, name, reason):
     assert reason in said[name]["error"]
 
 
-def test_another_head_may_be_named(plain, folders):
-    results, _ = plain
-    expected = with_the_package(folders / "llama", folders / "other" / HEAD)
-    own = load_file(results / "llama.safetensors")["rewards"]
-    given = load_file(results / "another_head.safetensors")["rewards"]
-    torch.testing.assert_close(given, expected.rewards)
-    assert not torch.allclose(given, own, atol=1e-2)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("another_head", "other"), ("cached", "llama"), ("older", "other"), ("loaded", "llama"), ("told", "llama")],
+)
+def test_the_head_is_the_one_named_or_that_came_with_the_code(plain, folders, name, head):
+    """By reward_head=, from the repository's main branch, from another revision of it, without a call of generate."""
+    results, said = plain
+    assert "error" not in said[name]
+    by_head = {each: with_the_package(folders / "llama", folders / each / HEAD).rewards for each in ("llama", "other")}
+    assert not torch.allclose(by_head["llama"], by_head["other"], atol=1e-2)
+    torch.testing.assert_close(load_file(results / f"{name}.safetensors")["rewards"], by_head[head])
 
 
 def test_beside_the_package_in_one_process(folders, tmp_path, monkeypatch):
     """Both have the head's classes and the shared prompts' attention, and neither takes the other's."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    expected = with_the_package(*head_of(folders, "llama"))
-    model = AutoModelForCausalLM.from_pretrained(folders / "llama")
+    model, head = head_of(folders, "llama")
+    expected = with_the_package(model, head)
     torch.manual_seed(1)
-    given = model.generate(
-        **ragged_prompts(), custom_generate=str(folders / "llama" / HEAD), trust_remote_code=True, **KWARGS
+    given = AutoModelForCausalLM.from_pretrained(model).generate(
+        **ragged_prompts(2), custom_generate=str(head), trust_remote_code=True, **KWARGS
     )
     assert type(given).__module__.startswith("transformers_modules.")
     torch.testing.assert_close(given.rewards, expected.rewards)
-    again = with_the_package(*head_of(folders, "llama"))
-    assert torch.equal(again.rewards, expected.rewards)
-
-
-def test_code_whose_origin_is_not_known_asks_for_the_head(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    model, head = head_of(folders, "llama")
-    model = AutoModelForCausalLM.from_pretrained(model)
-    generate = model.load_custom_generate(head, trust_remote_code=True)
-    with pytest.raises(ValueError, match="pass reward_head"):
-        generate(model, **ragged_prompts(), **KWARGS)
-    torch.manual_seed(1)
-    out = generate(model, **ragged_prompts(), reward_head=str(head), **KWARGS)
-    torch.testing.assert_close(out.rewards, with_the_package(*head_of(folders, "llama")).rewards)
+    assert type(AutoModel.from_pretrained(head)) is ElhsrRewardHead
+    with_the_package.cache_clear()
+    attended, attend = [], SharedPromptCache.attend
+    monkeypatch.setattr(SharedPromptCache, "attend", lambda *args: attended.append(args) or attend(*args))
+    torch.testing.assert_close(with_the_package(model, head).rewards, expected.rewards)
+    assert attended
 
 
 # --------------------------------------------------------------------------- what is written
