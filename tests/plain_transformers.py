@@ -74,7 +74,7 @@ def run(job, models, results):
 
 
 def main(file):
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     jobs, models = json.loads(Path(file).read_text()), {}
     results = Path(file).parent
     said = {job["name"]: run(job, models, results) for job in jobs}
