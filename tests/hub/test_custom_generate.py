@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.dynamic_module_utils import get_relative_imports
 
-from hf_elhsr import ElhsrRewardHead, enable_best_of_n
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n
 from hf_elhsr.generation.shared_prompt import SharedPromptCache
 from hf_elhsr.hub import write_custom_generate
 from hf_elhsr.hub.custom_generate import custom_generate_files
@@ -70,18 +70,17 @@ def folders(tmp_path_factory):
         write_custom_generate(root / architecture / HEAD)
     other = root / "other" / HEAD
     head = tiny_head(tiny_model(), seed=5)
-    line = {"slope": 1.0, "offset": 0.0}
-    head.config.calibration = {**line, "winner": {"slope": 2.0, "offset": 0.5}, "n": 4, "prompts": 9}
-    head.config.pruning = {
+    # Rows as wide as this version has them
+    value = [0.0, 3.0, -3.0, 0.0, 0.0][: len(ElhsrConfig.from_pretrained(SHIPPED).pruning["value"][0])]
+    fitted, line = {"n": 4, "prompts": 9}, {"slope": 1.0, "offset": 0.0}
+    head.config.calibration = line | fitted | {"winner": {"slope": 2.0, "offset": 0.5}}
+    head.config.pruning = fitted | {
         "interval": 2,
         "prefix": [[0.0, 1.0, 0.0, 0.0]],
         "final": [0.0, 1.0],
-        "value": [[0.0, 3.0, -3.0]],
+        "value": [value],
         "prices": {"0.01": 0.2},
-        "n": 4,
-        "prompts": 9,
     }
-    head.config.adaptive = {"wave": 2, "thresholds": {"0.01": 0.6}, "n": 4, "prompts": 9}
     head.save_pretrained(other)
     write_custom_generate(other)
     return root
@@ -92,7 +91,7 @@ ALIKE = {
     "gpt2": {},
     "lfm2": {},
     "k_best": {"num_return_sequences": 2, "output_token_rewards": True, "max_parallel": 5},
-    "decided": {"prune": 0.01, "adaptive": 0.01, "min_confidence": 0.5},
+    "decided": {"prune": 0.01, "min_confidence": 0.5},
     "streamed": {"streams": True, "batch": 1},
 }
 
