@@ -4,6 +4,7 @@ from .supported_versions import check_versions
 
 check_versions()
 
+from .auto_classes import register_auto_classes
 from .configuration_elhsr import ElhsrConfig
 from .explanation import CandidateStreamer, Explanation, explain
 from .generation import (
@@ -30,6 +31,8 @@ from .rewards import (
 from .signals import SignalNeeds, StepSignal
 
 __version__ = "0.1.0"
+
+register_auto_classes()
 
 __all__ = [
     "BestOfNGenerationMixin",

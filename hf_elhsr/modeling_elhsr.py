@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_elhsr import SIGNALS, ElhsrConfig, unwrap_language_model
@@ -297,7 +297,3 @@ def _check_signal(config: ElhsrConfig) -> None:
             f"A head that reads {config.signal!r} needs {name} of at least 1 and no layers, got {name}={size!r} and "
             f"layers={config.layers}. ElhsrConfig.for_model(model, signal={config.signal!r}) fills them in."
         )
-
-
-AutoConfig.register("elhsr", ElhsrConfig)
-AutoModel.register(ElhsrConfig, ElhsrRewardHead)

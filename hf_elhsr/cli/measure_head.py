@@ -17,7 +17,7 @@ from ..evaluation import (
 )
 from ..evaluation.figures import check_figure
 from ..generation.resolve import resolve_reward_head
-from ..hub import write_card
+from ..hub import write_card, write_custom_generate
 from ..rollouts import RolloutSet, SamplingSettings, prompt_texts, sample_rollouts
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
@@ -116,5 +116,5 @@ def tradeoff(
 def card(
     folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
 ) -> None:
-    """Write a head's model card, README.md, from its training and evaluation records."""
-    console.print(f"Wrote {escape(str(write_card(folder)))}.")
+    """Write a head's model card from its records, and custom_generate/, its code for use without this package."""
+    console.print(f"Wrote {escape(str(write_card(folder)))} and {escape(str(write_custom_generate(folder)))}.")

@@ -1,4 +1,4 @@
-"""enable_best_of_n: gives a loaded model the mixin, and takes it back."""
+"""enable_best_of_n: gives a loaded model the mixin, and takes it back; or for one call, without touching the model."""
 
 import functools
 from typing import Any
@@ -42,6 +42,23 @@ def disable_best_of_n(model: Any) -> Any:
     if original is not None:
         language_model.__class__ = original
     return model
+
+
+def best_of_n_view(model: Any) -> Any:
+    """The same model seen through a class that has the mixin; the model in hand keeps its own class.
+
+    The two share their attributes: what one is given, the other has. So nothing is loaded or copied, and whoever else
+    uses the model meanwhile, in another thread, finds it as it was.
+
+    Raises:
+        ValueError: A model that best-of-n cannot decode, with the reason.
+    """
+    check_model(model)
+    original: Any = type(model)
+    cls = _best_of_n_class(original)
+    view = cls.__new__(cls)
+    object.__setattr__(view, "__dict__", vars(model))
+    return view
 
 
 @functools.cache

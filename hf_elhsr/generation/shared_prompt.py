@@ -23,10 +23,11 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-_NAME = "elhsr_shared_prompt"
 # Which cache the forward pass under way reads. Without one, as in another thread that uses the same model at the same
 # time, the attention is plain sdpa.
 _in_use: "ContextVar[SharedPromptCache | None]" = ContextVar("shared_prompt_cache", default=None)
+# A name for this copy of the module alone: published heads bring copies along, and each reads caches of its own
+_NAME = f"elhsr_shared_prompt_{id(_in_use):x}"
 # How many forward passes under way need a config's attention to be ours, by the config's id
 _users: "Counter[int]" = Counter()
 _users_lock = Lock()

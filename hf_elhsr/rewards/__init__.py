@@ -1,6 +1,7 @@
 """Rewards: processors that follow decoding token by token, and the scoring of other decoding loops."""
 
-from .combination import LearnedCombination, fit_combination
+from .combination import LearnedCombination
+from .combination_fit import fit_combination
 from .log_probability import RunningLogProbability
 from .processor import SignalProcessor, SignalProcessorList
 from .running_reward import RunningReward

@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-
-from .logistic import fit_logistic
 
 #: (batch, n, sources) rewards -> (batch, n) float32; the candidate with the highest wins.
 Combination = Callable[[torch.Tensor], torch.Tensor]
@@ -63,24 +60,3 @@ class LearnedCombination:
             )
         weights = torch.tensor(self.weights, dtype=torch.float64)
         return (rewards.double().cpu() @ weights + self.intercept).float().to(rewards.device)
-
-
-def fit_combination(rewards: np.ndarray, labels: np.ndarray) -> LearnedCombination:
-    """Logistic regression of the label on the sources' rewards, over all candidates of all prompts.
-
-    Fit it on prompts that no source was trained on, else the one that learned them by heart gets all the weight.
-
-    Args:
-        rewards: (prompts, n, sources) float.
-        labels: (prompts, n) bool.
-
-    Raises:
-        ValueError: Shapes that do not belong together, rewards that are not finite, or labels all of one class.
-    """
-    if rewards.ndim != 3 or rewards.shape[:2] != labels.shape:
-        raise ValueError(
-            f"Expected rewards (prompts, n, sources) and labels (prompts, n); got {rewards.shape} and {labels.shape}."
-        )
-    features = rewards.reshape(-1, rewards.shape[-1]).astype(np.float64)
-    intercept, *weights = fit_logistic(features, labels.reshape(-1).astype(np.float64)).tolist()
-    return LearnedCombination(tuple(weights), intercept)

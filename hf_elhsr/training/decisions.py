@@ -7,7 +7,8 @@ import numpy as np
 from transformers.utils import logging
 
 from ..rewards.adaptive import AdaptiveSampling
-from ..rewards.calibration import Calibration, fit_calibration
+from ..rewards.calibration import Calibration
+from ..rewards.calibration_fit import fit_calibration
 from ..rewards.logistic import sigmoid
 from ..rewards.pruning import PruningSchedule
 from ..rewards.regrets import REGRETS

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, pipeline
 
 from hf_elhsr import BestOfNGenerationMixin, disable_best_of_n, enable_best_of_n
+from hf_elhsr.generation.enable import best_of_n_view
 from oracle import assert_rewards_close, oracle_rewards
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
@@ -146,3 +147,21 @@ def test_training_mode_is_kept(model, head):
     model.train()
     best_of_n(model, head, ragged_prompts())
     assert model.training
+
+
+def test_a_view_leaves_the_model_its_class_and_shares_all_else(inputs):
+    model = tiny_model()
+    head = tiny_head(model)
+    view = best_of_n_view(model)
+    assert type(model) is LlamaForCausalLM
+    out = best_of_n(view, head, inputs)
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+    assert torch.equal(out.rewards, best_of_n(enable_best_of_n(tiny_model()), head, inputs).rewards)
+    view.train()
+    assert model.training
+    model.mark = "seen"
+    assert view.mark == "seen"
+    with pytest.raises(ValueError, match="best_of_n"):
+        model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=2)
+    with pytest.raises(ValueError, match="cannot generate"):
+        best_of_n_view(head)

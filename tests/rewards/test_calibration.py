@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from hf_elhsr.rewards.calibration import Calibration, fit_calibration, rollout_calibration, winner_calibration
+from hf_elhsr.rewards.calibration import Calibration, rollout_calibration, winner_calibration
+from hf_elhsr.rewards.calibration_fit import fit_calibration
 from hf_elhsr.rewards.logistic import fit_logistic
 
 

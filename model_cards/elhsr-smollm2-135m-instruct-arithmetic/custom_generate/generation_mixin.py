@@ -1,0 +1,232 @@
+# Made by hf_elhsr 0.1.0 from its hf_elhsr/generation/mixin.py, where changes belong.
+# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+"""BestOfNGenerationMixin: `generate` with `best_of_n` and `reward_head`."""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
+
+from .rewards_processor import SignalProcessor, SignalProcessorList
+from .rewards_combination import Combination
+from .generation_choice import choose
+from .generation_combining import AnswerExtractor, Combining
+from .generation_decisions import fitted_decisions, winner_confidence
+from .generation_decoding import Candidates, sample_candidates
+from .generation_request import CandidateRequest, Pruner
+from .generation_reward_sources import RewardSource, RewardSources
+from .generation_validation import check_generation_mode, check_max_parallel, check_request, requested_sequences
+
+_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
+
+
+class BestOfNGenerationMixin:
+    """Adds best-of-n to a transformers model class; put it before the model class among the bases.
+
+    [`enable_best_of_n`] does that for a model in hand. Without `best_of_n` every method is transformers' own.
+    """
+
+    @torch.no_grad()
+    def generate(
+        self: Any,
+        *args: Any,
+        best_of_n: int | None = None,
+        reward_head: "RewardSource | Sequence[RewardSource] | None" = None,
+        combine: str | Combination | None = None,
+        extract_answer: AnswerExtractor | None = None,
+        signal_processor: list[SignalProcessor] | None = None,
+        output_token_rewards: bool = False,
+        prune: float | None = None,
+        adaptive: float | None = None,
+        min_confidence: float | None = None,
+        max_parallel: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' `generate`, and with `best_of_n` the best of n sampled candidates for every prompt.
+
+        All other arguments are those of [`~transformers.GenerationMixin.generate`] and keep their meaning.
+        `best_of_n` > 1 turns sampling on unless `do_sample` is set. `num_return_sequences=k` returns the k best. A
+        streamer receives the best candidate once it is known. A cache passed as `past_key_values` is read, not
+        changed, and `past_key_values` is not returned.
+
+        Args:
+            best_of_n: How many candidates to sample for every prompt. Default: plain `generate`.
+            reward_head: The head that chooses: an [`ElhsrRewardHead`], a folder, or a repository on the Hub,
+                "org/name" or "org/name@revision". Or a [`TextRewardModel`] or any function of prompts and completions
+                that returns a score for each. Or a list of these, with `combine`.
+            combine: How several sources decide: "worse_of_ranks" (the highest of every candidate's worst rank),
+                "min_max" (the sum of rewards scaled to 0 .. 1 within the prompt), a [`LearnedCombination`], or any
+                function from (batch, n, sources) to (batch, n). Or how one source votes: "majority_vote" (each
+                candidate one vote for its answer) or "weighted_vote" (sigmoid(R) votes), with `extract_answer`. Of
+                equal candidates the first source's favourite wins.
+            extract_answer: For votes: the final answer in a completion's text, or None where there is none.
+            signal_processor: Further [`SignalProcessor`]s that see every step.
+            output_token_rewards: With `return_dict_in_generate=True`, also return every r_t and g_t.
+            prune: Stop candidates early that are all but sure to lose, giving up about this share of prompts in
+                accuracy, e.g. 0.01: fitted on held-out prompts, not guaranteed. The head must have been fitted for it
+                (`config.pruning`), and its card says what was measured.
+            adaptive: Sample in waves, and stop where a candidate is trusted already, giving up about this share of
+                prompts in accuracy, likewise (`config.adaptive`). Saves tokens; waves one after the other take longer.
+            min_confidence: Below this P(correct) of the winner, `abstained` says that no candidate is trusted.
+            max_parallel: Decode at most this many candidates at a time, to bound memory. Other samples are drawn than
+                without, of the same distribution.
+
+        Returns:
+            (batch * k, length) long: the winners, best first, as `generate` returns sequences; or a
+            [`BestOfNOutput`] with `return_dict_in_generate=True`.
+
+        Raises:
+            ValueError: What cannot work, with the reason: a head for another model, beam search, assisted decoding,
+                `do_sample=False` with n > 1, encoder-decoder models, paged caches, n < 1, k > n, and more.
+        """
+        if best_of_n is None:
+            given = {
+                "reward_head": reward_head,
+                "combine": combine,
+                "extract_answer": extract_answer,
+                "signal_processor": signal_processor,
+                "prune": prune,
+                "adaptive": adaptive,
+                "min_confidence": min_confidence,
+                "max_parallel": max_parallel,
+            }
+            unused = [name for name, value in given.items() if value is not None]
+            if output_token_rewards:
+                unused.append("output_token_rewards")
+            if unused:
+                raise ValueError(f"{' and '.join(unused)} given without best_of_n: say how many candidates to sample.")
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
+
+        if reward_head is None:
+            raise ValueError(
+                "best_of_n needs a reward_head to choose the winner: pass an ElhsrRewardHead, a folder or 'org/name'."
+            )
+        kwargs = _by_name(args, kwargs)
+        check_request(self, best_of_n, kwargs)
+        k = requested_sequences(self, best_of_n, kwargs)
+        sources = RewardSources.of(reward_head, self, keep_tokens=output_token_rewards)
+        combining = Combining(sources, combine, extract_answer, kwargs.get("tokenizer"), kwargs.get("attention_mask"))
+        head = sources.only_head if combine is None else None
+        alone = {"prune": prune, "adaptive": adaptive, "min_confidence": min_confidence}
+        asked = [name for name, value in alone.items() if value is not None]
+        if asked and head is None:
+            raise ValueError(
+                f"{' and '.join(asked)} given, which needs a head that decides alone: leave it out, or pass one head "
+                "and no combine."
+            )
+        if output_token_rewards and sources.only_head is None:
+            raise ValueError("output_token_rewards=True is for a single head, whose tokens it shows: leave it out.")
+        pruners: tuple[Pruner, ...] = ()
+        waves, calibration = None, None
+        if head is not None:
+            pruners, waves = fitted_decisions(head, best_of_n, k, prune, adaptive)
+            calibration = winner_confidence(head.head, min_confidence)
+        request = CandidateRequest(
+            best_of_n,
+            SignalProcessorList([*sources.running, *(signal_processor or [])]),
+            max_parallel=check_max_parallel(max_parallel),
+            pruners=pruners,
+            waves=waves,
+        )
+        candidates = _run(self, request, kwargs)
+        output: Any = choose(candidates, combining, k, calibration, min_confidence)
+        if kwargs.get("streamer") is not None:
+            _stream(kwargs["streamer"], candidates, output.winners[:, 0])
+        return output if candidates.generation_config.return_dict_in_generate else output.sequences
+
+    @torch.no_grad()
+    def sample_candidates(
+        self: Any,
+        *args: Any,
+        n: int,
+        signal_processor: list[SignalProcessor] | None = None,
+        max_parallel: int | None = None,
+        **kwargs: Any,
+    ) -> Candidates:
+        """Sample n candidates for every prompt and choose none: how rollouts for training are made.
+
+        Args:
+            n: Candidates per prompt.
+            signal_processor: Processors that see every step, to record or score.
+            max_parallel: As in [`generate`].
+            *args, **kwargs: Those of `generate`.
+
+        Returns:
+            The token ids (batch, n, length) and lengths (batch, n) of all candidates.
+
+        Raises:
+            ValueError: What `generate(best_of_n=n)` refuses, and a streamer, since there is no winner to stream.
+        """
+        kwargs = _by_name(args, kwargs)
+        check_request(self, n, kwargs)
+        if kwargs.get("streamer") is not None:
+            raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
+        processors = SignalProcessorList(signal_processor or [])
+        return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
+
+    def _extract_generation_mode_kwargs(
+        self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
+    ) -> dict[str, Any]:
+        request = kwargs.pop("candidate_request", None)
+        mode_kwargs = super()._extract_generation_mode_kwargs(custom_generate, kwargs, *args, **named)  # type: ignore[misc]
+        return mode_kwargs if request is None else {**mode_kwargs, "candidate_request": request}
+
+    def _validate_generation_mode(
+        self: Any, generation_mode: GenerationMode, generation_config: GenerationConfig, mode_kwargs: dict[str, Any]
+    ) -> None:
+        if "candidate_request" in mode_kwargs:
+            check_generation_mode(generation_mode, generation_config, mode_kwargs)
+        super()._validate_generation_mode(generation_mode, generation_config, mode_kwargs)  # type: ignore[misc]
+
+    def _sample(
+        self: Any,
+        input_ids: torch.Tensor,
+        *args: Any,
+        candidate_request: CandidateRequest | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if candidate_request is None:
+            return super()._sample(input_ids, *args, **kwargs)  # type: ignore[misc]
+        # The streamer is fed by `generate`, once the winner is known; rows of other processes are refused before
+        kwargs.pop("streamer", None)
+        kwargs.pop("synced_gpus", None)
+        named = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
+        return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
+
+
+def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if len(args) > len(_GENERATE_PARAMETERS):
+        raise TypeError(f"generate() takes at most {len(_GENERATE_PARAMETERS)} positional arguments, got {len(args)}.")
+    named = dict(zip(_GENERATE_PARAMETERS, args, strict=False))
+    if twice := named.keys() & kwargs.keys():
+        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
+    return named | kwargs
+
+
+def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candidates:
+    """transformers' own preparation of inputs, caches, processors and criteria, then our loop in place of its own."""
+    settings: dict[str, Any] = {"num_return_sequences": 1}
+    if request.n > 1:
+        settings["do_sample"] = True
+    kwargs = {name: value for name, value in kwargs.items() if name not in settings}
+    generation_config = kwargs.pop("generation_config", None)
+    if generation_config is not None:
+        # generate warns about settings given beside a generation_config, so they go into a copy of it
+        generation_config = copy.deepcopy(generation_config)
+        generation_config.update(**settings)
+        settings = {"generation_config": generation_config}
+    return super(BestOfNGenerationMixin, model).generate(**kwargs, **settings, candidate_request=request)
+
+
+def _stream(streamer: BaseStreamer, candidates: Candidates, best: torch.Tensor) -> None:
+    """The best candidate of every prompt, token by token, as `generate` streams; `generate` has put the prompt."""
+    rows = torch.arange(len(best), device=best.device)
+    length = int(candidates.lengths[rows, best].max())
+    for tokens in candidates.token_ids[rows, best, candidates.prompt_length : candidates.prompt_length + length].T:
+        streamer.put(tokens.cpu())
+    streamer.end()

@@ -1,0 +1,72 @@
+# Made by hf_elhsr 0.1.0 from its hf_elhsr/generation/resolve.py, where changes belong.
+# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+"""Where a reward head comes from: an object, a folder, or a repository on the Hub."""
+
+import functools
+import os
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from .configuration_elhsr import ElhsrConfig
+from .modeling_elhsr import ElhsrRewardHead
+
+
+def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
+    """The head itself, or the one in a folder or a repository ("org/name", "org/name@revision").
+
+    Heads from the Hub are loaded once per process; folders are read each time, since they may change.
+
+    Raises:
+        ValueError: Neither a head, nor a folder with one, nor a repository that can be loaded.
+    """
+    if isinstance(source, ElhsrRewardHead):
+        return source
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(
+            f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}."
+        )
+    if Path(source).is_dir():
+        return _from_folder(Path(source))
+    repo_id, _, revision = str(source).partition("@")
+    try:
+        validate_repo_id(repo_id)
+        is_repo_id = repo_id.count("/") == 1
+    except HFValidationError:
+        is_repo_id = False
+    if not is_repo_id:
+        raise ValueError(
+            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder with config.json "
+            "and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
+        )
+    return _from_hub(repo_id, revision or None)
+
+
+def _from_folder(folder: Path) -> ElhsrRewardHead:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"The folder {str(folder)!r} has no config.json, so it holds no reward head.")
+    try:
+        return _load(str(folder), {})
+    except OSError as error:
+        raise ValueError(f"The reward head in {str(folder)!r} cannot be loaded: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
+    try:
+        return _load(repo_id, {} if revision is None else {"revision": revision})
+    except OSError as error:
+        raise ValueError(
+            f"reward_head={repo_id!r} is no folder here, and could not be loaded from the Hub: {error}"
+        ) from error
+
+
+def _load(source: str, options: dict[str, str]) -> ElhsrRewardHead:
+    # The configuration first: the weights of a language model named by mistake would be downloaded whole
+    config, _ = ElhsrConfig.get_config_dict(source, **options)
+    if config.get("model_type") != ElhsrConfig.model_type:
+        raise ValueError(f"{source!r} holds a model of type {config.get('model_type')!r}, not a reward head ('elhsr').")
+    head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(source, **options)
+    return head

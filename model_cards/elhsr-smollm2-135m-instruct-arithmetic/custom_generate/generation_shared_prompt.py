@@ -1,0 +1,282 @@
+# Made by hf_elhsr 0.1.0 from its hf_elhsr/generation/shared_prompt.py, where changes belong.
+# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+"""SharedPromptCache: the prompt's keys and values once per prompt, however many candidates attend to them.
+
+Multiplying the rows of a cache by n makes every step read the prompt's keys and values n times, and every candidate
+that leaves makes the rest be copied. Here a row holds the keys and values of its completion alone. Attention is
+computed over the prompt, for all candidates of a prompt together, and over the completion, row by row; the two parts
+are joined by their log-sum-exps, which is exact:
+
+    softmax([s_p, s_c]) [V_p; V_c] = w o_p + (1 - w) o_c        w = sigmoid(lse(s_p) - lse(s_c))
+
+It stands in for transformers' "sdpa" attention while decoding, through the interfaces transformers has for that.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+# Which cache the forward pass under way reads. Without one, as in another thread that uses the same model at the same
+# time, the attention is plain sdpa.
+_in_use: "ContextVar[SharedPromptCache | None]" = ContextVar("shared_prompt_cache", default=None)
+# A name for this copy of the module alone: published heads bring copies along, and each reads caches of its own
+_NAME = f"elhsr_shared_prompt_{id(_in_use):x}"
+# How many forward passes under way need a config's attention to be ours, by the config's id
+_users: "Counter[int]" = Counter()
+_users_lock = Lock()
+# Completions grow by this many tokens at a time
+_CHUNK = 64
+
+
+class CannotShareError(ValueError):
+    """The model's attention is not of the kind that prompts can be shared in; told in its first decoding step."""
+
+
+class SharedPromptCache(Cache):
+    """A cache whose rows are candidates and whose prompts are stored once.
+
+    Args:
+        prompts: The cache after the prefill, one row per prompt. It is read, not changed.
+        attention_mask: (prompts, length) of the prompts, 0 at padding; None where there is none.
+        prompt_of_row: (rows,) long, ascending.
+    """
+
+    layers: "list[_SharedPromptLayer]"
+
+    def __init__(self, prompts: DynamicCache, attention_mask: torch.Tensor | None, prompt_of_row: torch.Tensor):
+        super().__init__(layers=[_SharedPromptLayer(layer.keys, layer.values) for layer in prompts.layers])
+        self._bias: torch.Tensor | None = None
+        if attention_mask is not None and not bool(attention_mask.all()):
+            self._bias = torch.zeros_like(attention_mask, dtype=self.layers[0].prompt_keys.dtype)[:, None, None]
+            self._bias = self._bias.masked_fill(attention_mask[:, None, None] == 0, -torch.inf)
+        self.prompt_length = self.layers[0].get_seq_length()
+        self._prompts = len(self.layers[0].prompt_keys)
+        self._attended = 0
+        self._keep(prompt_of_row)
+
+    @staticmethod
+    def can_hold(model: PreTrainedModel, cache: Any, attention_mask: torch.Tensor | None) -> bool:
+        """Whether this model and its cache after the prefill are of the plain kind whose prompts can be shared."""
+        config = model.config.get_text_config(decoder=True)
+        return (
+            type(cache) is DynamicCache
+            and not cache.offloading
+            and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+            and len({states.shape for layer in cache.layers for states in (layer.keys, layer.values)}) == 1
+            and len(cache.layers) == config.num_hidden_layers
+            # A cache made without the config keeps whole what the masks of sliding windows would hide
+            and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+            and model._supports_attention_backend
+            and not model.training
+            # Ours in place of sdpa, where another thread decodes with the same model
+            and config._attn_implementation in ("sdpa", _NAME)
+            and (attention_mask is None or attention_mask.ndim == 2)
+        )
+
+    @contextmanager
+    def in_use(self, model: PreTrainedModel) -> Iterator[None]:
+        """Let the attention of this model read this cache.
+
+        Raises:
+            CannotShareError: The forward pass inside did not, or not in the way of plain attention.
+        """
+        config = model.config.get_text_config(decoder=True)
+        token = _in_use.set(self)
+        with _users_lock:
+            _users[id(config)] += 1
+            # Not through the property, which would set the configs of a vision tower as well
+            config._attn_implementation_internal = _NAME
+        self._attended = 0
+        try:
+            yield
+        finally:
+            with _users_lock:
+                _users[id(config)] -= 1
+                if not _users[id(config)]:
+                    del _users[id(config)]
+                    config._attn_implementation_internal = "sdpa"
+            _in_use.reset(token)
+        if self._attended != len(self.layers):
+            raise CannotShareError(
+                f"{type(model).__name__} called transformers' attention interface {self._attended} times in "
+                f"{len(self.layers)} layers, so its prompts cannot be shared among candidates."
+            )
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep the rows `beam_idx`, (rows,) long, ascending and distinct; prompts without rows are let go."""
+        unmoved = int((beam_idx == torch.arange(len(beam_idx), device=beam_idx.device)).sum())
+        for layer in self.layers:
+            layer.select_rows(beam_idx, unmoved)
+        self._keep(self._prompt_of_row[beam_idx])
+
+    def _keep(self, prompt_of_row: torch.Tensor) -> None:
+        present, self._prompt_of_row, counts = torch.unique_consecutive(
+            prompt_of_row, return_inverse=True, return_counts=True
+        )
+        if len(present) < self._prompts:
+            self._bias = None if self._bias is None else self._bias[present]
+            for layer in self.layers:
+                layer.select_prompts(present)
+        self._prompts = len(present)
+        self._seat(counts)
+
+    def _seat(self, counts: torch.Tensor) -> None:
+        """Seat the rows of every prompt side by side, as many seats for each; unused seats repeat a row."""
+        self._seats = int(counts.max())
+        self._row_of_seat: torch.Tensor | None = None
+        if bool((counts == self._seats).all()):
+            return
+        first_row = counts.cumsum(0) - counts
+        offsets = torch.arange(self._seats, device=counts.device).expand(len(counts), -1)
+        self._row_of_seat = (first_row[:, None] + torch.minimum(offsets, counts[:, None] - 1)).flatten()
+        rows = torch.arange(len(self._prompt_of_row), device=counts.device)
+        self._seat_of_row = self._prompt_of_row * self._seats + rows - first_row[self._prompt_of_row]
+
+    def attend(
+        self, layer_idx: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+    ) -> torch.Tensor:
+        """(rows, 1, heads, d) from the query (rows, heads, 1, d) of each row's last token.
+
+        Args:
+            key, value: What the model would attend to: it must be what `update` returned, unchanged, since what the
+                model does to them it would have done to the prompt's as well.
+
+        Raises:
+            CannotShareError: They are something else.
+        """
+        self._attended += 1
+        layer = self.layers[layer_idx]
+        for given, kept in ((key, layer.keys), (value, layer.values)):
+            if kept is None or given.data_ptr() != kept.data_ptr() or given.shape != kept.shape:
+                raise CannotShareError("The model changes keys or values after they are cached.")
+        rows, heads, _, width = query.shape
+        groups = layer.prompt_keys.shape[1]
+        # Queries that share a key head stand side by side: (rows, key heads, queries, d)
+        query = query.reshape(rows, groups, heads // groups, width)
+        completion, completion_lse = _attention(query, layer.keys, layer.values, None, scaling)
+        seated = query if self._row_of_seat is None else query[self._row_of_seat.to(query.device)]
+        seated = seated.view(self._prompts, self._seats, groups, -1, width).transpose(1, 2)
+        seated = seated.reshape(self._prompts, groups, -1, width)
+        # Layers may be on several devices
+        bias = None if self._bias is None else self._bias.to(query.device)
+        prompt, prompt_lse = _attention(seated, layer.prompt_keys, layer.prompt_values, bias, scaling)
+        prompt, prompt_lse = self._by_row(prompt), self._by_row(prompt_lse[..., None])
+        weight = torch.sigmoid(prompt_lse - completion_lse[..., None]).to(query.dtype)
+        return torch.lerp(completion, prompt, weight).reshape(rows, 1, heads, width)
+
+    def _by_row(self, seated: torch.Tensor) -> torch.Tensor:
+        """(rows, key heads, queries, x) from (prompts, key heads, seats * queries, x)."""
+        prompts, groups, _, last = seated.shape
+        by_seat = seated.view(prompts, groups, self._seats, -1, last).transpose(1, 2).flatten(0, 1)
+        return by_seat if self._row_of_seat is None else by_seat[self._seat_of_row.to(seated.device)]
+
+
+class _SharedPromptLayer(CacheLayerMixin):
+    """One layer: the prompts' keys and values, (prompts, key heads, length, d), and room for the completions'."""
+
+    def __init__(self, prompt_keys: torch.Tensor, prompt_values: torch.Tensor):
+        super().__init__()
+        self.prompt_keys, self.prompt_values = prompt_keys, prompt_values
+        self._length = 0
+        self._room: torch.Tensor | None = None
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take in the keys and values of every row's last token; returns those of the completions alone."""
+        if self._room is None or self._length == self._room.shape[3]:
+            rows, heads, _, width = key_states.shape
+            room = key_states.new_empty(2, rows, heads, self._length + _CHUNK, width)
+            if self._room is not None:
+                room[:, :, :, : self._length] = self._room
+            self._room = room
+        self._room[0, :, :, self._length] = key_states[:, :, 0]
+        self._room[1, :, :, self._length] = value_states[:, :, 0]
+        self._length += 1
+        self.keys, self.values = self._room[:, :, :, : self._length]
+        return self.keys, self.values
+
+    def select_rows(self, rows: torch.Tensor, unmoved: int) -> None:
+        """Keep these rows, of which the first `unmoved` keep their places."""
+        if self._room is not None:
+            # In place: to write to fresh memory costs more than the copying
+            room = self._room[:, :, :, : self._length]
+            room[:, unmoved : len(rows)] = room.index_select(1, rows[unmoved:].to(room.device))
+            self._room = self._room[:, : len(rows)]
+            self.keys, self.values = self._room[:, :, :, : self._length]
+
+    def select_prompts(self, prompts: torch.Tensor) -> None:
+        """Keep these prompts."""
+        prompts = prompts.to(self.prompt_keys.device)
+        self.prompt_keys = self.prompt_keys.index_select(0, prompts)
+        self.prompt_values = self.prompt_values.index_select(0, prompts)
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing: the prompt is there from the start."""
+
+    def get_seq_length(self) -> int:
+        """Tokens of the longest row, padding included, as a cache that multiplies the prompt would count them."""
+        return int(self.prompt_keys.shape[2]) + self._length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that a mask would cover."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1
+
+
+def _attention(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, scaling: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention and the log-sum-exp of its scores: (a, b, queries, d) and (a, b, queries) float32."""
+    if query.device.type == "cpu":
+        # What scaled_dot_product_attention calls on a CPU, which does not hand out the log-sum-exp
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, attn_mask=bias, scale=scaling
+        )
+        return output, lse
+    scores = (query @ keys.mT).float() * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if bias is not None:
+        scores = scores + bias
+    lse = scores.logsumexp(dim=-1)
+    return (scores - lse[..., None]).exp().to(values.dtype) @ values, lse
+
+
+def _shared_prompt_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    cache = _in_use.get()
+    if cache is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    extra = [name for name in ("position_bias", "s_aux", "softcap") if kwargs.get(name) is not None]
+    if extra or attention_mask is not None:
+        raise CannotShareError(f"The model's attention has {extra or 'a mask of its own'}.")
+    return cache.attend(module.layer_idx, query, key, value, scaling), None
+
+
+def _shared_prompt_mask(**kwargs: Any) -> torch.Tensor | None:
+    # The cache knows which positions are padding
+    return sdpa_mask(**kwargs) if _in_use.get() is None else None
+
+
+AttentionInterface.register(_NAME, _shared_prompt_attention)
+AttentionMaskInterface.register(_NAME, _shared_prompt_mask)

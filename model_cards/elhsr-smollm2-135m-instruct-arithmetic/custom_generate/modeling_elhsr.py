@@ -1,0 +1,292 @@
+# Made by hf_elhsr 0.1.0 from its hf_elhsr/modeling_elhsr.py, where changes belong.
+# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+"""ElhsrRewardHead: the reward of a completion, read from the hidden states of its tokens (arXiv:2505.12225)."""
+
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_elhsr import SIGNALS, ElhsrConfig, unwrap_language_model
+from .modeling_signals import distribution_features
+
+# Numbers of a block of features that is made float32 at a time
+_CACHED = 2**19
+
+
+@dataclass
+class ElhsrRewardOutput(ModelOutput):
+    """Output of [`ElhsrRewardHead.forward`].
+
+    Args:
+        loss: Scalar, where labels were given: binary cross-entropy of sigmoid(R) against them.
+        rewards: (batch,) float32. R of every completion; sigmoid(R) estimates P(correct).
+        token_rewards: (batch, tokens) float32. r_t, zero outside the mask.
+        token_gates: (batch, tokens) float32. g_t in (0, 1), zero outside the mask; one for heads without a gate.
+    """
+
+    loss: torch.Tensor | None = None
+    rewards: torch.Tensor | None = None
+    token_rewards: torch.Tensor | None = None
+    token_gates: torch.Tensor | None = None
+
+
+def token_outputs(
+    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """r_t and g_t for h_t, computed in float32: [gate_logit_t, r_t] = W h_t + b, g_t = sigmoid(gate_logit_t).
+
+    Args:
+        features: (..., L * d), any floating dtype.
+        weight: (2, L * d), gate and reward; or (1, L * d), the reward alone, and then g_t = 1.
+        bias: (2,) or (1,).
+
+    Returns:
+        r_t and g_t, both (...,) float32.
+    """
+    return rewards_and_gates(token_logits(features, weight, bias))
+
+
+def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """W h_t + b in float32: (..., L * d) of any floating dtype, (rows, L * d) and (rows,) give (..., rows)."""
+    # Autocast would compute it in half precision
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        flat = features.reshape(-1, features.shape[-1])
+        # On a CPU a float32 copy of many tokens would be written to memory and read again; that of a few stays cached
+        in_blocks = flat.device.type == "cpu" and flat.dtype != torch.float32
+        blocks = flat.split(max(1, _CACHED // flat.shape[-1])) if in_blocks else [flat]
+        # With the few rows of weights on the left: several times faster than nn.functional.linear
+        logits = torch.cat([torch.addmm(bias[:, None], weight, block.float().T).T for block in blocks])
+    return logits.reshape(*features.shape[:-1], -1)
+
+
+def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """r_t and g_t from (..., 2), the gate's logit and the reward, or from (..., 1), the reward alone (g_t = 1)."""
+    rewards = logits[..., -1]
+    return rewards, torch.sigmoid(logits[..., 0]) if logits.shape[-1] == 2 else torch.ones_like(rewards)
+
+
+class ElhsrRewardHead(PreTrainedModel):
+    """One linear gated layer over what the language model shows of every sampled token: hidden states, by default.
+
+        [gate_logit_t, r_t] = W h_t + b,   g_t = sigmoid(gate_logit_t),   R = sum_t g_t r_t / max(sum_t g_t, eps)
+
+    `weight` is (2, L * d): row 0 the gate, row 1 the reward, layers in ascending order; `bias` is (2,). Without a
+    gate both have the one row of the reward. Parameters are float32 and stay so.
+
+    With `config.value` there are `value_weight`, (1, L * d), and `value_bias`, (1,), too. They judge a completion from
+    its first t tokens, for pruning, and have no part in R:
+
+        v_t = u h_t + c,   V_t = (v_1 + ... + v_t) / t,   sigmoid(V_t) estimates P(correct | first t tokens)
+    """
+
+    config_class = ElhsrConfig
+    base_model_prefix = "elhsr"
+    main_input_name = "hidden_states"
+
+    def __init__(self, config: ElhsrConfig):
+        super().__init__(config)
+        _check_signal(config)
+        if not isinstance(config.eps, float) or not 0 < config.eps < 1:
+            raise ValueError(f"eps={config.eps!r} is not a small positive number: the paper's is 1e-8.")
+        rows = 2 if config.gate else 1
+        self.weight = nn.Parameter(torch.zeros(rows, config.num_features, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(rows, dtype=torch.float32))
+        if config.value:
+            self.value_weight = nn.Parameter(torch.zeros(1, config.num_features, dtype=torch.float32))
+            self.value_bias = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Zeros are the natural start of a convex-like problem: every gate one half, every reward zero.
+        if module is self:
+            nn.init.zeros_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ElhsrRewardHead":
+        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Load a head from a folder or the Hub: safetensors only, always float32, never half a head.
+
+        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Raises:
+            ValueError: The weights are missing, of another shape, unreadable, or not finite.
+        """
+        where = pretrained_model_name_or_path
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs |= {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        kwargs.pop("torch_dtype", None)
+        try:
+            head, info = super().from_pretrained(where, *args, **kwargs)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # safetensors and torch raise their own types for damaged or misfitting weights
+            raise ValueError(
+                f"The reward head in {str(where)!r} cannot be read ({type(error).__name__}: {error}). Its "
+                "model.safetensors is damaged or does not belong to its config.json: download or save it again."
+            ) from error
+        wrong = {kind: info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]}
+        if wrong:
+            raise ValueError(f"The weights in {str(where)!r} are not those of a reward head: {wrong}.")
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in head.parameters()):
+            raise ValueError(
+                f"The weights in {str(where)!r} contain NaN or infinity: train or download the head again."
+            )
+        return (head, info) if wants_info else head
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor | Sequence[torch.Tensor],
+        mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> ElhsrRewardOutput:
+        """Rewards of whole completions.
+
+        Args:
+            hidden_states: h_t, (batch, tokens, `config.num_features`), whatever the signal; or the L tensors
+                (batch, tokens, d) of the head's layers in ascending order. Any floating dtype; computed in float32.
+            mask: (batch, tokens), true or 1 at sampled tokens. Every row must have at least one.
+            labels: (batch,), 1 where the final answer is right; then `loss` is filled in.
+
+        Raises:
+            ValueError: Shapes that do not agree with the head, or a row without a sampled token.
+        """
+        if not isinstance(hidden_states, torch.Tensor):
+            hidden_states = torch.cat([state.to(self.weight.device) for state in hidden_states], dim=-1)
+        if hidden_states.shape[:-1] != mask.shape or hidden_states.shape[-1] != self.config.num_features:
+            raise ValueError(
+                f"Expected hidden states of shape (batch, tokens, {self.config.num_features}) and a mask of shape "
+                f"(batch, tokens), got {tuple(hidden_states.shape)} and {tuple(mask.shape)}."
+            )
+        mask = mask.to(hidden_states.device).bool()
+        if not bool(mask.any(dim=-1).all()):
+            raise ValueError("Every completion needs at least one sampled token: a row of the mask is empty.")
+        token_rewards, token_gates = token_outputs(hidden_states, self.weight, self.bias)
+        # masked_fill, not a product: what lies under padding may be anything, NaN included
+        token_rewards = token_rewards.masked_fill(~mask, 0.0)
+        token_gates = token_gates.masked_fill(~mask, 0.0)
+        rewards = (token_gates * token_rewards).sum(-1) / token_gates.sum(-1).clamp_min(self.config.eps)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.binary_cross_entropy_with_logits(rewards, labels.to(rewards))
+        return ElhsrRewardOutput(loss=loss, rewards=rewards, token_rewards=token_rewards, token_gates=token_gates)
+
+    @torch.no_grad()
+    def score(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        completion_mask: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Rewards of given token ids, by one forward pass of the language model.
+
+        Give the very ids that were sampled: decoding and tokenising again can change them.
+
+        Args:
+            model: The language model the head was made for.
+            input_ids: (batch, length), prompt and completion, padded on either side.
+            completion_mask: (batch, length), 1 at the sampled tokens, the EOS included.
+            attention_mask: (batch, length), 0 at padding. Default: all ones.
+
+        Returns:
+            (batch,) float32 rewards R.
+
+        Raises:
+            ValueError: The head does not fit the model, or the shapes do not agree.
+        """
+        model = unwrap_language_model(model)
+        self.config.check_fits(model)
+        if input_ids.ndim != 2 or completion_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"Expected input_ids and completion_mask of the same shape (batch, length), got "
+                f"{tuple(input_ids.shape)} and {tuple(completion_mask.shape)}."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        accepted = inspect.signature(model.forward).parameters
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "position_ids" in accepted:
+            inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+        if "use_cache" in accepted:
+            inputs["use_cache"] = False
+        if self.config.signal != "hidden_states":
+            return self._score_distributions(model, inputs, completion_mask, "logits_to_keep" in accepted)
+        if "logits_to_keep" in accepted:
+            inputs["logits_to_keep"] = 1
+        outputs = model(**inputs, output_hidden_states=list(self.config.layers), return_dict=True)
+        states = [outputs.hidden_states[layer] for layer in self.config.layers]
+        return self(states, completion_mask).rewards
+
+    def _score_distributions(
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor, may_keep_few: bool
+    ) -> torch.Tensor:
+        """Rewards from the distributions that tokens were drawn from: those of the position before."""
+        columns = completion_mask.bool().any(dim=0).nonzero()
+        first = int(columns[0]) if len(columns) else 0
+        if first == 0:
+            raise ValueError(
+                "The first sampled token has none before it, so the distribution it was drawn from is not known: give "
+                "prompt and completion, and a completion_mask that is 1 at the completion alone."
+            )
+        length = completion_mask.shape[1]
+        if may_keep_few:
+            inputs = inputs | {"logits_to_keep": length - first + 1}
+        logits = model(**inputs, return_dict=True).logits[:, -(length - first + 1) : -1]
+        config = self.config
+        features = distribution_features(
+            config.signal, logits, inputs["input_ids"][:, first:], config.num_log_probabilities
+        )
+        return self(features, completion_mask[:, first:]).rewards
+
+    @torch.no_grad()
+    def fold_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Rewrite W and b, trained on (h - mean) / std, so that they apply to h itself: W/std and b - (W/std) mean."""
+        parameters = [(self.weight, self.bias)]
+        if self.config.value:
+            parameters.append((self.value_weight, self.value_bias))
+        for weight, bias in parameters:
+            folded = weight.double() / std.double()
+            bias.copy_((bias.double() - folded @ mean.double()).float())
+            weight.copy_(folded.float())
+        self.config.standardization = "per_feature"
+
+
+def _check_signal(config: ElhsrConfig) -> None:
+    """Refuse a configuration whose h_t has no length."""
+    if config.signal not in SIGNALS:
+        raise ValueError(f"Unknown signal {config.signal!r}: this version reads {', '.join(SIGNALS)}.")
+    if config.signal == "hidden_states":
+        numbers = [config.hidden_size, *config.layers]
+        if (
+            any(isinstance(number, bool) or not isinstance(number, int) for number in numbers)
+            or config.num_features <= 0
+            or config.layers != sorted(set(config.layers))
+            or config.layers[0] < 0
+        ):
+            raise ValueError(
+                f"hidden_size={config.hidden_size} and layers={config.layers} make no reward head: give a positive "
+                "width and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
+            )
+        return
+    name = "base_vocab_size" if config.signal == "logits" else "num_log_probabilities"
+    size = getattr(config, name)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or config.layers:
+        raise ValueError(
+            f"A head that reads {config.signal!r} needs {name} of at least 1 and no layers, got {name}={size!r} and "
+            f"layers={config.layers}. ElhsrConfig.for_model(model, signal={config.signal!r}) fills them in."
+        )

@@ -1,0 +1,65 @@
+# Made by hf_elhsr 0.1.0 from its hf_elhsr/rewards/processor.py, where changes belong.
+# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+"""SignalProcessor: the counterpart of a LogitsProcessor that reads what the model shows of each sampled token."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from .signals_step_signal import SignalNeeds, StepSignal
+
+
+class SignalProcessor(ABC):
+    """Called once for every sampled token, after the token has been fed to the model.
+
+    State is kept per candidate, not per row: `signal.candidates` says whom each row belongs to. So nothing is lost
+    or copied when rows leave the batch, and the results of all candidates are in place at the end. A processor that
+    scores, records or counts needs `needs`, `begin` and `__call__`; the two notices are for those who want them.
+    """
+
+    #: What the processor reads; the decoding loop asks the model for nothing else.
+    needs: SignalNeeds = SignalNeeds()
+
+    @abstractmethod
+    def begin(self, num_candidates: int, device: torch.device) -> None:
+        """Start afresh with this many candidates. Called once per decoding call, before the first token."""
+
+    @abstractmethod
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
+        """Take in one token per row.
+
+        Args:
+            input_ids: (rows, length), the prompt and everything sampled so far, the token in question last.
+            signal: What the model showed of that token. Rows with `signal.active` false must be passed over.
+        """
+
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
+        """Notice: candidate i goes on as a copy of former candidate index[i]. Override it to copy the state."""
+
+    def candidates_left(self, candidates: torch.Tensor) -> None:
+        """Notice: these candidates are complete and get no more calls."""
+
+
+class SignalProcessorList(list[SignalProcessor]):
+    """Several processors that see the same steps, as a LogitsProcessorList holds several LogitsProcessors."""
+
+    @property
+    def needs(self) -> SignalNeeds:
+        return SignalNeeds.union(processor.needs for processor in self)
+
+    def begin(self, num_candidates: int, device: torch.device) -> None:
+        for processor in self:
+            processor.begin(num_candidates, device)
+
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
+        for processor in self:
+            processor(input_ids, signal)
+
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
+        for processor in self:
+            processor.candidates_multiplied(index)
+
+    def candidates_left(self, candidates: torch.Tensor) -> None:
+        for processor in self:
+            processor.candidates_left(candidates)

@@ -1,0 +1,113 @@
+# Made by hf_elhsr 0.1.0 from its hf_elhsr/rewards/text_reward_model.py, where changes belong.
+# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+"""TextRewardModel: scores from a second model that reads the text, to be combined with a head's rewards."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+
+class TextScorer(Protocol):
+    """Anything that scores texts: a [`TextRewardModel`], or a function of one's own."""
+
+    def __call__(self, prompts: list[str], completions: list[str]) -> "Sequence[float] | torch.Tensor":
+        """One finite score for each completion, higher for better.
+
+        Args:
+            prompts: Of each completion, with special tokens (chat markers), without padding.
+            completions: Without special tokens.
+        """
+
+
+def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) -> torch.Tensor:
+    """(completions,) float32 on the CPU: what a scorer says, seen to be one finite number for each.
+
+    Raises:
+        ValueError: It is not.
+    """
+    scores = torch.as_tensor(scorer(prompts, completions), dtype=torch.float32).cpu()
+    name = getattr(scorer, "__name__", type(scorer).__name__)
+    if scores.shape != (len(completions),):
+        raise ValueError(
+            f"{name} was given {len(completions)} completions and returned scores of shape {tuple(scores.shape)}: "
+            "expected one number for each. Mend it."
+        )
+    if not bool(torch.isfinite(scores).all()):
+        wrong = int((~torch.isfinite(scores)).nonzero()[0])
+        raise ValueError(
+            f"{name} scored completion {wrong} as {float(scores[wrong])}: expected a finite number. Mend it, or load "
+            "the model in bfloat16 or float32, not float16."
+        )
+    return scores
+
+
+class TextRewardModel:
+    """A sequence classifier with one label (its logit is the score) or two (the log-odds of the second).
+
+    Args:
+        model: From `AutoModelForSequenceClassification`.
+        tokenizer: Its tokenizer, which may be another than the language model's.
+        batch_size: Texts per forward pass. Scores do not depend on it, but for rounding.
+        format: Makes the text from a prompt and a completion. Default: one after the other, which is right for a
+            classifier that knows the language model's chat markers.
+
+    Raises:
+        ValueError: A model that is no such classifier, or no padding token that it and the tokenizer agree on, without
+            which there are no batches.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        batch_size: int = 8,
+        format: Callable[[str, str], str] | None = None,
+    ):
+        labels = getattr(model.config, "num_labels", None)
+        if labels not in (1, 2) or "SequenceClassification" not in type(model).__name__:
+            raise ValueError(
+                f"A text reward model is a sequence classifier with one or two labels; got a {type(model).__name__} "
+                f"with {labels}: load it with AutoModelForSequenceClassification."
+            )
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}: expected a whole number of at least 1.")
+        pads = (tokenizer.pad_token_id, model.config.pad_token_id)
+        if batch_size > 1 and (None in pads or pads[0] != pads[1]):
+            # The classifier looks for a text's last token by it
+            raise ValueError(
+                f"Batches need a padding token that tokenizer and model agree on; tokenizer.pad_token_id={pads[0]} and "
+                f"model.config.pad_token_id={pads[1]}: set tokenizer.pad_token and model.config.pad_token_id, or "
+                "batch_size=1."
+            )
+        self._model, self._tokenizer, self._batch_size, self._format = model.eval(), tokenizer, batch_size, format
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], completions: list[str]) -> torch.Tensor:
+        """(completions,) float32 scores, on the CPU.
+
+        Raises:
+            ValueError: A text longer than the model's context.
+        """
+        join = self._format or (lambda prompt, completion: prompt + completion)
+        texts = [join(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        scores = [self._score(texts[i : i + self._batch_size]) for i in range(0, len(texts), self._batch_size)]
+        return torch.cat(scores) if scores else torch.empty(0)
+
+    def _score(self, texts: list[str]) -> torch.Tensor:
+        # A prompt that was decoded begins with its own already
+        bos = self._tokenizer.bos_token
+        begun = [bos is not None and text.startswith(bos) for text in texts]
+        ids = [self._tokenizer(t, add_special_tokens=not b)["input_ids"] for t, b in zip(texts, begun, strict=True)]
+        encoded = self._tokenizer.pad(
+            {"input_ids": ids}, padding=len(ids) > 1, padding_side="right", return_tensors="pt"
+        )
+        length, context = encoded["input_ids"].shape[1], getattr(self._model.config, "max_position_embeddings", None)
+        if context is not None and length > context:
+            raise ValueError(
+                f"A text is {length} tokens long and the text reward model's context holds {context}: give it shorter "
+                "ones with `format`, or lower max_new_tokens."
+            )
+        logits = self._model(**encoded.to(self._model.device)).logits.float().cpu()
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]

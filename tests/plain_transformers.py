@@ -1,0 +1,86 @@
+"""Plain transformers in a process of its own, which must not import hf_elhsr: it runs the jobs it is told.
+
+A job is {"name", "model", "head", "seed", "inputs", "kwargs", "trust", "streams", "call"}; of each the outputs, or the
+error, are written.
+"""
+
+import json
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+from transformers.generation import BaseStreamer, GenerationMixin
+from transformers.utils import HF_MODULES_CACHE
+
+
+class NotInstalled(MetaPathFinder):
+    """Wherever hf_elhsr may lie, here it cannot be found."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.partition(".")[0] == "hf_elhsr":
+            raise ImportError(f"No module named {fullname!r}: a test forbids it")
+
+
+class Recorder(BaseStreamer):
+    def __init__(self):
+        self.values, self.ended = [], False
+
+    def put(self, value):
+        self.values.append(value.flatten())
+
+    def end(self):
+        self.ended = True
+
+
+def forbidden_import_error():
+    try:
+        import hf_elhsr
+    except ImportError as error:
+        return str(error)
+    return f"imported from {hf_elhsr.__file__}"
+
+
+def copied_code():
+    return sorted(str(file) for file in Path(HF_MODULES_CACHE).rglob("*.py") if file.name != "__init__.py")
+
+
+def run(job, models, results):
+    if job["model"] not in models:
+        models[job["model"]] = AutoModelForCausalLM.from_pretrained(job["model"])
+    model = models[job["model"]]
+    inputs = {name: torch.tensor(value) for name, value in job["inputs"].items()}
+    streamer = {"streamer": Recorder()} if job["streams"] else {}
+    given = inputs | job["kwargs"] | streamer
+    said = {}
+    torch.manual_seed(job["seed"])
+    try:
+        if job["call"] == "load_custom_generate":
+            out = model.load_custom_generate(job["head"], trust_remote_code=job["trust"])(model, **given)
+        else:
+            out = model.generate(**given, custom_generate=job["head"], trust_remote_code=job["trust"])
+        tensors = {name: value for name, value in out.items() if isinstance(value, torch.Tensor)}
+        if streamer:
+            said["stream_ended"] = streamer["streamer"].ended
+            tensors["streamed"] = torch.cat(streamer["streamer"].values)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, results / f"{job['name']}.safetensors")
+    except (OSError, ValueError) as error:
+        said["error"] = f"{type(error).__name__}: {error}"
+    said["code"] = copied_code()
+    said["class_is_its_own"] = type(model).generate is GenerationMixin.generate
+    return said
+
+
+def main(file):
+    torch.set_num_threads(1)
+    jobs, models = json.loads(Path(file).read_text()), {}
+    results = Path(file).parent
+    said = {job["name"]: run(job, models, results) for job in jobs}
+    said["import"] = forbidden_import_error()
+    (results / "said.json").write_text(json.dumps(said))
+
+
+sys.meta_path.insert(0, NotInstalled())
+main(sys.argv[1])
