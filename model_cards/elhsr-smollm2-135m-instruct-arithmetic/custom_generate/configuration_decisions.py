@@ -56,13 +56,14 @@ _DECISIONS: dict[str, dict[str, tuple[str, _Check]]] = {
         "interval": ("a count of at least 1", _is_count),
         "prefix": ("rows of at least two numbers, all of one length", _is_table),
         "final": ("two numbers", lambda value: _is_row(value) and len(value) == 2),
-        "value": ("rows of three numbers", lambda value: _is_table(value) and len(value[0]) == 3),
+        "value": ("rows of five numbers", lambda value: _is_table(value) and len(value[0]) == 5),
         "prices": ("a table from regrets to prices between 0 and 1", _is_regret_table),
         **_FITTED_ON,
     },
     "adaptive": {
         "wave": ("a count of at least 1", _is_count),
         "thresholds": ("a table from regrets to probabilities", _is_regret_table),
+        "prices": ("a table from regrets to prices between 0 and 1", _is_regret_table),
         **_FITTED_ON,
     },
 }
@@ -87,6 +88,10 @@ def check_decision(name: str, given: Any) -> None:
     error = _fields_error(given, _DECISIONS[name])
     if error is None and name == "pruning" and len(given["prefix"]) != len(given["value"]):
         error = f"prefix and value must have a row each per check, got {len(given['prefix'])} and {len(given['value'])}"
+    if error is None and name == "adaptive" and given["prices"].keys() != given["thresholds"].keys():
+        error = (
+            f"thresholds and prices must be of the same regrets, got {[*given['thresholds']]} and {[*given['prices']]}"
+        )
     if error is not None:
         raise ValueError(
             f"The head's config has a damaged {name}: {error}. Download or save the head again, or set {name} to null."

@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
+from .configuration_adapters import adapters_in_force, learns_prompts
 from .configuration_decisions import check_decision
-from .configuration_fingerprint import fingerprint_differences, model_fingerprint
+from .configuration_fingerprint import adapter_differences, adapter_fingerprint, fingerprint_differences, model_fingerprint
+
+logger = logging.get_logger(__name__)
 
 #: What h_t can be made of.
 SIGNALS = ("hidden_states", "logits", "top_log_probabilities")
@@ -39,13 +43,16 @@ class ElhsrConfig(PreTrainedConfig):
         base_model_revision: The revision of `base_model` used in training. Information only.
         base_model_type, base_num_hidden_layers, base_vocab_size: What the language model's own config says.
         fingerprint: Sampled weights of the language model, see [`model_fingerprint`].
+        adapter: Sampled weights of the PEFT adapters that were in force on it, see [`adapter_fingerprint`]; None for
+            the bare model.
         calibration: {"slope", "offset", "winner": {"slope", "offset"}, "n", "prompts"}: P(right) = sigmoid(slope R +
             offset) of any candidate, and of the best of n; fitted on so many held-out prompts.
         pruning: {"interval", "prefix", "final", "value", "prices", "n", "prompts"}: which running candidates are
             hopeless; `prices` is a table from regret (as text) to price. The numbers are explained in
             `rewards/pruning.py`.
-        adaptive: {"wave", "thresholds", "n", "prompts"}: candidates per wave, and a table from regret (as text) to the
-            P(right) of the best candidate so far at which a prompt is done.
+        adaptive: {"wave", "thresholds", "prices", "n", "prompts"}: candidates per wave, and tables from regret (as
+            text) to the P(right) of the best candidate so far at which a prompt is done, and to the price at which
+            hopeless candidates of a wave are pruned; 0 prunes none.
 
     Raises:
         ValueError: `calibration`, `pruning` or `adaptive` are damaged.
@@ -69,6 +76,7 @@ class ElhsrConfig(PreTrainedConfig):
         base_num_hidden_layers: int | None = None,
         base_vocab_size: int | None = None,
         fingerprint: dict[str, Any] | None = None,
+        adapter: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
         pruning: dict[str, Any] | None = None,
         adaptive: dict[str, Any] | None = None,
@@ -88,6 +96,7 @@ class ElhsrConfig(PreTrainedConfig):
         self.base_num_hidden_layers = base_num_hidden_layers
         self.base_vocab_size = base_vocab_size
         self.fingerprint = fingerprint
+        self.adapter = adapter
         for name, given in (("calibration", calibration), ("pruning", pruning), ("adaptive", adaptive)):
             if given is not None:
                 check_decision(name, given)
@@ -148,6 +157,7 @@ class ElhsrConfig(PreTrainedConfig):
             "base_num_hidden_layers": text_config.num_hidden_layers,
             "base_vocab_size": text_config.vocab_size,
             "fingerprint": model_fingerprint(model),
+            "adapter": adapter_fingerprint(model),
         }
         return cls(**(settings | kwargs))
 
@@ -156,7 +166,8 @@ class ElhsrConfig(PreTrainedConfig):
 
         Architecture, width, depth and vocabulary must agree, and the model's weights must be those of the
         fingerprint within its tolerance. Paths and ids are never compared. What cannot be read (packed
-        or offloaded weights) is not compared either, and a warning says so.
+        or offloaded weights) is not compared either, and a warning says so. A head made for the bare model may be used
+        with an adapter on it, with one warning; a head made with an adapter needs this adapter in force.
 
         Raises:
             ValueError: The head does not fit; the message names both sides of every difference.
@@ -176,17 +187,30 @@ class ElhsrConfig(PreTrainedConfig):
         ]
         if not differences and self.fingerprint is not None:
             differences = fingerprint_differences(self.fingerprint, model)
+        if not differences and self.adapter is not None:
+            differences = adapter_differences(self.adapter, model)
         if differences:
             raise ValueError(
                 f"This reward head was made for {self.base_model or 'another model'} and does not fit "
                 f"{getattr(model.config, '_name_or_path', '') or type(model).__name__}: {'; '.join(differences)}. "
                 "Load the model that the head was made for, or train a head for this model."
             )
+        if self.adapter is None and (adapters := adapters_in_force(model)):
+            logger.warning_once(
+                f"This reward head was made for {self.base_model or 'its language model'} without an adapter, and "
+                f"{', '.join(map(repr, adapters))} changes the hidden states that it reads: its rewards may be worse. "
+                "A head made with the adapter in force would know it."
+            )
 
 
 def unwrap_language_model(model: Any) -> PreTrainedModel:
     """The transformers model inside `torch.compile` and PEFT wrappers, or `model` itself."""
     model = getattr(model, "_orig_mod", model)
+    if learns_prompts(model):
+        raise ValueError(
+            "This PEFT adapter learns prompts (prompt or prefix tuning), which stand before the model's inputs and not "
+            "in the model, so that its tokens cannot be followed. Use an adapter of the weights, such as LoRA."
+        )
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     if not isinstance(model, PreTrainedModel):
@@ -207,7 +231,9 @@ def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
 
 
 def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
-    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=model.device)}
+    # A model whose weights are all offloaded says that it is on "meta"
+    device = "cpu" if model.device.type == "meta" else model.device
+    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)}
     if "use_cache" in inspect.signature(model.forward).parameters:
         inputs["use_cache"] = False
     with torch.no_grad():

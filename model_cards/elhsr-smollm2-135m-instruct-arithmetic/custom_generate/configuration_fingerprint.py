@@ -1,7 +1,7 @@
 # Made by hf_elhsr 0.1.0 from its hf_elhsr/configuration_fingerprint.py, where changes belong.
 # Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
 
-"""The fingerprint of a language model: a few of its weights, by which a head knows the model it was made for."""
+"""Fingerprints: a few weights of a language model and its adapter, by which a head knows what it was made for."""
 
 from typing import Any
 
@@ -9,12 +9,16 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from .configuration_adapters import adapter_parameters, weights_in_force
+
 logger = logging.get_logger(__name__)
 
 # In units of the weights' norm, where two independent models are sqrt(2) apart; 4-bit rounding stays well below.
 FINGERPRINT_TOLERANCE = 0.3
 _FINGERPRINT_ROWS = 8
 _FINGERPRINT_SIZE = 128
+_ADAPTER_MATRICES = 8
+_ADAPTER_SIZE = 16
 
 
 def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel)
         if sample.shape != wanted.shape:
             differences.append(f"{part} weights of another size")
             continue
-        distance = float((sample - wanted).norm() / wanted.norm().clamp_min(1e-12))
+        distance = _distance(sample, wanted)
         # `not <=` so that NaN weights differ, too
         if not distance <= FINGERPRINT_TOLERANCE:
             differences.append(
@@ -58,6 +62,53 @@ def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel)
                 f"{FINGERPRINT_TOLERANCE} for the same weights in another precision)"
             )
     return differences
+
+
+def adapter_fingerprint(model: PreTrainedModel) -> dict[str, list[float]] | None:
+    """By kind of weight (such as "lora_A"), a few numbers of the adapters in force; None where there are none.
+
+    Kinds are compared one by one: adapters of the same start may differ in one of them alone.
+
+    Raises:
+        ValueError: The adapter's weights cannot be read.
+    """
+    fingerprint = {}
+    for kind, sample in _sample_adapters(model).items():
+        if sample is None:
+            raise ValueError(
+                f"The adapter's {kind} cannot be read (packed or offloaded), so no fingerprint can be taken. Make the "
+                "head's configuration with the adapter's weights in memory."
+            )
+        fingerprint[kind] = [float(f"{value:.4g}") for value in sample.tolist()]
+    return fingerprint or None
+
+
+def adapter_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
+    """What of a fingerprint the adapters in force contradict, in words; empty where they agree."""
+    if not isinstance(fingerprint, dict) or not all(_is_sample(sample) for sample in fingerprint.values()):
+        raise ValueError("The adapter's fingerprint in the head's config.json is damaged: save the head again.")
+    samples = _sample_adapters(model)
+    if not samples:
+        return [
+            "an adapter (head) against none in force (model): load or enable it; where it was merged into the model's "
+            "weights for good, set head.config.adapter = None"
+        ]
+    if samples.keys() != fingerprint.keys():
+        return [f"an adapter of {', '.join(sorted(fingerprint))} (head) against {', '.join(sorted(samples))} (model)"]
+    differences = []
+    for kind, sample in samples.items():
+        if sample is None:
+            _warn_unread("adapter")
+            continue
+        wanted = torch.tensor(fingerprint[kind], device="cpu", dtype=torch.float32)
+        distance = _distance(sample, wanted) if sample.shape == wanted.shape else float("inf")
+        if not distance <= FINGERPRINT_TOLERANCE:
+            differences.append(f"another adapter, whose {kind} is {distance:.2f} away from that of the head's")
+    return differences
+
+
+def _distance(sample: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((sample - wanted).norm() / wanted.norm().clamp_min(1e-12))
 
 
 def _warn_unread(part: str) -> None:
@@ -69,20 +120,24 @@ def _warn_unread(part: str) -> None:
 def _late_weight_name(model: PreTrainedModel) -> str:
     """The last weight matrix in the model's own order that is neither embedding nor output layer nor an adapter."""
     tied = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
+    left_out = tied | adapter_parameters(model)
     names = [
         name
         for name, parameter in model.named_parameters()
-        if parameter.ndim >= 2 and id(parameter) not in tied and "lora_" not in name
+        # PEFT keeps what it trains a copy of, embeddings and output layers for the most part, under this name
+        if parameter.ndim >= 2 and id(parameter) not in left_out and ".original_module." not in name
     ]
     return names[-1].replace(".base_layer.", ".")
 
 
 def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
-    weight = model.get_input_embeddings().weight
-    if not _is_readable(weight):
+    embeddings = model.get_input_embeddings()
+    weight = getattr(embeddings, "original_module", embeddings).weight
+    weight = _plain(weight)
+    if weight is None:
         return None
     step = max(1, weight.shape[0] // _FINGERPRINT_ROWS)
-    rows = weight.detach()[step // 2 :: step][:_FINGERPRINT_ROWS]
+    rows = weight[step // 2 :: step][:_FINGERPRINT_ROWS]
     return _thin_out(rows)
 
 
@@ -90,22 +145,43 @@ def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
     parameters = dict(model.named_parameters())
     module, _, last = name.rpartition(".")
     # PEFT puts a wrapped layer's own weights one level down
-    weight = parameters.get(name, parameters.get(f"{module}.base_layer.{last}"))
+    places = (name, f"{module}.base_layer.{last}", f"{module}.original_module.{last}")
+    weight = next((parameters[place] for place in places if place in parameters), None)
     if weight is None:
         return torch.empty(0, device="cpu")
-    return _thin_out(weight.detach()) if _is_readable(weight) else None
+    plain = _plain(weight)
+    return None if plain is None else _thin_out(plain)
+
+
+def _sample_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor | None]:
+    """By kind, (numbers,) float32; None where the weights cannot be read."""
+    samples: dict[str, torch.Tensor | None] = {}
+    for kind, tensors in weights_in_force(model).items():
+        chosen = tensors[:: max(1, len(tensors) // _ADAPTER_MATRICES)][:_ADAPTER_MATRICES]
+        plain = [tensor for tensor in map(_plain, chosen) if tensor is not None]
+        thinned = [_thin_out(tensor, min(_ADAPTER_SIZE, tensor.numel())) for tensor in plain]
+        samples[kind] = torch.cat(thinned) if len(plain) == len(chosen) else None
+    return samples
 
 
 def _is_sample(values: Any) -> bool:
     return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
 
 
-def _is_readable(weight: torch.Tensor) -> bool:
-    return weight.is_floating_point() and weight.device.type != "meta"
+def _plain(weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight as an ordinary tensor of numbers; None where it is packed in a way of its own, or offloaded."""
+    weight = weight.detach()
+    if not weight.is_floating_point() or weight.device.type == "meta":
+        return None
+    if type(weight) is torch.Tensor:
+        return weight
+    # Quantised weights of torchao and the like say that they are floats, and can be made so
+    unpacks = type(weight).dequantize is not torch.Tensor.dequantize
+    return weight.dequantize() if unpacks else None
 
 
-def _thin_out(weight: torch.Tensor) -> torch.Tensor:
+def _thin_out(weight: torch.Tensor, size: int = _FINGERPRINT_SIZE) -> torch.Tensor:
     flat = weight.reshape(-1)
     # An odd stride, so that the sample wanders over the columns as well as the rows
-    positions = torch.arange(_FINGERPRINT_SIZE, device=flat.device) * (flat.numel() // _FINGERPRINT_SIZE | 1)
+    positions = torch.arange(size, device=flat.device) * (flat.numel() // size | 1)
     return flat[positions % flat.numel()].float().cpu()

@@ -27,7 +27,7 @@ def fitted_decisions(
     """Who is stopped early and who starts when, as the head was fitted to decide it.
 
     Raises:
-        ValueError: The head was not fitted for it, or several winners are wanted.
+        ValueError: The head was not fitted for it, both are asked for, or several winners are wanted.
     """
     head = running_reward.head
     asked = {"prune": (prune, head.config.pruning), "adaptive": (adaptive, head.config.adaptive)}
@@ -40,15 +40,16 @@ def fitted_decisions(
             logger.warning_once(
                 f"{name}={regret} was fitted with {fitted['n']} candidates; with {n} the accuracy given up may differ."
             )
-    pruners: list[Pruner] = []
-    if prune is not None:
-        pruners.append(HopelessPruner(PruningSchedule.from_config(head.config.pruning, prune), running_reward, n))
+    if prune is not None and adaptive is not None:
+        raise ValueError("adaptive prunes candidates inside its waves already: pass one of prune and adaptive.")
+    schedule = None if prune is None else PruningSchedule.from_config(head.config.pruning, prune)
     waves = None
     if adaptive is not None:
         sampling = AdaptiveSampling.from_config(head.config.adaptive, head.config.calibration, adaptive)
+        schedule = sampling.schedule(head.config.pruning)
         waves = AdaptiveWaves(sampling, running_reward, n)
-        pruners.append(waves)
-    return tuple(pruners), waves
+    hopeless = None if schedule is None else HopelessPruner(schedule, running_reward, n)
+    return tuple(pruner for pruner in (hopeless, waves) if pruner is not None), waves
 
 
 def winner_confidence(head: ElhsrRewardHead, min_confidence: float | None) -> Calibration | None:

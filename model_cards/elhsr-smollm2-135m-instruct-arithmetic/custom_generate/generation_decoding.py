@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StaticCache, StoppingCriteriaList
 from transformers.generation import stopping_criteria as criteria_module
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 from .rewards_caches import CACHE_NAMES, copy_cache
 from .signals_step_signal import read_step
@@ -141,8 +142,9 @@ class _Loop:
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
         check_cache(model_kwargs, type(model).__name__)
         self.records.prefill(outputs, batch, request.n, input_ids.device)
-        # They have been consumed
-        model_kwargs.pop("inputs_embeds", None)
+        # They have been consumed, and images would be multiplied with the rows
+        for name in ("inputs_embeds", *MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL):
+            model_kwargs.pop(name, None)
 
         request.processors.begin(batch, input_ids.device)
         request.processors.candidates_multiplied(torch.arange(len(self.lengths), device=input_ids.device) // request.n)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .configuration_elhsr import unwrap_language_model
 from .generation_mixin import BestOfNGenerationMixin
+from .generation_saved_settings import restore_dropped
 from .generation_validation import check_model
 
 
@@ -16,7 +17,8 @@ def enable_best_of_n(model: Any) -> Any:
 
     The model's class is replaced by one with [`BestOfNGenerationMixin`] in front, of the same name, so that saved
     configurations, pickles and copies are those of the original class. Nothing else about the model changes. Of a
-    PEFT or `torch.compile` wrapper the model inside is enabled. Calling it again does nothing.
+    PEFT or `torch.compile` wrapper the model inside is enabled. Calling it again does nothing. What the model's
+    generation_config.json says about best-of-n holds from then on.
 
     A model that has returned hidden states, by best-of-n or otherwise, can no longer be pickled: transformers keeps
     capture hooks on it that pickle refuses. `save_pretrained` and `copy.deepcopy` work as ever.
@@ -32,6 +34,7 @@ def enable_best_of_n(model: Any) -> Any:
     if not isinstance(language_model, BestOfNGenerationMixin):
         original: Any = type(language_model)
         language_model.__class__ = _best_of_n_class(original)
+        restore_dropped(language_model)
     return model
 
 

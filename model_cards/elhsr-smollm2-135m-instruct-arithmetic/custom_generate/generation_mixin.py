@@ -20,6 +20,7 @@ from .generation_decisions import fitted_decisions, winner_confidence
 from .generation_decoding import Candidates, sample_candidates
 from .generation_request import CandidateRequest, Pruner
 from .generation_reward_sources import RewardSource, RewardSources
+from .generation_saved_settings import keep_when_saved, with_saved_settings
 from .generation_validation import check_generation_mode, check_max_parallel, check_request, requested_sequences
 
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
@@ -31,6 +32,7 @@ class BestOfNGenerationMixin:
     [`enable_best_of_n`] does that for a model in hand. Without `best_of_n` every method is transformers' own.
     """
 
+    @with_saved_settings
     @torch.no_grad()
     def generate(
         self: Any,
@@ -51,8 +53,10 @@ class BestOfNGenerationMixin:
 
         All other arguments are those of [`~transformers.GenerationMixin.generate`] and keep their meaning.
         `best_of_n` > 1 turns sampling on unless `do_sample` is set. `num_return_sequences=k` returns the k best. A
-        streamer receives the best candidate once it is known. A cache passed as `past_key_values` is read, not
-        changed, and `past_key_values` is not returned.
+        streamer receives the best candidate once it is known, and one that is a [`SignalProcessor`], as
+        [`CandidateStreamer`] is, also sees every step. A cache passed as `past_key_values` is read, not changed, and
+        `past_key_values` is not returned. What the call leaves out is taken from the generation config passed to it and
+        then from the model's, `generation_config.best_of_n` included, as far as text and numbers go.
 
         Args:
             best_of_n: How many candidates to sample for every prompt. Default: plain `generate`.
@@ -128,7 +132,7 @@ class BestOfNGenerationMixin:
             calibration = winner_confidence(head.head, min_confidence)
         request = CandidateRequest(
             best_of_n,
-            SignalProcessorList([*sources.running, *(signal_processor or [])]),
+            SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
             max_parallel=check_max_parallel(max_parallel),
             pruners=pruners,
             waves=waves,
@@ -169,6 +173,11 @@ class BestOfNGenerationMixin:
         processors = SignalProcessorList(signal_processor or [])
         return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
 
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
+        """transformers' `save_pretrained`, after which `best_of_n` in the generation config is there when reloaded."""
+        keep_when_saved(self.generation_config)
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+
     def _extract_generation_mode_kwargs(
         self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
     ) -> dict[str, Any]:
@@ -197,6 +206,13 @@ class BestOfNGenerationMixin:
         kwargs.pop("synced_gpus", None)
         named = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
         return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
+
+
+def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) -> list[SignalProcessor]:
+    """The processors, and the streamer among them if it follows all candidates."""
+    processors = list(signal_processor or [])
+    follows = isinstance(streamer, SignalProcessor) and not any(streamer is processor for processor in processors)
+    return [*processors, streamer] if follows else processors
 
 
 def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

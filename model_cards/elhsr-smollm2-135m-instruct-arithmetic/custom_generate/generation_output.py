@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import ModelOutput
 
+from .generation_output_table import output_table
+
 
 @dataclass
 class BestOfNOutput(ModelOutput):
@@ -49,3 +51,8 @@ class BestOfNOutput(ModelOutput):
     logits: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[tuple[torch.Tensor, ...], ...] | None = None
     hidden_states: tuple[tuple[torch.Tensor, ...], ...] | None = None
+
+    def _repr_html_(self) -> str | None:
+        # What a notebook displays; without these it shows the plain text
+        known = (self.rewards, self.lengths, self.pruned, self.winners)
+        return None if any(value is None for value in known) else output_table(self)

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin, GenerationMode
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
+
+from .configuration_adapters import learns_prompts
 
 _OUR_MIXIN = "BestOfNGenerationMixin"
 
@@ -65,6 +68,18 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
         raise ValueError(
             "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
+        )
+    media = [name for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL if kwargs.get(name) is not None]
+    if media and _setting(model, kwargs, "use_cache") is False:
+        raise ValueError(
+            f"Without a cache the model would need {', '.join(media)} in every step, for candidates that come and go: "
+            "leave out use_cache=False."
+        )
+    # PEFT's generate puts its own preparation of inputs on the model inside
+    if learns_prompts(getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)):
+        raise ValueError(
+            "best_of_n cannot follow adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
+            "weights, such as LoRA."
         )
     if "_update_model_kwargs_for_generation" in vars(model):
         raise ValueError("best_of_n scores its own candidates: call it outside of score_generation.")

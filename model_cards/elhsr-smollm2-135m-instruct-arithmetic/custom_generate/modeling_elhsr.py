@@ -192,6 +192,7 @@ class ElhsrRewardHead(PreTrainedModel):
         input_ids: torch.Tensor,
         completion_mask: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        **model_inputs: Any,
     ) -> torch.Tensor:
         """Rewards of given token ids, by one forward pass of the language model.
 
@@ -202,12 +203,13 @@ class ElhsrRewardHead(PreTrainedModel):
             input_ids: (batch, length), prompt and completion, padded on either side.
             completion_mask: (batch, length), 1 at the sampled tokens, the EOS included.
             attention_mask: (batch, length), 0 at padding. Default: all ones.
+            **model_inputs: What else the model's forward pass takes for these rows, such as `pixel_values`.
 
         Returns:
             (batch,) float32 rewards R.
 
         Raises:
-            ValueError: The head does not fit the model, or the shapes do not agree.
+            ValueError: The head does not fit the model, the shapes do not agree, or the model takes no such input.
         """
         model = unwrap_language_model(model)
         self.config.check_fits(model)
@@ -218,22 +220,15 @@ class ElhsrRewardHead(PreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        accepted = inspect.signature(model.forward).parameters
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if "position_ids" in accepted:
-            inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
-        if "use_cache" in accepted:
-            inputs["use_cache"] = False
+        inputs = plain_inputs(model, input_ids, attention_mask, **model_inputs)
         if self.config.signal != "hidden_states":
-            return self._score_distributions(model, inputs, completion_mask, "logits_to_keep" in accepted)
-        if "logits_to_keep" in accepted:
-            inputs["logits_to_keep"] = 1
+            return self._score_distributions(model, inputs, completion_mask)
         outputs = model(**inputs, output_hidden_states=list(self.config.layers), return_dict=True)
         states = [outputs.hidden_states[layer] for layer in self.config.layers]
         return self(states, completion_mask).rewards
 
     def _score_distributions(
-        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor, may_keep_few: bool
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
     ) -> torch.Tensor:
         """Rewards from the distributions that tokens were drawn from: those of the position before."""
         columns = completion_mask.bool().any(dim=0).nonzero()
@@ -244,7 +239,7 @@ class ElhsrRewardHead(PreTrainedModel):
                 "prompt and completion, and a completion_mask that is 1 at the completion alone."
             )
         length = completion_mask.shape[1]
-        if may_keep_few:
+        if "logits_to_keep" in inputs:
             inputs = inputs | {"logits_to_keep": length - first + 1}
         logits = model(**inputs, return_dict=True).logits[:, -(length - first + 1) : -1]
         config = self.config
@@ -264,6 +259,21 @@ class ElhsrRewardHead(PreTrainedModel):
             bias.copy_((bias.double() - folded @ mean.double()).float())
             weight.copy_(folded.float())
         self.config.standardization = "per_feature"
+
+
+def plain_inputs(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any
+) -> dict[str, Any]:
+    """For one forward pass over whole sequences: no cache, and as few logits as the model lets one ask for."""
+    accepted = inspect.signature(model.forward).parameters
+    if unknown := sorted(more.keys() - accepted.keys()):
+        raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
+    if "position_ids" in accepted and "position_ids" not in inputs:
+        inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+        if more and model.can_generate():  # images may have positions of their own
+            inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
+    return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
 
 
 def _check_signal(config: ElhsrConfig) -> None:

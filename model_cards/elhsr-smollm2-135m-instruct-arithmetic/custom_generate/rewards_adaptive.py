@@ -1,7 +1,10 @@
 # Made by hf_elhsr 0.1.0 from its hf_elhsr/rewards/adaptive.py, where changes belong.
 # Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
 
-"""Adaptive n: candidates come in waves, and a prompt gets no further wave once its best so far is trusted."""
+"""Adaptive n: candidates come in waves, and a prompt gets no further wave once its best so far is trusted.
+
+In a wave, candidates that are hopeless beside those that finished before are pruned, as `pruning.py` says.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 
 from .rewards_calibration import Calibration, winner_calibration
+from .rewards_pruning import PruningSchedule
 from .rewards_regrets import setting_for
 
 
@@ -20,11 +24,13 @@ class AdaptiveSampling:
         wave: Candidates per wave; the last wave is smaller where n is no multiple.
         threshold: P(right) of the best candidate so far at which a prompt is done.
         calibration: From its reward to that probability.
+        price: At which candidates of a wave that are hopeless beside those finished before are pruned; 0 prunes none.
     """
 
     wave: int
     threshold: float
     calibration: Calibration
+    price: float = 0.0
 
     @classmethod
     def from_config(
@@ -44,7 +50,23 @@ class AdaptiveSampling:
                 "them on the held-out prompts."
             )
         threshold = setting_for(config["thresholds"], regret, "adaptive")
-        return cls(config["wave"], threshold, winner_calibration(calibration))
+        price = setting_for(config["prices"], regret, "adaptive")
+        return cls(config["wave"], threshold, winner_calibration(calibration), price)
+
+    def schedule(self, config: dict[str, Any] | None) -> PruningSchedule | None:
+        """How candidates of a wave are pruned, from the head's `config.pruning`; None where they are not.
+
+        Raises:
+            ValueError: There is a price, and no schedule that it could belong to.
+        """
+        if not self.price:
+            return None
+        if config is None:
+            raise ValueError(
+                f"The head's config has a damaged adaptive: a price of {self.price} and no pruning schedule. Download "
+                "or save the head again, or set adaptive to null."
+            )
+        return PruningSchedule.with_price(config, self.price)
 
     def wave_ends(self, n: int) -> list[int]:
         """How many candidates a prompt has after each wave, n the last."""

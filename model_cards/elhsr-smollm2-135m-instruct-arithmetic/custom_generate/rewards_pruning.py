@@ -8,9 +8,10 @@ At every check, a candidate's logit z estimates how likely it is to be right:
     z = p_0 + p_1 x_1 + ... + p_k x_k     running, x the prefix features after t tokens, p of the check at t
     z = f_0 + f_1 x_1                     finished, x_1 the final reward R
 
-and what would be lost by dropping it is estimated from z and from the best z among the prompt's other candidates:
+and what would be lost by dropping it is estimated from z, from the best z among the prompt's candidates, and from
+whether that one is finished (e = 1) or not (e = 0), so that its logit may still fall:
 
-    v = sigmoid(v_0 + v_1 z + v_2 z_best)     P(exact best-of-n returns this candidate, and it is right)
+    v = sigmoid(v_0 + v_1 z + v_2 z_best + e (v_3 + v_4 z_best))     by how much P(right) of the winner falls
 
 A running candidate is dropped where v is below a price. So the price is the accuracy given up for a candidate's
 remaining tokens, one number, the same at all checks and for all prompts: that is what makes the loss least for the
@@ -64,7 +65,7 @@ class PruningSchedule:
         interval: Checks are after interval, 2 interval, ... tokens; past the last fitted check its numbers hold on.
         prefix: (checks, 1 + k): p_0 ... p_k.
         final: (2,): f_0 and f_1.
-        value: (checks, 3): v_0, v_1, v_2.
+        value: (checks, 5): v_0 ... v_4.
         price: Running candidates with v below it are dropped; 0 drops none.
     """
 
@@ -89,7 +90,11 @@ class PruningSchedule:
                 "This reward head has no pruning schedule: train it with this version of hf_elhsr, which fits one on "
                 "the held-out prompts."
             )
-        price = setting_for(config["prices"], regret, "prune")
+        return cls.with_price(config, setting_for(config["prices"], regret, "prune"))
+
+    @classmethod
+    def with_price(cls, config: dict[str, Any], price: float) -> "PruningSchedule":
+        """The schedule of a head's `config.pruning` at a price of one's own."""
         return cls(config["interval"], config["prefix"], config["final"], config["value"], price)
 
 
@@ -124,7 +129,9 @@ def hopeless(
     logits = torch.where(running, unfinished, finished)
     # Before its first check nothing is known of a candidate
     logits = logits.masked_fill(pruned | (running & (check < 0)), -torch.inf)
-    best = logits.amax(dim=-1, keepdim=True)
-    lost = torch.sigmoid(value[..., 0] + value[..., 1] * logits + value[..., 2] * best)
+    best, leader = logits.max(dim=-1, keepdim=True)
+    leader_finished = ~running.gather(-1, leader)
+    of_best = value[..., 2] + leader_finished * value[..., 4]
+    lost = torch.sigmoid(value[..., 0] + leader_finished * value[..., 3] + value[..., 1] * logits + of_best * best)
     due = running & ~pruned & (check >= 0) & (steps % schedule.interval == 0)
     return due & (logits < best) & (lost < schedule.price)
