@@ -10,6 +10,9 @@ TRAIN_PROMPTS := 4096
 MORE_PROMPTS := 6144
 TEST_PROMPTS := 2000
 UNSEEN_PROMPTS := 400
+# What pruning and adaptive n are fitted on: prompts that the head has not learned from
+DECISION_SKIP := 10240
+DECISION_PROMPTS := 1024
 # The first prompts measured earlier heads, so they are not unseen any more
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
@@ -20,7 +23,7 @@ demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 # The core tests with the oldest versions that pyproject.toml admits, in an environment of their own
 test-oldest: $(VENV)-oldest/done
@@ -64,6 +67,9 @@ head: $(VENV)/dev
 	$(BIN)/hf-elhsr sample rollouts/more --model smollm2-demo --pooled-by rollouts/first_head \
 		--skip $(TRAIN_PROMPTS) --prompts $(MORE_PROMPTS)
 	$(BIN)/hf-elhsr refit rollouts/first_head $(HEAD) --rollouts rollouts/train --pooled rollouts/more
+	$(BIN)/hf-elhsr evaluate rollouts/decisions --model smollm2-demo --head $(HEAD) --split train \
+		--skip $(DECISION_SKIP) --prompts $(DECISION_PROMPTS)
+	$(BIN)/hf-elhsr calibrate $(HEAD) rollouts/decisions
 	$(BIN)/hf-elhsr evaluate rollouts/test --model smollm2-demo --head $(HEAD) --split test \
 		--skip $(TEST_SKIP) --prompts $(TEST_PROMPTS) --json $(HEAD)/evaluation/test.json
 	$(BIN)/hf-elhsr tradeoff rollouts/test --head $(HEAD) --json $(HEAD)/tradeoff/test.json --plot $(HEAD)/tradeoff/test.svg

@@ -12,7 +12,12 @@ from hf_elhsr import enable_best_of_n
 from hf_elhsr.cli.demo_model import demo_model_folder
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
-torch.set_num_threads(2)
+# Workers side by side have one core each, and so have the processes that they start
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+else:
+    torch.set_num_threads(2)
 
 
 @pytest.fixture

@@ -201,11 +201,8 @@ def calibrate(
     if record:
         record["calibrate"] = {key: value for key, value in fitted_on.settings.items() if key != "head_config"}
         write_text(head / "training.json", json.dumps(record, indent=2) + "\n")
-    missing = [name for name, fields in fitted.items() if fields is None]
-    console.print(
-        f"Fitted on {fitted_on.settings['prompts']} prompts: {', '.join(fitted.keys() - missing) or 'nothing'}"
-        + (f"; not {', '.join(missing)}." if missing else ".")
-    )
+    present = [name for name, fields in fitted.items() if fields is not None]
+    console.print(f"Fitted on {fitted_on.settings['prompts']} prompts: {', '.join(present) or 'nothing, see above'}.")
 
 
 def convert(

@@ -81,10 +81,11 @@ def test_candidates_come_best_first_with_their_numbers(model, head, inputs):
 def test_a_calibrated_head_and_what_was_cut_short(model, head, inputs):
     line = {"slope": 0.5, "offset": -1.0}
     head.config.calibration = {**line, "winner": {"slope": 2.0, "offset": 0.5}, "n": 6, "prompts": 100}
-    prefix = {"prefix": [[0.0, 1.0, 0.0, 0.0]], "final": [0.0, 1.0], "value": [[0.0, 3.0, -3.0]]}
+    prefix = {"prefix": [[0.0, 1.0, 0.0, 0.0]], "final": [0.0, 1.0], "value": [[0.0, 3.0, -3.0, 0.0, 0.0]]}
     head.config.pruning = {"interval": 2, **prefix, "prices": {"0.01": 0.3}, "n": 6, "prompts": 100}
-    head.config.adaptive = {"wave": 2, "thresholds": {"0.01": 0.5}, "n": 6, "prompts": 100}
-    out = generate(model, head, inputs, prune=0.01, adaptive=0.01, min_confidence=0.9)
+    tables = {"thresholds": {"0.01": 0.5}, "prices": {"0.01": 0.3}}
+    head.config.adaptive = {"wave": 2, **tables, "n": 6, "prompts": 100}
+    out = generate(model, head, inputs, adaptive=0.01, min_confidence=0.9)
     explanation = explain(out, tiny_tokenizer(), head, model, inputs["attention_mask"])
     assert explanation.calibrated
     pruned = never = 0

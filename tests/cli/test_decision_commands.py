@@ -1,4 +1,4 @@
-"""`hf-elhsr tradeoff` on a set that a head has followed; no language model."""
+"""`hf-elhsr tradeoff` and `calibrate` on a set that a head has followed; no language model."""
 
 import json
 
@@ -65,3 +65,30 @@ def test_a_head_without_decisions_is_refused(followed):
     result = run("tradeoff", folder / "rollouts", "--head", folder / "head")
     assert isinstance(result.exception, ValueError)
     assert "no calibration" in str(result.exception)
+
+
+def test_calibrate_writes_the_decisions_of_other_prompts(followed):
+    folder, _ = followed
+    before = (folder / "head" / "model.safetensors").read_bytes()
+    record = {"rollouts": {"task": "made", "split": "test", "skip": 50, "prompts": 9, "sampling": {}}}
+    (folder / "head" / "training.json").write_text(json.dumps(record))
+    result = run("calibrate", folder / "head", folder / "rollouts")
+    assert result.exit_code == 0, result.output
+    config = ElhsrConfig.from_pretrained(folder / "head")
+    assert [config.calibration["prompts"], config.pruning["prompts"], config.adaptive["prompts"]] == [50, 50, 50]
+    assert (folder / "head" / "model.safetensors").read_bytes() == before
+    assert ElhsrRewardHead.from_pretrained(folder / "head").config.architectures == ["ElhsrRewardHead"]
+    told = json.loads((folder / "head" / "training.json").read_text())
+    assert told["rollouts"] == record["rollouts"]
+    assert (told["calibrate"]["split"], told["calibrate"]["prompts"]) == ("test", 50)
+
+
+def test_calibrate_refuses_prompts_that_the_head_was_trained_on(followed):
+    folder, _ = followed
+    record = {"rollouts": {"task": "made", "split": "test", "skip": 49, "prompts": 9, "sampling": {}}}
+    (folder / "head" / "training.json").write_text(json.dumps(record))
+    before = (folder / "head" / "config.json").read_text()
+    result = run("calibrate", folder / "head", folder / "rollouts")
+    assert isinstance(result.exception, ValueError)
+    assert "was trained on prompts of" in str(result.exception)
+    assert (folder / "head" / "config.json").read_text() == before
