@@ -37,7 +37,7 @@ def fit_pruning(scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefix_fea
         ValueError: Too few prompts, or labels all of one class.
     """
     lengths, right = scored.lengths, scored.labels.astype(np.float64)
-    lost = _lost_without(scored)
+    lost = lost_without(scored)
     longest = int(lengths.max())
     whole = judge(scored, longest)[..., 0].double().numpy()
     final = fit_logistic(whole.reshape(-1, 1), right.reshape(-1))
@@ -62,7 +62,7 @@ def fit_pruning(scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefix_fea
     return PruningSchedule(INTERVAL, prefix, final.tolist(), value, 0.0)
 
 
-def _lost_without(scored: ScoredRollouts) -> np.ndarray:
+def lost_without(scored: ScoredRollouts) -> np.ndarray:
     """(prompts, n) float64: by how much P(right) of the winner falls if a rollout is left out."""
     a, b = fit_logistic(scored.rewards.reshape(-1, 1), scored.labels.reshape(-1).astype(np.float64))
     chances = sigmoid(a + b * scored.rewards)

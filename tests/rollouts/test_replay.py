@@ -11,7 +11,7 @@ from hf_elhsr.rewards.adaptive import AdaptiveSampling
 from hf_elhsr.rewards.calibration import Calibration
 from hf_elhsr.rewards.pruning import hopeless
 from hf_elhsr.rollouts import Rollout, RolloutSet, ScoredRollouts, head_digest
-from hf_elhsr.rollouts.pruning_fit import cross_fitted_replays, fit_pruning
+from hf_elhsr.rollouts.pruning_fit import cross_fitted_replays, fit_pruning, lost_without
 from hf_elhsr.rollouts.replay import adaptive_candidates, pruned_waves, replay_adaptive, replay_exact, replay_pruning
 from made_rollouts import made_rollouts
 from oracle import oracle_reward
@@ -75,6 +75,27 @@ def test_at_price_zero_nothing_is_pruned():
     replay, exact = replay_pruning(scored, fit_pruning(scored)), replay_exact(scored)
     assert np.array_equal(replay.tokens, exact.tokens)
     assert np.array_equal(replay.right, exact.right)
+
+
+def test_what_is_lost_without_a_rollout():
+    """Nothing but the winner's lead in P(right) over the second; the more of it, the further it is ahead."""
+    rewards = [[2.0, -1.0, -3.0], [2.0, 1.9, -3.0], [-3.0, 0.5, -2.0], [-1.0, -2.0, 0.5]]
+    lengths = np.full((4, 3), 2)
+    scored = constant_rewards(rewards, lengths)
+    # The second prompt's winner is wrong all the same, so that the labels are not parted by a line
+    scored = replace(scored, labels=scored.labels ^ (np.arange(12).reshape(4, 3) == 3))
+    lost = lost_without(scored)
+    assert (lost > 0).tolist() == [
+        [True, False, False],
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+    order = np.sort(np.array(rewards), axis=1)
+    leads = lost.max(axis=1)
+    assert leads[1] < 0.1 * leads[0]
+    assert leads.argmax() == 0
+    assert np.array_equal(leads.argsort()[1:], (order[:, 2] - order[:, 1]).argsort()[1:])
 
 
 def shares(scored, prices):
