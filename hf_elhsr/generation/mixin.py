@@ -71,8 +71,9 @@ class BestOfNGenerationMixin:
             prune: Stop candidates early that are all but sure to lose, giving up about this share of prompts in
                 accuracy, e.g. 0.01: fitted on held-out prompts, not guaranteed. The head must have been fitted for it
                 (`config.pruning`), and its card says what was measured.
-            adaptive: Sample in waves, and stop where a candidate is trusted already, giving up about this share of
-                prompts in accuracy, likewise (`config.adaptive`). Saves tokens; waves one after the other take longer.
+            adaptive: Sample in waves, prune inside them, and stop where a candidate is trusted already, giving up about
+                this share of prompts in accuracy, likewise (`config.adaptive`). Saves tokens; waves one after the other
+                take longer. Not together with `prune`.
             min_confidence: Below this P(correct) of the winner, `abstained` says that no candidate is trusted.
             max_parallel: Decode at most this many candidates at a time, to bound memory. Other samples are drawn than
                 without, of the same distribution.
