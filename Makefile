@@ -71,10 +71,10 @@ head: $(VENV)/dev
 		--skip $(DECISION_SKIP) --prompts $(DECISION_PROMPTS)
 	$(BIN)/hf-elhsr calibrate $(HEAD) rollouts/decisions
 	$(BIN)/hf-elhsr evaluate rollouts/test --model smollm2-demo --head $(HEAD) --split test \
-		--skip $(TEST_SKIP) --prompts $(TEST_PROMPTS) --json $(HEAD)/evaluation/test.json
-	$(BIN)/hf-elhsr tradeoff rollouts/test --head $(HEAD) --json $(HEAD)/tradeoff/test.json --plot $(HEAD)/tradeoff/test.svg
+		--skip $(TEST_SKIP) --prompts $(TEST_PROMPTS) --numbers $(HEAD)/evaluation/test.json
+	$(BIN)/hf-elhsr tradeoff rollouts/test --head $(HEAD) --numbers $(HEAD)/tradeoff/test.json --plot $(HEAD)/tradeoff/test.svg
 	$(BIN)/hf-elhsr evaluate rollouts/unseen_templates --model smollm2-demo --head $(HEAD) --split unseen_templates \
-		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --json $(HEAD)/evaluation/unseen_templates.json
+		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --numbers $(HEAD)/evaluation/unseen_templates.json
 	$(BIN)/hf-elhsr card $(HEAD)
 
 # The paper's comparison on a small scale: about an hour and a half on two cores, and 30 GB of disk

@@ -32,7 +32,9 @@ def inspect(
     html_file: Annotated[
         Path | None, typer.Option("--html", help="Also write a page to this file, which needs nothing beside it.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    numbers_file: Annotated[
+        Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as JSON.")
+    ] = None,
 ) -> None:
     """Show why a candidate wins: every token's reward and gate, the running reward, and the layers' share."""
     language_model, tokenizer = load_model(model, dtype)
@@ -52,9 +54,9 @@ def inspect(
     )
     explanation = explain(out, tokenizer, reward_head, language_model, inputs["attention_mask"])
     console.print(explanation)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(json_file, explanation.to_json())
+    if numbers_file is not None:
+        numbers_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(numbers_file, explanation.to_json())
     if html_file is not None:
         explanation.save(html_file)
         console.print(f"The page is in {escape(str(html_file))}.", highlight=False, soft_wrap=True)

@@ -47,7 +47,9 @@ def evaluate(
     text_reward_model: Annotated[
         str | None, typer.Option(help="Also a sequence classifier that reads the text, alone and beside the head.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    numbers_file: Annotated[
+        Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as JSON.")
+    ] = None,
     markdown_file: Annotated[
         Path | None, typer.Option("--markdown", help="Also write the tables to this file, as a model card has them.")
     ] = None,
@@ -79,11 +81,11 @@ def evaluate(
         scorer, name = load_text_reward_model(text_reward_model, dtype)
         text_scores = score_rollout_texts(rollouts, asked, scorer, name)
     evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores, name)
-    for file in (json_file, markdown_file, plot_file):
+    for file in (numbers_file, markdown_file, plot_file):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-    if json_file is not None:
-        write_text(json_file, evaluation.to_json())
+    if numbers_file is not None:
+        write_text(numbers_file, evaluation.to_json())
     if markdown_file is not None:
         write_text(markdown_file, evaluation_markdown(evaluation) + "\n")
     if plot_file is not None:
@@ -95,18 +97,20 @@ def evaluate(
 def tradeoff(
     rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
     head: Head,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    numbers_file: Annotated[
+        Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as JSON.")
+    ] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as .svg or .png.")] = None,
 ) -> None:
     """Measure what pruning, adaptive n and abstention save and cost; the language model is not needed."""
     if plot_file is not None:
         check_figure(plot_file)
     measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))
-    for file in (json_file, plot_file):
+    for file in (numbers_file, plot_file):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-    if json_file is not None:
-        write_text(json_file, measured.to_json())
+    if numbers_file is not None:
+        write_text(numbers_file, measured.to_json())
     if plot_file is not None:
         plot_tradeoff(measured, plot_file)
     console.print(tradeoff_table(measured))

@@ -89,7 +89,7 @@ class Evaluation:
     judges_minus: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """As `hf-elhsr evaluate --json` writes it."""
+        """As `hf-elhsr evaluate --numbers` writes it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod

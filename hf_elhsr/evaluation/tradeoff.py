@@ -101,7 +101,7 @@ class TradeOff:
     skip: int = 0
 
     def to_json(self) -> str:
-        """As `hf-elhsr tradeoff --json` writes it."""
+        """As `hf-elhsr tradeoff --numbers` writes it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod

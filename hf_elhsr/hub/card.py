@@ -34,7 +34,7 @@ def render_card(folder: Path) -> str:
     if missing or not evaluation_files:
         raise ValueError(
             f"{str(folder)!r} lacks {', '.join(missing) or 'evaluation/*.json'}: a card claims only what was measured. "
-            "Run `hf-elhsr train` and `hf-elhsr evaluate --json`."
+            "Run `hf-elhsr train` and `hf-elhsr evaluate --numbers`."
         )
     config = ElhsrConfig.from_pretrained(folder)
     training = json.loads((folder / "training.json").read_text())

@@ -114,7 +114,7 @@ def test_convert(tmp_path):
 def test_evaluate_and_card(trained):
     folder, _, _ = trained
     file = folder / "head" / "evaluation" / "test.json"
-    arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16, "--json", file]
+    arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16, "--numbers", file]
     printed = run("evaluate", *arguments)
     assert "16 prompts (test), n = 6" in printed
     assert "majority vote" in printed
@@ -136,7 +136,7 @@ def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
     tiny_classifier(vocab_size=49152, pad_token_id=2, max_position_embeddings=512).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path)
     arguments = [folder / "test", *MODEL, *SMALL, "--head", folder / "head", "--prompts", 16]
-    arguments += ["--text-reward-model", tmp_path, "--json", tmp_path / "evaluation.json"]
+    arguments += ["--text-reward-model", tmp_path, "--numbers", tmp_path / "evaluation.json"]
     printed = run("evaluate", *arguments)
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     assert {"text reward model", "head and text, worse of ranks", "head and text, min-max"} <= evaluation[

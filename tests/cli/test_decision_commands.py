@@ -47,7 +47,7 @@ def test_numbers_table_and_plot(followed):
     result = run(
         "tradeoff",
         folder / "rollouts",
-        *("--head", folder / "head", "--json", folder / "new" / "t.json", "--plot", folder / "new" / "t.svg"),
+        *("--head", folder / "head", "--numbers", folder / "new" / "t.json", "--plot", folder / "new" / "t.svg"),
     )
     assert result.exit_code == 0, result.output
     assert "50 prompts (test), n = 6" in " ".join(result.output.split())

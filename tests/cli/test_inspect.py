@@ -29,7 +29,7 @@ def run(*arguments):
 
 def test_inspect(arguments, tmp_path):
     html, numbers = tmp_path / "new" / "why.html", tmp_path / "other" / "why.json"
-    printed = run("inspect", *arguments, "--html", html, "--json", numbers)
+    printed = run("inspect", *arguments, "--html", html, "--numbers", numbers)
     assert "winner" in printed.split("2. candidate")[0]
     assert "P(correct)" in printed
     assert "layers' share" in printed
