@@ -1,12 +1,12 @@
 """The command that shows why a candidate wins: inspect."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..explanation import explain
@@ -14,13 +14,12 @@ from ..generation.resolve import resolve_reward_head
 from ..rollouts import encode_prompts
 from ..rollouts.rollout_set import write_text
 from .load_model import load_model
-from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Temperature, TopP
-
-console = Console()
+from .options import Dtype, Head, Json, MaxNewTokens, Model, N, NumbersFile, Prompt, Seed, Temperature, TopP
+from .result import show
 
 
 def inspect(
-    prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")],
+    prompt: Prompt,
     model: Model,
     head: Head,
     n: N = 8,
@@ -32,11 +31,13 @@ def inspect(
     html_file: Annotated[
         Path | None, typer.Option("--html", help="Also write a page to this file, which needs nothing beside it.")
     ] = None,
-    numbers_file: Annotated[
-        Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as JSON.")
-    ] = None,
+    numbers_file: NumbersFile = None,
+    as_json: Json = False,
 ) -> None:
-    """Show why a candidate wins: every token's reward and gate, the running reward, and the layers' share."""
+    """Show why a candidate wins.
+
+    Every token's reward and gate, the running reward, and the layers' share.
+    """
     language_model, tokenizer = load_model(model, dtype)
     inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)
     reward_head = resolve_reward_head(head)
@@ -53,10 +54,11 @@ def inspect(
         return_dict_in_generate=True,
     )
     explanation = explain(out, tokenizer, reward_head, language_model, inputs["attention_mask"])
-    console.print(explanation)
     if numbers_file is not None:
         numbers_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(numbers_file, explanation.to_json())
+    where = []
     if html_file is not None:
         explanation.save(html_file)
-        console.print(f"The page is in {escape(str(html_file))}.", highlight=False, soft_wrap=True)
+        where.append(f"The page is in {escape(str(html_file))}.")
+    show(as_json, json.loads(explanation.to_json()), explanation, *where)

@@ -1,4 +1,4 @@
-"""The commands that make a head: sample, train, refit, convert."""
+"""The commands that make a head: sample, train, refit, calibrate, convert."""
 
 import dataclasses
 import json
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..configuration_elhsr import ElhsrConfig
@@ -19,18 +18,39 @@ from ..rollouts.tasks import find_task
 from ..training import LOSSES, PRESETS, fit_decisions, refit_head, train_head
 from ..training import preset as preset_settings
 from .load_model import base_model_id, load_model
-from .options import Dtype, MaxNewTokens, Model, N, Seed, Signal, Skip, Task, Temperature, TopP, Verifier
+from .options import (
+    Dtype,
+    HeadFolder,
+    Json,
+    Layer,
+    MaxNewTokens,
+    Model,
+    N,
+    Prompts,
+    RolloutsFolder,
+    Seed,
+    Signal,
+    Skip,
+    Split,
+    Task,
+    Temperature,
+    TopP,
+    TrainingPrompts,
+    Verifier,
+    one_of,
+)
+from .result import show
 
-console = Console()
+_PRESETS = "the preset's"
 
 
 def sample(
-    out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
+    out: RolloutsFolder,
     model: Model,
     task: Task = "arithmetic",
     verifier: Verifier = None,
-    split: Annotated[str, typer.Option(help="The task's split.")] = "train",
-    prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 400,
+    split: Split = "train",
+    prompts: Prompts = 400,
     skip: Skip = 0,
     n: N = 8,
     temperature: Temperature = 0.8,
@@ -45,8 +65,12 @@ def sample(
     disk_budget: Annotated[
         str | None, typer.Option(help="Room for the features, as 50GB; tokens and then layers are left out to fit.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Sample rollouts for training: completions, labels and features in one pass."""
+    """Sample rollouts: completions, labels and features in one pass.
+
+    A sampling that was stopped goes on where it was, when the same command is given again.
+    """
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     budget = None if disk_budget is None else parse_bytes(disk_budget)
     language_model, tokenizer = load_model(model, dtype)
@@ -72,37 +96,62 @@ def sample(
     ).rollouts()
     right = sum(rollout.label is True for rollout in rollouts)
     failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
-    console.print(
+    show(
+        as_json,
+        {
+            "folder": str(out),
+            "prompts": prompts,
+            "rollouts": len(rollouts),
+            "right": right,
+            "verifier_failures": failed,
+        },
         f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right"
-        + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else ".")
+        + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else "."),
     )
 
 
 def train(
     rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    out: HeadFolder,
     preset: Annotated[
-        str, typer.Option(help=f"Where the options below come from unless given: {', '.join(PRESETS)}.")
+        str,
+        typer.Option(
+            help=f"Where the options below come from unless given: {', '.join(PRESETS)}.",
+            autocompletion=one_of(PRESETS),
+        ),
     ] = "default",
-    loss: Annotated[str | None, typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    prompts: Annotated[int | None, typer.Option(help="Only the first so many prompts. Default: all.")] = None,
-    prompts_per_batch: Annotated[int | None, typer.Option(help="Prompts per step, with all their rollouts.")] = None,
-    max_epochs: Annotated[int | None, typer.Option(help="At most so many passes.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs without progress before stopping.")] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help=f"Of the reward: {', '.join(LOSSES)}.", show_default=_PRESETS, autocompletion=one_of(LOSSES)),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.", show_default=_PRESETS)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.", show_default=_PRESETS)] = None,
+    prompts: TrainingPrompts = None,
+    prompts_per_batch: Annotated[
+        int | None, typer.Option(help="Prompts per step, with all their rollouts.", show_default=_PRESETS)
+    ] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="At most so many passes.", show_default=_PRESETS)] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without progress before stopping.", show_default=_PRESETS)
+    ] = None,
     gate: Annotated[
-        bool | None, typer.Option("--gate/--no-gate", help="Weigh tokens by a learned gate, or all alike.")
+        bool | None,
+        typer.Option("--gate/--no-gate", help="Weigh tokens by a learned gate, or all alike.", show_default=_PRESETS),
     ] = None,
-    layer: Annotated[
-        list[int] | None, typer.Option(help="A recorded layer that the head reads; repeatable. Default: all.")
-    ] = None,
+    layer: Layer = None,
     standardize: Annotated[
-        bool | None, typer.Option("--standardize/--no-standardize", help="Standardise every feature, or leave it.")
+        bool | None,
+        typer.Option(
+            "--standardize/--no-standardize", help="Standardise every feature, or leave it.", show_default=_PRESETS
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split and of the order of prompts.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
-    """Train a head on rollouts; the language model is not needed. A training that was killed goes on."""
+    """Train a head on rollouts; the language model is not needed.
+
+    A training that was stopped goes on where it was, when the same command is given again.
+    """
     given = {
         "loss": loss,
         "learning_rate": learning_rate,
@@ -130,22 +179,28 @@ def train(
         "report": dataclasses.asdict(report),
     }
     write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
-    console.print(
+    show(
+        as_json,
+        {"folder": str(out), **record},
         f"Kept epoch {report.best_epoch + 1} of {len(report.held_out_loss)}: held-out loss "
         f"{min(report.held_out_loss):.4f}; best-of-n on {report.held_out_prompts} held-out prompts "
-        f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {escape(str(out))}."
+        f"{report.held_out_best_of_n:.1%} (one sample: {report.base_rate:.1%}). The head is in {escape(str(out))}.",
     )
 
 
 def refit(
     head: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr train`.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the refitted head.")],
+    out: HeadFolder,
     rollouts: Annotated[Path, typer.Option(help="The rollouts that the head was trained on.")],
     pooled: Annotated[
         list[Path] | None, typer.Option(help="More, made by `hf-elhsr sample --pooled-by` with this head; repeatable.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Solve for a head's rewards and values, on more rollouts, with its gates as they are."""
+    """Solve anew for a head's rewards and values, on more rollouts.
+
+    Its gates stay as they are.
+    """
     if not (head / "training.json").is_file():
         raise ValueError(
             f"Expected a folder made by `hf-elhsr train`, whose training.json tells which prompts were held out, got "
@@ -171,9 +226,11 @@ def refit(
     }
     write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
     before, after = report.reward["held_out_loss_before"], min(report.reward["held_out_loss"])
-    console.print(
+    show(
+        as_json,
+        {"folder": str(out), **record},
         f"Held-out loss {after:.4f} ({before:.4f} before); best-of-n on {report.held_out_prompts} held-out prompts "
-        f"{report.held_out_best_of_n:.1%}. The head is in {escape(str(out))}."
+        f"{report.held_out_best_of_n:.1%}. The head is in {escape(str(out))}.",
     )
 
 
@@ -182,8 +239,12 @@ def calibrate(
     rollouts: Annotated[
         Path, typer.Argument(help="Rollouts of prompts it was not trained on, by `hf-elhsr evaluate` with this head.")
     ],
+    as_json: Json = False,
 ) -> None:
-    """Fit a head's calibration, pruning and adaptive n on more prompts; its weights stay as they are."""
+    """Fit calibration, pruning and adaptive n on more prompts.
+
+    The head's weights stay as they are.
+    """
     fitted_on = RolloutSet(rollouts)
     fitted_on.check_complete()
     record = json.loads((head / "training.json").read_text()) if (head / "training.json").is_file() else {}
@@ -202,20 +263,30 @@ def calibrate(
         record["calibrate"] = {key: value for key, value in fitted_on.settings.items() if key != "head_config"}
         write_text(head / "training.json", json.dumps(record, indent=2) + "\n")
     present = [name for name, fields in fitted.items() if fields is not None]
-    console.print(f"Fitted on {fitted_on.settings['prompts']} prompts: {', '.join(present) or 'nothing, see above'}.")
+    show(
+        as_json,
+        {"folder": str(head), "prompts": fitted_on.settings["prompts"], "fitted": present},
+        f"Fitted on {fitted_on.settings['prompts']} prompts: {', '.join(present) or 'nothing, see above'}.",
+    )
 
 
 def convert(
     file: Annotated[Path, typer.Argument(help="reward_model_*.pt of the paper's own code.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the head.")],
+    out: HeadFolder,
     model: Model,
-    layer: Annotated[
-        list[int] | None, typer.Option(help="The layers it was trained on; repeatable. Default: all.")
-    ] = None,
+    layer: Layer = None,
     dtype: Dtype = "bfloat16",
+    as_json: Json = False,
 ) -> None:
-    """Make a head from the weights that the paper's own code saves. No code in the file is run."""
+    """Make a head from weights that the paper's own code has saved.
+
+    No code in the file is run.
+    """
     language_model, _ = load_model(model, dtype)
     config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model_id(model))
     convert_published(file, config).save_pretrained(out)
-    console.print(f"The head is in {escape(str(out))}. It has no calibration: measure it with `hf-elhsr evaluate`.")
+    show(
+        as_json,
+        {"folder": str(out)},
+        f"The head is in {escape(str(out))}. It has no calibration: measure it with `hf-elhsr evaluate`.",
+    )

@@ -1,10 +1,10 @@
 """The commands that measure a head and tell of it: evaluate, tradeoff, card."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..evaluation import (
@@ -23,20 +23,37 @@ from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..rollouts.text_scores import score_rollout_texts
 from .load_model import load_model, load_text_reward_model
-from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Skip, Task, Temperature, TopP, Verifier
+from .options import (
+    Dtype,
+    Head,
+    Json,
+    MaxNewTokens,
+    MeasuredPrompts,
+    Model,
+    N,
+    NumbersFile,
+    PlotFile,
+    RolloutsFolder,
+    Seed,
+    Skip,
+    Split,
+    Task,
+    Temperature,
+    TopP,
+    Verifier,
+)
+from .result import show
 from .tables import evaluation_table, explain_calibration, explain_columns, tradeoff_table
-
-console = Console()
 
 
 def evaluate(
-    out: Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")],
+    out: RolloutsFolder,
     model: Model,
     head: Head,
     task: Task = "arithmetic",
     verifier: Verifier = None,
-    split: Annotated[str, typer.Option(help="The task's split.")] = "test",
-    prompts: Annotated[int, typer.Option(min=2, help="How many prompts.")] = 400,
+    split: Split = "test",
+    prompts: MeasuredPrompts = 400,
     skip: Skip = 0,
     n: N = 8,
     temperature: Temperature = 0.8,
@@ -47,17 +64,18 @@ def evaluate(
     text_reward_model: Annotated[
         str | None, typer.Option(help="Also a sequence classifier that reads the text, alone and beside the head.")
     ] = None,
-    numbers_file: Annotated[
-        Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as JSON.")
-    ] = None,
+    numbers_file: NumbersFile = None,
     markdown_file: Annotated[
         Path | None, typer.Option("--markdown", help="Also write the tables to this file, as a model card has them.")
     ] = None,
-    plot_file: Annotated[
-        Path | None, typer.Option("--plot", help="Also draw accuracy against n, as .png or .svg.")
-    ] = None,
+    plot_file: PlotFile = None,
+    as_json: Json = False,
 ) -> None:
-    """Measure best-of-n by a head on unseen prompts, against baselines, with 95 % intervals."""
+    """Measure best-of-n on unseen prompts, against baselines.
+
+    With 95 % intervals. An evaluation that was stopped goes on where it was. `hf-elhsr card` tells of what
+    --numbers writes to evaluation/*.json in the head's folder.
+    """
     # Now, not after all the sampling
     if plot_file is not None:
         check_figure(plot_file)
@@ -90,19 +108,21 @@ def evaluate(
         write_text(markdown_file, evaluation_markdown(evaluation) + "\n")
     if plot_file is not None:
         plot_evaluation(evaluation, plot_file)
-    console.print(evaluation_table(evaluation))
-    console.print(explain_columns(evaluation))
+    show(as_json, dataclasses.asdict(evaluation), evaluation_table(evaluation), explain_columns(evaluation))
 
 
 def tradeoff(
     rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
     head: Head,
-    numbers_file: Annotated[
-        Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as JSON.")
-    ] = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw the curves, as .svg or .png.")] = None,
+    numbers_file: NumbersFile = None,
+    plot_file: PlotFile = None,
+    as_json: Json = False,
 ) -> None:
-    """Measure what pruning, adaptive n and abstention save and cost; the language model is not needed."""
+    """Measure what pruning, adaptive n and abstention save and cost.
+
+    The language model is not needed. `hf-elhsr card` tells of what --numbers writes to tradeoff/*.json in the
+    head's folder.
+    """
     if plot_file is not None:
         check_figure(plot_file)
     measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))
@@ -113,12 +133,16 @@ def tradeoff(
         write_text(numbers_file, measured.to_json())
     if plot_file is not None:
         plot_tradeoff(measured, plot_file)
-    console.print(tradeoff_table(measured))
-    console.print(explain_calibration(measured))
+    show(as_json, dataclasses.asdict(measured), tradeoff_table(measured), explain_calibration(measured))
 
 
 def card(
     folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
+    as_json: Json = False,
 ) -> None:
-    """Write a head's model card from its records, and custom_generate/, its code for use without this package."""
-    console.print(f"Wrote {escape(str(write_card(folder)))} and {escape(str(write_custom_generate(folder)))}.")
+    """Write a head's model card, and its code for plain transformers.
+
+    The card is README.md, made from the head's records. The code is custom_generate/, for use without this package.
+    """
+    written = {"card": str(write_card(folder)), "custom_generate": str(write_custom_generate(folder))}
+    show(as_json, written, f"Wrote {escape(written['card'])} and {escape(written['custom_generate'])}.")

@@ -1,28 +1,78 @@
-"""Options that several commands take, with their help."""
+"""Options that several commands take: the same name means the same, and has the same help."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..configuration_elhsr import SIGNALS
 from ..rollouts.tasks import TASKS
+from .load_model import DTYPES
+
+
+def one_of(values: Iterable[str]) -> Callable[[str], list[str]]:
+    """For `autocompletion`: those of the values that go on from what is typed.
+
+    What is not among them is refused by the function that takes it, in Python as on the command line.
+    """
+    known = list(values)
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in known if value.startswith(incomplete)]
+
+    return complete
+
+
+# 'reasoning_gym:DATASET' and 'FILE.jsonl' stand for many: a shell can complete what comes before the part in capitals
+_TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in TASKS if not task.startswith("FILE"))
+_PROMPTS = "How many prompts."
 
 Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's.")]
-Dtype = Annotated[str, typer.Option(help="The language model's dtype: bfloat16, float32 or float16.")]
-Task = Annotated[str, typer.Option(help=f"The task that makes problems and verifies answers: {', '.join(TASKS)}.")]
+Dtype = Annotated[
+    str,
+    typer.Option(help=f"The language model's dtype: {', '.join(DTYPES)}.", autocompletion=one_of(DTYPES)),
+]
+Task = Annotated[
+    str,
+    typer.Option(
+        help=f"The task that makes problems and verifies answers: {', '.join(TASKS)}.",
+        autocompletion=one_of(_TASK_BEGINNINGS),
+    ),
+]
 Verifier = Annotated[
     str | None, typer.Option(help="For one's own prompts in FILE.jsonl: 'file.py:function', which says what is right.")
+]
+Split = Annotated[str, typer.Option(help="The task's split.")]
+Prompts = Annotated[int, typer.Option(min=1, help=_PROMPTS)]
+#: One prompt has no interval.
+MeasuredPrompts = Annotated[int, typer.Option(min=2, help=_PROMPTS)]
+TrainingPrompts = Annotated[int | None, typer.Option(help=_PROMPTS, show_default="all")]
+Skip = Annotated[
+    int,
+    typer.Option(min=0, help="Leave out the first prompts of the split, e.g. those an earlier head was measured on."),
 ]
 Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
 Signal = Annotated[
     str,
-    typer.Option(help="What the head to be trained reads: hidden_states, logits or top_log_probabilities (of 20)."),
+    typer.Option(
+        help=f"What the head to be trained reads: {', '.join(SIGNALS)} (of 20).", autocompletion=one_of(SIGNALS)
+    ),
+]
+Layer = Annotated[
+    list[int] | None,
+    typer.Option(help="A layer that the head reads, counted as in hidden_states; repeatable.", show_default="all"),
 ]
 N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
-Skip = Annotated[
-    int,
-    typer.Option(min=0, help="Leave out the first prompts of the split, e.g. those an earlier head was measured on."),
-]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing for people.")]
+NumbersFile = Annotated[
+    Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as --json prints them.")
+]
+PlotFile = Annotated[Path | None, typer.Option("--plot", help="Also draw the curves to this file, .svg or .png.")]
+Prompt = Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")]
+RolloutsFolder = Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")]
+HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.")]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
+from transformers.utils.logging import tqdm
 
 from ..configuration_elhsr import ElhsrConfig
 from ..generation.decoding import Candidates

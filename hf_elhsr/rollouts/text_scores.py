@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from tqdm.auto import tqdm
+from transformers.utils.logging import tqdm
 
 from ..rewards.text_reward_model import TextScorer, text_scores
 from .rollout_set import RolloutSet, by_prompt, write_text

@@ -1,7 +1,7 @@
 """feature_statistics: mean and spread of every feature over the training tokens, in one pass over the disk."""
 
 import torch
-from tqdm.auto import tqdm
+from transformers.utils.logging import tqdm
 
 from .prompt_groups import PromptGroups
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers.utils import logging
+from transformers.utils.logging import tqdm
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rollouts import Rollout, RolloutSet, head_digest

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from tqdm.auto import tqdm
+from transformers.utils.logging import tqdm
 
 from .losses import binary_cross_entropy
 

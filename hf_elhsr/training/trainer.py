@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel
-from tqdm.auto import tqdm
 from transformers.utils import logging
+from transformers.utils.logging import tqdm
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rollouts import RolloutSet

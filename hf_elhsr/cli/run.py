@@ -1,0 +1,58 @@
+"""run: how every command ends, with an exit code, and with one line where something is wrong."""
+
+import os
+import re
+import sys
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from ..explanation.visible import visible
+from .progress_bars import arrange_progress_bars
+from .result import messages
+
+#: The commands that go on where they stopped.
+GO_ON = ("sample", "train", "evaluate")
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command that `sys.argv` names, and exit.
+
+    0: it is done. 1: an error that nobody foresaw, with its traceback, or a pipe whose reader has gone, without a word.
+    2: what the user can mend, told in one line on standard error. 130: Ctrl-C.
+    """
+    arrange_progress_bars()
+    call: Any = app
+    try:
+        # Ctrl-C and options such as --help end in a code, commands in None
+        code = call(prog_name="hf-elhsr", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        _tell("Error:", _usage(error))
+        code = 2
+    except BrokenPipeError:
+        # What is still to be written goes nowhere, or Python complains of it in the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (ValueError, OSError) as error:
+        # OSError: transformers' word for a model or tokenizer that is not there
+        _tell("Error:", str(error) or type(error).__name__)
+        code = 2
+    if code == 130:
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        _tell("Stopped.", "The same command goes on where it stopped." if command in GO_ON else "")
+    sys.exit(code)
+
+
+def _usage(error: typer.TyperException) -> str:
+    message = error.format_message()
+    if not message.endswith((".", "?")):
+        message += "."
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message} See `{context.command_path} --help`."
+
+
+def _tell(kind: str, message: str) -> None:
+    line = re.sub(r"\s*\n\s*", " ", message.strip())
+    messages.print(Text.assemble((kind, "red"), " ", visible(line)), soft_wrap=True)
