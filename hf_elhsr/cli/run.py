@@ -41,7 +41,9 @@ def run(app: typer.Typer) -> None:
         code = 2
     if code == 130:
         command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        _tell("Stopped.", "The same command goes on where it stopped." if command in GO_ON else "")
+        _tell(
+            "Stopped.", "The same command goes on from there." if command in GO_ON else "The same command starts anew."
+        )
     sys.exit(code)
 
 

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -164,33 +162,6 @@ def test_generate(trained):
     assert "P(correct)" in table
     assert winner == run("generate", *arguments)
     assert winner.split()[0] in table
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["train", "nowhere", "out"], "holds no rollouts"),
-        (["refit", "nowhere", "out", "--rollouts", "nowhere"], "made by `hf-elhsr train`"),
-        (["sample", "out", *MODEL, "--task", "poetry", "--prompts", "2"], "Unknown task 'poetry'"),
-        (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
-        (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),
-        (["evaluate", "out", *MODEL, "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
-        (["tradeoff", "nowhere", "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
-        (["card", "nowhere"], "lacks config.json"),
-        (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
-        (["train", "run[/x]", "out"], "run[/x]"),
-        (["sample", "out", *MODEL, "--disk-budget", "lots"], "'lots' is no size"),
-        (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),
-        (["train", "nowhere", "out", "--patience", "0"], "patience=0: expected"),
-    ],
-)
-def test_errors_are_one_line(tmp_path, arguments, message):
-    command = [sys.executable, "-m", "hf_elhsr.cli", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert "Error: " in result.stderr
-    assert message in " ".join(result.stderr.split())
 
 
 def test_rollouts_of_another_head_are_refused(trained, tmp_path):

@@ -1,0 +1,147 @@
+"""How commands end: 0 done, 2 for what the user can mend, 1 for what nobody foresaw, 130 for Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import hf_elhsr
+
+PROGRAM = [sys.executable, "-m", "hf_elhsr.cli"]
+MODEL = ["--model", "smollm2-demo"]
+
+
+def started(*arguments, **options):
+    """The program in a process of its own, with what it writes in pipes."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*PROGRAM, *(str(argument) for argument in arguments)], **pipes | options)
+
+
+def test_version(run_program):
+    assert run_program("--version") == (0, f"hf-elhsr {hf_elhsr.__version__}\n", "")
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere", "out"], "holds no rollouts"),
+        (["refit", "nowhere", "out", "--rollouts", "nowhere"], "made by `hf-elhsr train`"),
+        (["sample", "out", *MODEL, "--task", "poetry", "--prompts", "2"], "Unknown task 'poetry'"),
+        (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
+        (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),
+        (["evaluate", "out", *MODEL, "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
+        (["tradeoff", "nowhere", "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
+        (["card", "nowhere"], "lacks config.json"),
+        (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
+        (["train", "run[/x]", "out"], "run[/x]"),
+        (["sample", "out", *MODEL, "--disk-budget", "lots"], "'lots' is no size"),
+        (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),
+        (["train", "nowhere", "out", "--loss", "mse"], "loss='mse': expected one of binary_cross_entropy"),
+        (["train", "nowhere", "out", "--patience", "0"], "patience=0: expected"),
+        (["sample", "out"], "Missing option '--model'. See `hf-elhsr sample --help`."),
+        (["trian"], "No such command 'trian'. Did you mean 'train'? See `hf-elhsr --help`."),
+        (["train", "a", "b", "--preset"], "Option '--preset' requires an argument."),
+        (["sample", "out", *MODEL, "--n", "1"], "Invalid value for '--n'"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(tmp_path, monkeypatch, run_program, arguments, message, json_too):
+    monkeypatch.chdir(tmp_path)
+    # Before what lacks its value, in which it would end as one
+    code, out, err = run_program(*arguments[:1], *json_too, *arguments[1:])
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def own_verifier(tiny, folder, code):
+    """Options for prompts whose verifier is this code."""
+    (folder / "mine.py").write_text(code)
+    return ["--task", tiny / "mine.jsonl", "--verifier", f"{folder / 'mine.py'}:check"]
+
+
+def test_an_error_has_no_effect_on_a_terminal(tiny, tiny_options, tmp_path, run_program):
+    task = own_verifier(tiny, tmp_path, "raise ValueError('a\\x1b]0;title\\x07b [bold]\\nc')")
+    code, out, err = run_program("sample", tmp_path / "out", *tiny_options, *task)
+    assert (code, out, err) == (2, "", "Error: a⟨U+001B⟩]0;title⟨U+0007⟩b [bold] c\n")
+
+
+def test_what_nobody_foresaw_has_a_traceback(tiny, tiny_options, tmp_path, run_program):
+    # Python itself ends with 1 and the traceback where an exception leaves main
+    task = own_verifier(tiny, tmp_path, "raise RuntimeError('of the verifier')")
+    with pytest.raises(RuntimeError, match="of the verifier"):
+        run_program("sample", tmp_path / "out", *tiny_options, *task)
+
+
+def test_ctrl_c_and_the_same_command_again(tiny, tiny_options, tmp_path, run_program):
+    # The verifier waits in the second batch, when the first, of sixteen prompts, is on disk
+    code = (
+        "import os, time\n"
+        "calls = 0\n"
+        "def check(completion, answer):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        f"    if calls > 4 * 16 and not os.path.exists({str(tmp_path / 'waited')!r}):\n"
+        f"        open({str(tmp_path / 'waited')!r}, 'w').close()\n"
+        "        time.sleep(60)\n"
+        "    return len(completion) % 2 == 0\n"
+    )
+    task = own_verifier(tiny, tmp_path, code)
+    arguments = ["sample", tmp_path / "out", *tiny_options, *task, "--prompts", 32, "--json"]
+    process = started(*arguments)
+    while not (tmp_path / "waited").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "Stopped. The same command goes on from there.\n"
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.safetensors")}
+    assert kept
+    code, out, _ = run_program(*arguments)
+    assert (code, json.loads(out)["rollouts"]) == (0, 128)
+    assert kept.items() <= {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.safetensors")}.items()
+
+
+def test_ctrl_c_in_a_command_that_starts_anew(tiny, tiny_options, run_program, monkeypatch):
+    # It comes while the prompt is read
+    class Interrupted:
+        def read(self):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    assert run_program("generate", "-", *tiny_options, "--head", tiny / "head") == (
+        130,
+        "",
+        "Stopped. The same command starts anew.\n",
+    )
+
+
+@pytest.fixture
+def no_reader():
+    """A file for writing to a pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize("more", [[], ["--all"], ["--json"]])
+def test_a_pipe_whose_reader_has_gone(tiny, tiny_options, run_program, no_reader, monkeypatch, more):
+    monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(no_reader), "w"))
+    code, _, err = run_program("generate", "w7 w8", *tiny_options, "--head", tiny / "head", *more)
+    assert (code, err) == (1, "")
+    # As Python does in the end: nothing is left that it would complain of
+    sys.stdout.flush()
+
+
+def test_such_a_pipe_of_a_process(no_reader):
+    process = started("--version", stdout=no_reader)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (1, "")

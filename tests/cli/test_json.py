@@ -1,0 +1,100 @@
+"""With `--json`, standard output is one JSON object, whatever the command."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hf_elhsr import ElhsrRewardHead
+from hf_elhsr.cli.app import app
+from hf_elhsr.cli.result import show
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def made(tiny, tiny_task, tmp_path_factory):
+    """What sample, train and evaluate say, and the folder where their work is."""
+    folder = tmp_path_factory.mktemp("made")
+    sampled = run("sample", folder / "rollouts", *tiny_task, "--prompts", 12, "--json")
+    trained = run("train", folder / "rollouts", folder / "head", "--max-epochs", 2, "--json")
+    numbers = folder / "head" / "evaluation" / "test.json"
+    head = ["--head", folder / "head"]
+    evaluated = run("evaluate", folder / "test", *tiny_task, *head, "--prompts", 8, "--numbers", numbers, "--json")
+    return folder, sampled, trained, evaluated
+
+
+def test_sample(made):
+    folder, sampled, _, _ = made
+    assert (sampled["folder"], sampled["prompts"], sampled["rollouts"]) == (str(folder / "rollouts"), 12, 48)
+    assert 0 < sampled["right"] < 48
+    assert sampled["verifier_failures"] == []
+
+
+def test_train(made):
+    folder, _, trained, _ = made
+    record = json.loads((folder / "head" / "training.json").read_text())
+    assert trained == {"folder": str(folder / "head"), **record}
+
+
+def test_evaluate(made):
+    folder, _, _, evaluated = made
+    assert evaluated == json.loads((folder / "head" / "evaluation" / "test.json").read_text())
+    assert (evaluated["prompts"], evaluated["n"]) == (8, 4)
+
+
+def test_refit(made):
+    folder, *_ = made
+    told = run("refit", folder / "head", folder / "refitted", "--rollouts", folder / "rollouts", "--json")
+    record = json.loads((folder / "refitted" / "training.json").read_text())
+    assert told == {"folder": str(folder / "refitted"), **record}
+
+
+def test_card(made):
+    folder, *_ = made
+    told = run("card", folder / "head", "--json")
+    places = {"card": folder / "head" / "README.md", "custom_generate": folder / "head" / "custom_generate"}
+    assert told == {name: str(place) for name, place in places.items()}
+
+
+def test_convert(tiny, tiny_options, tmp_path):
+    columns = ElhsrRewardHead.from_pretrained(tiny / "head").weight.shape[1]
+    weights = {"fused_layer.weight": torch.ones(2, columns), "fused_layer.bias": torch.zeros(2)}
+    torch.save(weights, tmp_path / "reward_model.pt")
+    model = tiny_options[:2]
+    told = run("convert", tmp_path / "reward_model.pt", tmp_path / "converted", *model, "--json")
+    assert told == {"folder": str(tmp_path / "converted")}
+
+
+@pytest.mark.parametrize("more", [[], ["--all"], ["--live"]])
+def test_generate(tiny, tiny_options, more):
+    told = run("generate", "w7 w8 w9", *tiny_options, "--head", tiny / "head", *more, "--json")
+    assert len(told["candidates"]) == 4
+    rewards = [candidate["reward"] for candidate in told["candidates"]]
+    assert rewards[told["winner"]] == max(rewards)
+    assert told["text"] == told["candidates"][told["winner"]]["text"]
+
+
+def test_inspect(tiny, tiny_options, tmp_path):
+    files = ["--numbers", tmp_path / "why.json", "--html", tmp_path / "why.html"]
+    told = run("inspect", "w7 w8 w9", *tiny_options, "--head", tiny / "head", *files, "--json")
+    assert told == json.loads((tmp_path / "why.json").read_text())
+    assert len(told["prompts"][0]["candidates"]) == 4
+
+
+def test_what_json_cannot_hold_becomes_null(capsys):
+    show(True, {"a": float("nan"), "b": [1.5, float("inf")], "c": ("\udc80", {"d": -float("inf")})})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"a": None, "b": [1.5, None], "c": ["\udc80", {"d": None}]}
+    assert printed.isascii()
+
+
+def test_a_path_in_a_sentence_stays_whole_in_a_pipe(capsys):
+    path = "/".join(["folder"] * 30)
+    show(False, {"path": path}, f"It is in {path}.")
+    assert capsys.readouterr().out == f"It is in {path}.\n"
