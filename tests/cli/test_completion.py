@@ -60,7 +60,7 @@ def test_in_bash(tmp_path):
     script = (
         'eval "$(_HF_ELHSR_COMPLETE=source_bash hf-elhsr)"\n'
         "COMP_WORDS=(hf-elhsr train r o --loss h); COMP_CWORD=5\n"
-        '"$(complete -p hf-elhsr | sed "s/.*-F \\([^ ]*\\).*/\\1/")"\n'
+        '"$(complete -p hf-elhsr | sed "s/.*-F \\([^ ]*\\).*/\\1/")" hf-elhsr\n'
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 from transformers.utils import logging
@@ -27,9 +28,10 @@ def last_screen(text):
     return "\n".join(lines).strip()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
 def test_in_a_terminal_they_vanish_when_done(tiny_task, tmp_path):
     terminal, theirs = pty.openpty()
+    # Of no size as it is made, which has no room for a bar
+    termios.tcsetwinsize(theirs, (24, 80))
     process = sample(tiny_task, tmp_path / "rollouts", theirs)
     os.close(theirs)
     written = b""
