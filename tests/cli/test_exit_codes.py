@@ -10,6 +10,7 @@ import time
 import pytest
 
 import hf_elhsr
+from hf_elhsr.cli.result import console
 
 PROGRAM = [sys.executable, "-m", "hf_elhsr.cli"]
 MODEL = ["--model", "smollm2-demo"]
@@ -135,6 +136,8 @@ def no_reader():
 @pytest.mark.parametrize("more", [[], ["--all"], ["--json"]])
 def test_a_pipe_whose_reader_has_gone(tiny, tiny_options, run_program, no_reader, monkeypatch, more):
     monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(no_reader), "w"))
+    # What rich does to it lasts as long as the process, which here goes on
+    monkeypatch.setattr(console, "quiet", False)
     code, _, err = run_program("generate", "w7 w8", *tiny_options, "--head", tiny / "head", *more)
     assert (code, err) == (1, "")
     # As Python does in the end: nothing is left that it would complain of

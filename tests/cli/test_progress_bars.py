@@ -7,7 +7,6 @@ import subprocess
 import sys
 import termios
 
-import pytest
 from transformers.utils import logging
 
 
