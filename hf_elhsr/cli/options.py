@@ -11,17 +11,13 @@ from ..rollouts.tasks import TASKS
 from .load_model import DTYPES
 
 
-def one_of(values: Iterable[str]) -> Callable[[str], list[str]]:
-    """For `autocompletion`: those of the values that go on from what is typed.
+def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
+    """For `autocompletion`: the values that are known, of which typer offers those that go on from what is typed.
 
     What is not among them is refused by the function that takes it, in Python as on the command line.
     """
     known = list(values)
-
-    def complete(incomplete: str) -> list[str]:
-        return [value for value in known if value.startswith(incomplete)]
-
-    return complete
+    return lambda: known
 
 
 # 'reasoning_gym:DATASET' and 'FILE.jsonl' stand for many: a shell can complete what comes before the part in capitals

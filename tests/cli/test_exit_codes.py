@@ -18,6 +18,8 @@ MODEL = ["--model", "smollm2-demo"]
 def started(*arguments, **options):
     """The program in a process of its own, with what it writes in pipes."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Which would write what is left to be written in the end otherwise
+    pipes["env"] = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen([*PROGRAM, *(str(argument) for argument in arguments)], **pipes | options)
 
 
