@@ -57,6 +57,8 @@ def test_numbers_table_and_plot(followed):
     expected = np.take_along_axis(scored.labels, scored.rewards.argmax(1)[:, None], axis=1).mean()
     assert values["exact"]["value"] == pytest.approx(expected)
     assert "<svg" in (folder / "new" / "t.svg").read_text()
+    result = run("tradeoff", folder / "rollouts", "--head", folder / "head", "--json")
+    assert json.loads(result.stdout) == values
 
 
 def test_a_head_without_decisions_is_refused(followed):
@@ -72,8 +74,10 @@ def test_calibrate_writes_the_decisions_of_other_prompts(followed):
     before = (folder / "head" / "model.safetensors").read_bytes()
     record = {"rollouts": {"task": "made", "split": "test", "skip": 50, "prompts": 9, "sampling": {}}}
     (folder / "head" / "training.json").write_text(json.dumps(record))
-    result = run("calibrate", folder / "head", folder / "rollouts")
+    result = run("calibrate", folder / "head", folder / "rollouts", "--json")
     assert result.exit_code == 0, result.output
+    fitted = ["calibration", "pruning", "adaptive"]
+    assert json.loads(result.stdout) == {"folder": str(folder / "head"), "prompts": 50, "fitted": fitted}
     config = ElhsrConfig.from_pretrained(folder / "head")
     assert [config.calibration["prompts"], config.pruning["prompts"], config.adaptive["prompts"]] == [50, 50, 50]
     assert (folder / "head" / "model.safetensors").read_bytes() == before
