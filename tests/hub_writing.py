@@ -5,7 +5,6 @@ import hashlib
 import json
 
 import yaml
-
 from hub_reading import Answer, Reading, Refused
 from hub_repositories import LFS_SUFFIXES, Repository, StoredFile, front_matter
 
