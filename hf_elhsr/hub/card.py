@@ -16,7 +16,6 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
 
-
 #: What heads are found by.
 TAG = "elhsr"
 #: What their accuracy is reported as.

@@ -1,12 +1,13 @@
 """`.eval_results/*.yaml`, by which the Hub shows results beside those of other models on the dataset's page."""
 
-import yaml
+import json
+
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from ..evaluation import Evaluation
 
-#: Benchmark datasets on the Hub, and their names for the task, by the names of ours. Tasks whose prompts are made here have none: their results are in the
-#: card alone, as `model-index`.
+#: Benchmark datasets on the Hub, and their names for the task, by the names of ours. Tasks whose prompts are made here
+#: have none: their results are in the card alone, as `model-index`.
 DATASETS = {"gsm8k": ("openai/gsm8k", "gsm8k")}
 
 
@@ -24,6 +25,7 @@ def eval_results_files(evaluations: list[Evaluation]) -> dict[str, bytes]:
                 notes=f"best of {evaluation.n} samples of the base model by this reward head, on {evaluation.prompts} "
                 f"prompts; 95 % interval {100 * head.low:.1f} to {100 * head.high:.1f}",
             )
-            text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+            # JSON is YAML, too
+            text = json.dumps(eval_result_entries_to_yaml([entry]), indent=2) + "\n"
             files[f".eval_results/{evaluation.task}.yaml"] = text.encode()
     return files

@@ -1,5 +1,6 @@
 """find_heads: the reward heads on the Hub that were made for a language model, best first."""
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,12 +76,12 @@ def _found(info: ModelInfo) -> FoundHead:
         for metric in _list(result.get("metrics"))
         if metric.get("type") == METRIC and isinstance(metric.get("name"), str) and _is_share(metric.get("value"))
     ]
-    seen = {"repo_id": info.id, "downloads": info.downloads, "last_modified": info.last_modified}
+    head = FoundHead(info.id, downloads=info.downloads, last_modified=info.last_modified)
     if not results:
-        return FoundHead(**seen)
+        return head
     accuracy, name, dataset = max(results, key=lambda result: result[0])
-    task, split = dataset.get("name"), dataset.get("split")
-    return FoundHead(**seen, task=task, split=split, accuracy=accuracy, metric=name)
+    task, split = (str(dataset.get(key)) for key in ("name", "split"))
+    return dataclasses.replace(head, task=task, split=split, accuracy=accuracy, metric=name)
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

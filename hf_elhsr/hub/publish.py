@@ -1,4 +1,4 @@
-"""publish: a head's folder becomes a repository on the Hub, in one commit, with its card and the code it brings along."""
+"""publish: a head's folder becomes a repository on the Hub, in one commit, with card, records and code."""
 
 import re
 import tempfile

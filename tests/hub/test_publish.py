@@ -1,6 +1,5 @@
 """Heads are published over HTTP to a local Hub, by the unmodified client, and found there."""
 
-import hashlib
 import json
 import shutil
 import subprocess
