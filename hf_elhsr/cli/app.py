@@ -18,6 +18,7 @@ from .load_model import load_model
 from .make_head import calibrate, convert, refit, sample, train
 from .measure_head import card, evaluate, tradeoff
 from .options import Dtype, Head, MaxNewTokens, Model, N, Seed, Temperature, TopP
+from .share_head import heads, publish
 from .tables import candidates_table
 
 app = typer.Typer(
@@ -71,7 +72,7 @@ def generate(
 
 
 # In the order that `hf-elhsr --help` lists them
-for command in (sample, train, refit, calibrate, evaluate, tradeoff, generate, inspect, card, convert):
+for command in (sample, train, refit, calibrate, evaluate, tradeoff, generate, inspect, card, publish, heads, convert):
     app.command()(command)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
@@ -13,6 +15,11 @@ from ..evaluation.tradeoff import ADAPTIVE, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
+
+#: What heads are found by.
+TAG = "elhsr"
+#: What their accuracy is reported as.
+METRIC = "accuracy"
 
 
 def write_card(folder: Path) -> Path:
@@ -38,29 +45,68 @@ def render_card(folder: Path) -> str:
         )
     config = ElhsrConfig.from_pretrained(folder)
     training = json.loads((folder / "training.json").read_text())
-    evaluations = [Evaluation.from_json(file.read_text()) for file in evaluation_files]
-    tradeoffs = [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
-    _check_evaluations(folder, training, evaluations, tradeoffs)
+    evaluations = check_measured(folder)
+    tradeoffs = _tradeoffs(folder)
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
     return Template(template).substitute(_values(folder.name, config, training, evaluations, tradeoffs, limits))
 
 
-def _check_evaluations(
-    folder: Path, training: dict[str, Any], evaluations: list[Evaluation], tradeoffs: list[TradeOff]
-) -> None:
+def check_measured(folder: Path) -> list[Evaluation]:
+    """A head's evaluations, as its folder has them.
+
+    Raises:
+        ValueError: One, or a trade-off, is of another head or on training prompts.
+    """
+    evaluations = [Evaluation.from_json(file.read_text()) for file in sorted((folder / "evaluation").glob("*.json"))]
     digest = head_digest(ElhsrRewardHead.from_pretrained(folder))
-    measured: list[Evaluation | TradeOff] = [*evaluations, *tradeoffs]
+    record = folder / "training.json"
+    training = json.loads(record.read_text()) if record.is_file() else {}
+    learned_from = [training.get("rollouts", {}), *training.get("refit", {}).get("rollouts", [])]
+    trained_on = [(rollouts.get("task"), rollouts.get("split")) for rollouts in learned_from]
+    measured: list[Evaluation | TradeOff] = [*evaluations, *_tradeoffs(folder)]
     for evaluation in measured:
         if evaluation.head_sha256 != digest:
             raise ValueError(
                 f"The evaluation on {evaluation.split!r} is of another head than the one in {str(folder)!r}: evaluate "
                 "this head again."
             )
-        learned_from = [training["rollouts"], *training.get("refit", {}).get("rollouts", [])]
-        if (evaluation.task, evaluation.split) in [(rollouts["task"], rollouts["split"]) for rollouts in learned_from]:
+        if (evaluation.task, evaluation.split) in trained_on:
             raise ValueError(f"The evaluation on {evaluation.split!r} is on training prompts: evaluate another split.")
+    return evaluations
+
+
+def _tradeoffs(folder: Path) -> list[TradeOff]:
+    return [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
+
+
+def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation]) -> str:
+    """The YAML at a card's top, by which the Hub lists heads; accuracies in percent."""
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=evaluation.task,
+            dataset_name=evaluation.task,
+            dataset_split=evaluation.split,
+            metric_type=METRIC,
+            metric_name=f"best-of-{evaluation.n} accuracy, %, of {evaluation.prompts} prompts",
+            metric_value=round(100 * evaluation.accuracy["reward head"].value, 1),
+        )
+        for evaluation in evaluations
+    ]
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="hf-elhsr",
+        pipeline_tag="text-generation",
+        base_model=config.base_model,
+        base_model_relation="adapter",
+        tags=[TAG, "reward-head", "best-of-n"],
+        model_name=name,
+        eval_results=results,
+    )
+    text: str = data.to_yaml()
+    return text
 
 
 def _values(
@@ -75,6 +121,7 @@ def _values(
     rows = 2 if config.gate else 1
     return {
         "name": name,
+        "metadata": _metadata(name, config, evaluations),
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",
         "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
