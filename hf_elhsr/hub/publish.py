@@ -98,10 +98,11 @@ def push_to_hub(
         The commit, with `oid`, the revision to load it by, and `commit_url`.
 
     Raises:
-        ValueError: A base model that is not on the Hub.
+        ValueError: A base model that is a folder here.
         OSError: What the Hub refused, with its reason.
     """
-    _check_base_model(head.config.base_model)
+    if head.config.base_model is not None:
+        _check_base_model(head.config.base_model)
     with tempfile.TemporaryDirectory() as folder:
         head.save_pretrained(folder)
         files = {name: (Path(folder) / name).read_bytes() for name in ("config.json", "model.safetensors")}

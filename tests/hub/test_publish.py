@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hub_client import HubClient
-from hub_server import HubServer
 
 from hf_elhsr import ElhsrRewardHead, find_heads, publish
 from hf_elhsr.hub.custom_generate import custom_generate_files
@@ -21,13 +20,8 @@ BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(scope="module")
-def hub():
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
+    """One that may write."""
     client = HubClient(hub.url, tmp_path_factory.mktemp("home"), HF_TOKEN="hf_writer")
     yield client
     client.close()
