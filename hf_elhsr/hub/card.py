@@ -15,6 +15,7 @@ from ..evaluation.tradeoff import ADAPTIVE, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
+from .card_commands import making_commands
 
 #: What heads are found by.
 TAG = "elhsr"
@@ -127,7 +128,9 @@ def _values(
         "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
         "source": "hidden states" if config.signal == "hidden_states" else "next-token distributions",
         "features": _features(config),
-        "task": rollouts["task"],
+        "task": rollouts["task"] + _TASKS.get(rollouts["task"], ""),
+        "question": _QUESTIONS.get(rollouts["task"], "..."),
+        "commands": making_commands(name, config, training),
         "train_prompts": report["train_prompts"],
         "held_out_prompts": report["held_out_prompts"],
         "prompts": rollouts["prompts"],
@@ -159,6 +162,13 @@ def _features(config: ElhsrConfig) -> str:
     return f"{len(config.layers)} hidden states (width {config.hidden_size})"
 
 
+_TASKS = {
+    "arithmetic": ", word problems made from seeded templates, whose final number is checked",
+    "coin_flip": ", questions on the side that a coin shows after some flips",
+}
+_QUESTIONS = {
+    "arithmetic": "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
+}
 _LOSSES = {
     "binary_cross_entropy": "Binary cross-entropy",
     "hinge": "Hinge loss",
