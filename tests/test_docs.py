@@ -44,3 +44,12 @@ def test_files_that_are_named_are_there():
 def test_what_make_docs_builds_is_ignored():
     assert "docs/reference/build.py docs/_build" in (ROOT / "Makefile").read_text()
     assert "/docs/_build/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_markdown_leaves_the_mathematics_alone():
+    """GitHub takes a backslash before punctuation in $...$ for an escape of its own; in blocks it does not."""
+    text = (DOCS / "how_it_works.md").read_text()
+    assert "$$" not in text
+    formulas = re.findall(r"\$([^$\n]+)\$", text)
+    assert len(formulas) > 50
+    assert [formula for formula in formulas if re.search(r"\\[^A-Za-z]|\|", formula)] == []
