@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 import torch
 from chat_server import chat_server
 from nbclient import NotebookClient
@@ -81,36 +80,25 @@ def test_best_of_n_through_an_interface(tmp_path):
     assert re.match(r"\* [+-]\d+\.\d\d ", printed)
 
 
-@pytest.fixture(scope="module")
-def executed(smollm2_folder):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}})
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", PATH)
-        client.execute()
-    return notebook
-
-
 def displayed(notebook, kind):
     """What the code cells displayed as this kind of data."""
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     return [output.data[kind] for output in outputs if kind in output.get("data", {})]
 
 
-def test_the_notebook_displays_candidates_and_explanation(executed):
-    table, why = displayed(executed, "text/html")
+def test_the_notebook_shows_candidates_explanation_and_evaluation(smollm2_folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PATH)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": EXAMPLES}}).execute()
+    table, why = displayed(notebook, "text/html")
     assert "Best of 8 candidates for 1 prompt." in table
     assert table.count("<tr><th>") == 9
     assert "<iframe" in why
     assert "<script" not in why
-
-
-def test_the_notebook_shows_the_shipped_heads_evaluation(executed):
-    evaluation = (ROOT / "model_cards/elhsr-smollm2-135m-instruct-arithmetic/README.md").read_text()
-    [table] = displayed(executed, "text/markdown")
-    assert "| **reward head** |" in table
-    assert table.strip() in evaluation
+    [evaluation] = displayed(notebook, "text/markdown")
+    assert "| **reward head** |" in evaluation
+    assert evaluation.strip() in (ROOT / "model_cards/elhsr-smollm2-135m-instruct-arithmetic/README.md").read_text()
 
 
 def test_the_notebook_is_kept_without_outputs():

@@ -62,18 +62,18 @@ def plain(docstring):
     return " ".join(re.sub(r"\[`|`\]|`|\*", "", docstring.strip().partition("\n")[0]).split())
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_public_name_is_there_with_its_docstring(reference, module):
-    own = importlib.import_module(module)
-    found = sections(page(reference, module))
-    for name in own.__all__:
-        assert name in found, name
-        value = getattr(own, name)
-        if inspect.isclass(value) or inspect.isfunction(value):
-            # Not what a dataclass or a protocol gets where nobody wrote one
-            assert value.__doc__, name
-            assert not value.__doc__.startswith(f"{name}("), name
-            assert plain(value.__doc__) in str(Text(found[name])).replace("*", ""), name
+def test_every_public_name_is_there_with_its_docstring(reference):
+    for module in MODULES:
+        own = importlib.import_module(module)
+        found = sections(page(reference, module))
+        for name in own.__all__:
+            assert name in found, (module, name)
+            value = getattr(own, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                # Not what a dataclass or a protocol gets where nobody wrote one
+                assert value.__doc__, (module, name)
+                assert not value.__doc__.startswith(f"{name}("), (module, name)
+                assert plain(value.__doc__) in str(Text(found[name])).replace("*", ""), (module, name)
 
 
 def test_arguments_are_lists_and_names_are_links(reference):

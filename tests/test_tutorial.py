@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
+from hf_elhsr.rollouts import SamplingSettings
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -114,3 +115,13 @@ def test_the_times_it_names_are_measured(what):
     sampled = sum(int(count) for count in re.findall(r"--prompts (\d+)", TUTORIAL))
     assert f"so {sampled} prompts take about ten minutes" in text
     assert 9 <= sampled / result["prompts"] * seconds / 60 <= 11
+
+
+def test_the_room_it_names_is_what_the_features_take():
+    [prompts] = re.findall(r"hf-elhsr sample .* --prompts (\d+)", TUTORIAL)
+    settings = SamplingSettings()
+    assert (settings.n, settings.temperature, settings.top_p, settings.max_new_tokens) == (8, 0.8, 0.9, 64)
+    assert "eight times, at temperature 0.8 and top_p 0.9, with at most 64 new tokens" in " ".join(TUTORIAL.split())
+    # In bfloat16, for every layer and every number of a hidden state
+    most = int(prompts) * settings.n * settings.max_new_tokens * ElhsrConfig.from_pretrained(SHIPPED).num_features * 2
+    assert f"at most {most / 1e9:.1f} GB" in TUTORIAL
