@@ -17,7 +17,7 @@ DECISION_PROMPTS := 1024
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test test-browser test-oldest check format bench bench-training head reproduction record-chat-answers clean
+.PHONY: demo test test-browser test-oldest check format bench bench-training head reproduction record-chat-answers docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -83,6 +83,10 @@ reproduction: $(VENV)/dev
 	mkdir -p docs/reproduction
 	cd rollouts/reproduction && cp --parents report.md report.json */*.svg ../../docs/reproduction
 
+# The API reference, from docstrings: docs/_build/index.html
+docs: $(VENV)/dev
+	$(BIN)/python docs/reference/build.py docs/_build
+
 # Asks llama.cpp's server, built from source in about five minutes, what the tests of the chat interface replay
 record-chat-answers: $(VENV)/dev $(VENV)-server/done
 	$(BIN)/python tests/record_chat_answers.py $(VENV)-server/bin/python
@@ -93,7 +97,7 @@ $(VENV)-server/done:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-server rollouts build *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-server rollouts build docs/_build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
