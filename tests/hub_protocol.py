@@ -18,7 +18,7 @@ _ROUTES = [
     ("GET", r"/api/models", "models"),
     ("GET", rf"/api/models/{_MODEL}", "info"),
     ("GET", rf"/api/models/{_MODEL}/revision/{_AT}", "info"),
-    ("GET", rf"/api/models/{_MODEL}/tree/{_AT}(/(?P<folder>.+))?", "tree"),
+    ("GET", rf"/api/models/{_MODEL}/tree/{_AT}/?(?P<folder>(?<=/).+)?", "tree"),
     ("POST", rf"/api/models/{_MODEL}/paths-info/{_AT}", "paths"),
     ("POST", rf"/api/models/{_MODEL}/branch/{_AT}", "branch"),
     ("POST", rf"/api/models/{_MODEL}/preupload/{_AT}", "preupload"),

@@ -142,6 +142,8 @@ class ElhsrRewardHead(PreTrainedModel):
         file = head_file(where, "config.json", **loading)
         if config is None:
             config, kwargs = read_config(file, where, **kwargs)
+        elif not isinstance(config, ElhsrConfig):
+            raise ValueError(f"config must be an ElhsrConfig, got {type(config).__name__}: leave it out.")
         loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
         weights = head_file(where, "model.safetensors", **loading)
         check_weights(weights, config)

@@ -115,7 +115,7 @@ def _what_came(error: BaseException) -> str | None:
     answered = [cause for cause in causes if isinstance(cause, HfHubHTTPError)]
     if answered:
         response = answered[-1].response
-        said = answered[-1].server_message
+        said = " ".join((answered[-1].server_message or "").split())
         came = f"was answered with {response.status_code} {response.reason_phrase}" + (f" ({said})" if said else "")
         return f"{_asked(response.request)} {came}. {_ADVICE.get(response.status_code, 'Try again later')}."
     broken = [cause for cause in causes if isinstance(cause, httpx.HTTPError)]
