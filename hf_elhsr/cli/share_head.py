@@ -14,6 +14,7 @@ from rich.text import Text
 from ..explanation.visible import visible
 from ..hub import find_heads
 from ..hub import publish as publish_folder
+from .load_model import base_model_id
 
 console = Console()
 
@@ -41,20 +42,25 @@ def publish(
 
 def heads(
     model: Annotated[str, typer.Argument(help='The language model\'s id on the Hub, as "org/name".')],
+    task: Annotated[str | None, typer.Option(help="Only heads that report a result on this task.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the heads on the Hub that were made for a language model, best reported accuracy first."""
-    found = find_heads(model)
+    model_id = base_model_id(model)
+    found = find_heads(model_id, task=task)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(head) for head in found], default=str))
         return
     if not found:
-        console.print(f"The Hub has no heads for {escape(model)}. `hf-elhsr sample` and `train` make one.")
+        console.print(f"The Hub has no such heads for {escape(model_id)}. `hf-elhsr sample` and `train` make one.")
         return
-    table = Table("head", "task", "best of n, %", "as its card reports")
+    table = Table("head", "task", "best of n, % [95 % interval]", "as its card reports", "reads")
     for head in found:
         accuracy = "" if head.accuracy is None else f"{100 * head.accuracy:.1f}"
+        if head.interval is not None:
+            accuracy += " [{:.1f}, {:.1f}]".format(*(100 * end for end in head.interval))
         measured = "" if head.metric is None else f"{head.metric}, split {head.split}"
         # What others wrote, made harmless
-        table.add_row(*(Text(visible(text)) for text in (head.repo_id, head.task or "", accuracy, measured)))
+        cells = (head.repo_id, head.task or "", accuracy, measured, head.signal or "")
+        table.add_row(*(Text(visible(text)) for text in cells))
     console.print(table)

@@ -4,11 +4,13 @@ from ..modeling_elhsr import ElhsrRewardHead
 from .card import write_card
 from .custom_generate import write_custom_generate
 from .find_heads import FoundHead, find_heads
-from .publish import publish, push_to_hub
+from .publish import publish
 from .published_weights import convert_published
+from .push_to_hub import push_to_hub, save_pretrained
 
 # The class travels to the Hub, where there is no package: so what uploads the package's code is given to it here
 ElhsrRewardHead.push_to_hub = push_to_hub  # type: ignore[assignment, method-assign]
+ElhsrRewardHead.save_pretrained = save_pretrained  # type: ignore[assignment, method-assign]
 
 __all__ = [
     "FoundHead",

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
@@ -16,11 +16,12 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
 from .card_commands import making_commands
+from .reported_results import model_index_results
 
 #: What heads are found by.
 TAG = "elhsr"
-#: What their accuracy is reported as.
-METRIC = "accuracy"
+#: And, with the signal's name after it, what they read.
+SIGNAL_TAG = "signal:"
 
 
 def write_card(folder: Path) -> Path:
@@ -35,14 +36,22 @@ def write_card(folder: Path) -> Path:
     return file
 
 
-def render_card(folder: Path) -> str:
-    """The card's text. Every number in it is read from the folder's own records."""
-    evaluation_files = sorted((folder / "evaluation").glob("*.json"))
+def missing_records(folder: Path) -> list[str]:
+    """Which of the files that a card is made of are not there."""
     missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
-    if missing or not evaluation_files:
+    return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
+
+
+def render_card(folder: Path, source: str | None = None) -> str:
+    """The card's text. Every number in it is read from the folder's own records.
+
+    Args:
+        source: Where the card tells readers to load the head from, as "org/name". Default: a folder of this name.
+    """
+    if missing := missing_records(folder):
         raise ValueError(
-            f"{str(folder)!r} lacks {', '.join(missing) or 'evaluation/*.json'}: a card claims only what was measured. "
-            "Run `hf-elhsr train` and `hf-elhsr evaluate --json`."
+            f"{str(folder)!r} lacks {', '.join(missing)}: a card claims only what was measured. Run `hf-elhsr train` "
+            "and `hf-elhsr evaluate --json`."
         )
     config = ElhsrConfig.from_pretrained(folder)
     training = json.loads((folder / "training.json").read_text())
@@ -51,7 +60,8 @@ def render_card(folder: Path) -> str:
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
-    return Template(template).substitute(_values(folder.name, config, training, evaluations, tradeoffs, limits))
+    source = source or f"path/to/{folder.resolve().name}"
+    return Template(template).substitute(_values(source, config, training, evaluations, tradeoffs, limits))
 
 
 def check_measured(folder: Path) -> list[Evaluation]:
@@ -84,34 +94,22 @@ def _tradeoffs(folder: Path) -> list[TradeOff]:
 
 def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation]) -> str:
     """The YAML at a card's top, by which the Hub lists heads; accuracies in percent."""
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=evaluation.task,
-            dataset_name=evaluation.task,
-            dataset_split=evaluation.split,
-            metric_type=METRIC,
-            metric_name=f"best-of-{evaluation.n} accuracy, %, of {evaluation.prompts} prompts",
-            metric_value=round(100 * evaluation.accuracy["reward head"].value, 1),
-        )
-        for evaluation in evaluations
-    ]
     data = ModelCardData(
         license="apache-2.0",
         library_name="hf-elhsr",
         pipeline_tag="text-generation",
         base_model=config.base_model,
         base_model_relation="adapter",
-        tags=[TAG, "reward-head", "best-of-n"],
+        tags=[TAG, "reward-head", "best-of-n", f"{SIGNAL_TAG}{config.signal}"],
         model_name=name,
-        eval_results=results,
+        eval_results=model_index_results(evaluations),
     )
     text: str = data.to_yaml()
     return text
 
 
 def _values(
-    name: str,
+    source: str,
     config: ElhsrConfig,
     training: dict[str, Any],
     evaluations: list[Evaluation],
@@ -120,8 +118,10 @@ def _values(
 ) -> dict[str, Any]:
     rollouts, report = training["rollouts"], training["report"]
     rows = 2 if config.gate else 1
+    name = source.rpartition("/")[2]
     return {
         "name": name,
+        "head": source,
         "metadata": _metadata(name, config, evaluations),
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",

@@ -1,4 +1,4 @@
-"""Heads are published over HTTP to a local Hub, by the unmodified client, and found there."""
+"""Heads are published over HTTP to a local Hub, by the unmodified client."""
 
 import json
 import shutil
@@ -10,9 +10,10 @@ import pytest
 import yaml
 from hub_client import HubClient
 
-from hf_elhsr import ElhsrRewardHead, find_heads, publish
+from hf_elhsr import ElhsrRewardHead, publish
+from hf_elhsr.hub import write_card
+from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.custom_generate import custom_generate_files
-from hf_elhsr.hub.eval_results import eval_results_files
 from hf_elhsr.hub.publish import published_files
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -45,10 +46,6 @@ def weight_sum(repo_id, revision=None):
     return sum(float(parameter.double().sum()) for parameter in head.parameters())
 
 
-def found(model, **options):
-    return [(head.repo_id, head.task, head.split, head.accuracy) for head in find_heads(model, **options)]
-
-
 def stored(hub, repo_id, revision="main"):
     files = hub.repositories[repo_id].revision(revision).files
     return {path: file.content for path, file in files.items() if path != ".gitattributes"}
@@ -60,14 +57,16 @@ def test_everything_in_one_commit(hub, client, folder):
     assert [commit.message for commit in repository.commits] == ["initial commit", "Upload reward head"]
     assert repository.branches == {"main": oid}
     files = stored(hub, "org/head")
+    assert files.pop("README.md").decode() == render_card(folder, "org/head")
     own = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     code = {path for path in own if path.startswith("custom_generate/")}
     assert {path: content for path, content in files.items() if path not in code} == {
-        path: content for path, content in own.items() if path not in code
+        path: content for path, content in own.items() if path not in code | {"README.md"}
     }
     assert {path.removeprefix("custom_generate/") for path in code} == custom_generate_files("org/head").keys()
     assert b"PUBLISHED_AS: str | None = 'org/head'\n" in files["custom_generate/generate.py"]
-    # The folder itself says nothing of where it was published
+    # The folder itself is as it was, and says nothing of where it was published
+    assert own["README.md"] == (SHIPPED / "README.md").read_bytes()
     assert b"PUBLISHED_AS: str | None = None\n" in own["custom_generate/generate.py"]
 
 
@@ -79,6 +78,7 @@ def test_each_revision_stays(hub, client, folder):
     head.save_pretrained(folder)
     for records in ("evaluation", "tradeoff"):
         shutil.rmtree(folder / records)
+    (folder / "README.md").write_text(f"---\nbase_model: {BASE_MODEL}\ntags: [elhsr]\n---\n")
     second = client(published, folder, "org/twice", commit_message="Another one")
     assert stored(hub, "org/twice", first) == before
     # They were of the other head
@@ -96,21 +96,6 @@ def test_code_that_is_not_needed_any_more_is_deleted(hub, client, folder):
     assert len(hub.repositories["org/old"].commits) == 3
 
 
-def test_push_to_hub_leaves_the_card_alone(hub, client, folder):
-    client(published, folder, "org/pushed")
-    card = stored(hub, "org/pushed")["README.md"]
-    client(pushed, folder, "org/pushed", commit_message="Again")
-    assert stored(hub, "org/pushed")["README.md"] == card == (folder / "README.md").read_bytes()
-    client(pushed, folder, "org/bare")
-    files = stored(hub, "org/bare")
-    assert files.keys() == {
-        "config.json",
-        "model.safetensors",
-        *(f"custom_generate/{name}" for name in custom_generate_files("org/bare")),
-    }
-    assert len(hub.repositories["org/bare"].commits) == 2
-
-
 def test_private_and_branches(hub, client, folder):
     client(published, folder, "org/private", private=True)
     assert hub.repositories["org/private"].private
@@ -126,8 +111,7 @@ def test_who_may_not_write_is_told_so(hub, client, folder, way):
         caught = client.error(way, folder, f"org/refused-{way.__name__}", token=token)
         assert "OSError" in caught.types
         assert "\n" not in caught.text
-        assert f" answered {status} (" in caught.text
-        assert "Nothing was committed" in caught.text
+        assert f"Could not publish 'org/refused-{way.__name__}': the Hub answered {status}, " in caught.text
         assert "token" in caught.text
     assert f"org/refused-{way.__name__}" not in hub.repositories
 
@@ -145,8 +129,8 @@ def test_a_commit_that_fails_leaves_what_was_there(hub, client, folder, status):
     finally:
         hub.faults.clear()
     assert "OSError" in caught.types
-    assert f"{repo_id!r} was not published: {hub.url}" in caught.text
-    assert f" answered {status} (" in caught.text
+    assert f"Could not publish {repo_id!r}: the Hub answered {status}, " in caught.text
+    assert f"to POST {hub.url}/api/models/{repo_id}/commit/main." in caught.text
     assert stored(hub, repo_id) == before
 
 
@@ -157,7 +141,7 @@ def test_no_card_no_head_no_base_model(folder, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"has no README\.md: write a card"):
         published_files(folder, "org/head")
     (folder / "card.md").rename(folder / "README.md")
-    for base_model in (None, "rollouts/model/here", str(tmp_path)):
+    for base_model in (None, "rollouts/model/here", "./model", str(tmp_path)):
         config = json.loads((folder / "config.json").read_text()) | {"base_model": base_model}
         (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(ValueError, match='as "org/name", and save the head again'):
@@ -177,72 +161,23 @@ def test_records_of_another_head_are_refused(folder):
 def test_results_go_to_the_datasets_page_where_there_is_one(folder):
     assert not [path for path in published_files(folder, "org/head") if path.startswith(".eval_results")]
     file = folder / "evaluation" / "test.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"task": "gsm8k"}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"task": "gsm8k", "prompts": 1319}))
+    (folder / "README.md").unlink()
+    shutil.rmtree(folder / "tradeoff")
+    write_card(folder)
     files = published_files(folder, "org/head")
     [entry] = yaml.safe_load(files[".eval_results/gsm8k.yaml"])
     accuracy = json.loads(file.read_text())["accuracy"]["reward head"]["value"]
     assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
     assert entry["value"] == pytest.approx(100 * accuracy, abs=0.005)
     assert entry["notes"].startswith("best of 8 samples")
-    assert eval_results_files([]) == {}
+    # A part of the benchmark is no result on it
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": 400}))
+    write_card(folder)
+    assert not [path for path in published_files(folder, "org/head") if path.startswith(".eval_results")]
 
 
-@pytest.fixture(scope="module")
-def several(hub):
-    """Heads for a model of this module's own, and some that are not."""
-
-    def card(base_model, accuracy=None, tags="[elhsr]"):
-        text = f"---\nbase_model: {base_model}\ntags: {tags}\n"
-        if accuracy is not None:
-            metric = f"{{type: accuracy, value: {accuracy}, name: best-of-8 accuracy}}"
-            dataset = "{type: arithmetic, name: arithmetic, split: test}"
-            text += (
-                f"model-index:\n- name: x\n  results:\n  - task: {{type: text-generation}}\n    dataset: {dataset}\n"
-            )
-            text += f"    metrics: [{metric}]\n"
-        return {"README.md": (text + "---\n").encode()}
-
-    hub.store("org/low", card("org/base", 20.5))
-    hub.store("org/high", card("org/base", 37.0))
-    hub.store("org/unmeasured", card("org/base"))
-    hub.store("org/boasting", card("org/base", 12345))
-    hub.store("org/other-base", card("org/base-2", 99.0))
-    hub.store("org/no-head", card("org/base", 99.0, tags="[lora]"))
-    hub.store("org/secret", card("org/base", 50.0), private=True)
-
-
-def test_heads_are_found_best_first(client, several):
-    assert client(found, "org/base", token=False) == [
-        ("org/high", "arithmetic", "test", 0.37),
-        ("org/low", "arithmetic", "test", 0.205),
-        ("org/boasting", None, None, None),
-        ("org/unmeasured", None, None, None),
-    ]
-    assert client(found, "org/base")[0][0] == "org/secret"
-    assert client(found, "org/nothing") == []
-
-
-def test_the_shipped_head_is_found_with_what_its_card_claims(client, folder):
-    client(published, folder, "org/shipped")
-    accuracy = json.loads((SHIPPED / "evaluation" / "test.json").read_text())["accuracy"]["reward head"]["value"]
-    heads = {repo_id: rest for repo_id, *rest in client(found, BASE_MODEL)}
-    assert heads["org/shipped"][2] == pytest.approx(accuracy, abs=0.0005)
-
-
-def test_only_models_of_the_hub_have_heads_there(hub, client, several):
-    for model in ("base", "./org/base", "/org/base"):
-        with pytest.raises(ValueError, match="Expected a model's id on the Hub"):
-            find_heads(model)
-    hub.fail(503, "/api/models", times=50)
-    try:
-        caught = client.error(found, "org/base")
-    finally:
-        hub.faults.clear()
-    assert "OSError" in caught.types
-    assert "answered 503" in caught.text
-
-
-def test_the_commands(hub, folder, several, tmp_path):
+def test_the_command(hub, folder, tmp_path):
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_writer"}
 
     def run(*arguments, **changes):
@@ -259,12 +194,7 @@ def test_the_commands(hub, folder, several, tmp_path):
     assert answer["repo_id"] == "org/by-command"
     assert answer["revision"] == hub.repositories["org/by-command"].branches["main"]
     assert hub.repositories["org/by-command"].private
-    listed = run("heads", "org/base", "--json", HF_TOKEN="hf_reader")
-    assert [head["repo_id"] for head in json.loads(listed.stdout)][:2] == ["org/secret", "org/high"]
-    shown = run("heads", "org/base")
-    assert "org/high" in shown.stdout
-    assert "37.0" in shown.stdout
     refused = run("publish", str(folder), "org/by-command", HF_TOKEN="hf_reader")
     assert refused.returncode == 2
     assert refused.stdout == ""
-    assert refused.stderr.splitlines()[-1].startswith("Error: 'org/by-command' was not published")
+    assert refused.stderr.splitlines()[-1].startswith("Error: Could not publish 'org/by-command': the Hub answered 403")
