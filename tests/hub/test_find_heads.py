@@ -42,7 +42,9 @@ HEADS = {
     "finding/boasting": card(result("sums", "much"), result("sums", 250.0), result("sums", float("inf"))),
     "finding/other-metric": card(result("sums", 80.0, metric="f1"), result("sums", True), result("sums", 70, name=8)),
     # The client's own classes cannot hold this
-    "finding/nonsense": card(**{"model-index": [{"results": [result("sums", 1.0) | {"source": "x"}, 5]}, "no"]}),
+    "finding/nonsense": card(
+        **{"model-index": [{"name": "x", "results": [result("sums", 1.0) | {"source": "x"}, 5]}, 7]}
+    ),
     "finding/other-base": card(result("sums", 95.0), base_model=f"{BASE}-chat"),
     "finding/no-head": card(result("sums", 95.0), tags=["lora"]),
     "finding/no-card": {"config.json": b"{}"},
