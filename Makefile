@@ -17,7 +17,8 @@ DECISION_PROMPTS := 1024
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test test-browser test-oldest check format bench bench-training head reproduction record-chat-answers clean
+.PHONY: demo test test-browser test-mirror test-oldest check format bench bench-training head reproduction \
+	record-chat-answers docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -42,6 +43,15 @@ $(VENV)-oldest/done: pyproject.toml constraints.txt
 test-browser: $(VENV)/dev
 	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; } || true
 	$(BIN)/python -m pytest tests/explanation/test_browser.py
+
+# Heads through olah, a mirror of the Hub, in an environment of its own
+test-mirror: $(VENV)/dev $(VENV)-mirror/done
+	$(BIN)/python -m pytest tests/hub/test_mirror.py
+
+$(VENV)-mirror/done:
+	$(PYTHON) -m venv $(VENV)-mirror
+	$(VENV)-mirror/bin/pip install --disable-pip-version-check --quiet olah==0.5.4
+	touch $@
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
@@ -83,6 +93,10 @@ reproduction: $(VENV)/dev
 	mkdir -p docs/reproduction
 	cd rollouts/reproduction && cp --parents report.md report.json */*.svg ../../docs/reproduction
 
+# The API reference, from docstrings: docs/_build/index.html
+docs: $(VENV)/dev
+	$(BIN)/python docs/reference/build.py docs/_build
+
 # Asks llama.cpp's server, built from source in about five minutes, what the tests of the chat interface replay
 record-chat-answers: $(VENV)/dev $(VENV)-server/done
 	$(BIN)/python tests/record_chat_answers.py $(VENV)-server/bin/python
@@ -93,7 +107,7 @@ $(VENV)-server/done:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-server rollouts build *.egg-info
+	rm -rf $(VENV) $(VENV)-mirror $(VENV)-oldest $(VENV)-server rollouts build docs/_build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

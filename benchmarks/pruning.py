@@ -1,7 +1,10 @@
-"""What do pruning and adaptive n save and cost in real runs? Writes pruning.json beside itself.
+"""What do pruning and adaptive n save and cost in real runs? Writes pruning.json beside itself, or where it is told.
 
 SmolLM2-135M-Instruct in bfloat16 with the shipped head, on test prompts that nothing else was measured on. All modes
 decode the same batches of 16 prompts, one after the other in an order that rotates. About six minutes on two cores.
+pruning_more.json has more prompts, for the accuracies:
+
+    python benchmarks/pruning.py --prompts 304 --skip 11828 --out benchmarks/pruning_more.json
 """
 
 import argparse
@@ -36,6 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=112)
     parser.add_argument("--skip", type=int, default=11216, help="test prompts that come before, used elsewhere")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--note", help="on this run, for the file")
     args = parser.parse_args()
     task, settings = ArithmeticTask(), SamplingSettings()
     head = ElhsrRewardHead.from_pretrained(HEAD)
@@ -68,9 +73,10 @@ def main() -> None:
         "n": settings.n,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        **({"note": args.note} if args.note else {}),
         "modes": {mode: _summary(mode, seconds, tokens, right) for mode in modes},
     }
-    write_text(Path(__file__).with_suffix(".json"), json.dumps(result, indent=2) + "\n")
+    write_text(args.out, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["modes"], indent=2))
 
 

@@ -1,5 +1,7 @@
 """Best-of-n from a language model's own hidden states, as an option of transformers' `generate`."""
 
+__version__ = "0.1.0"
+
 from .supported_versions import check_versions
 
 check_versions()
@@ -15,6 +17,7 @@ from .generation import (
     disable_best_of_n,
     enable_best_of_n,
 )
+from .hub import FoundHead, find_heads, publish
 from .modeling_elhsr import ElhsrRewardHead, ElhsrRewardOutput
 from .rewards import (
     GenerationRewards,
@@ -30,8 +33,6 @@ from .rewards import (
 )
 from .signals import SignalNeeds, StepSignal
 
-__version__ = "0.1.0"
-
 register_auto_classes()
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "ElhsrRewardHead",
     "ElhsrRewardOutput",
     "Explanation",
+    "FoundHead",
     "GenerationRewards",
     "LearnedCombination",
     "RunningLogProbability",
@@ -56,7 +58,9 @@ __all__ = [
     "disable_best_of_n",
     "enable_best_of_n",
     "explain",
+    "find_heads",
     "fit_combination",
+    "publish",
     "score_generation",
     "score_logprobs",
 ]

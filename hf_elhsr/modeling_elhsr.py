@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, extract_commit_hash
 
-from .configuration_elhsr import SIGNALS, ElhsrConfig, unwrap_language_model
+from .configuration_elhsr import ElhsrConfig, unwrap_language_model
+from .modeling_files import LOADING_ARGUMENTS, head_file, read_config
+from .modeling_shapes import check_weights, parameter_shapes
 from .modeling_signals import distribution_features
 
 # Numbers of a block of features that is made float32 at a time
@@ -88,17 +90,18 @@ class ElhsrRewardHead(PreTrainedModel):
     base_model_prefix = "elhsr"
     main_input_name = "hidden_states"
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+    value_weight: nn.Parameter
+    value_bias: nn.Parameter
+
     def __init__(self, config: ElhsrConfig):
         super().__init__(config)
-        _check_signal(config)
+        shapes = parameter_shapes(config)
         if not isinstance(config.eps, float) or not 0 < config.eps < 1:
             raise ValueError(f"eps={config.eps!r} is not a small positive number: the paper's is 1e-8.")
-        rows = 2 if config.gate else 1
-        self.weight = nn.Parameter(torch.zeros(rows, config.num_features, dtype=torch.float32))
-        self.bias = nn.Parameter(torch.zeros(rows, dtype=torch.float32))
-        if config.value:
-            self.value_weight = nn.Parameter(torch.zeros(1, config.num_features, dtype=torch.float32))
-            self.value_bias = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=torch.float32)))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -118,27 +121,32 @@ class ElhsrRewardHead(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Load a head from a folder or the Hub: safetensors only, always float32, never half a head.
 
-        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`].
+        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Configuration and weights are of one
+        commit, and are checked before anything of their size is allocated: the contents against the Hub's hashes, the
+        shapes against the configuration.
 
         Raises:
-            ValueError: The weights are missing, of another shape, unreadable, or not finite.
+            OSError: There are no such files, or they cannot be had from the Hub.
+            ValueError: The configuration is none of a head, or the weights are damaged, of another shape, or not
+                finite.
         """
         where = pretrained_model_name_or_path
+        loading = {name: kwargs.pop(name) for name in LOADING_ARGUMENTS if name in kwargs}
+        config = kwargs.pop("config", None)
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs |= {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-        kwargs.pop("torch_dtype", None)
-        try:
-            head, info = super().from_pretrained(where, *args, **kwargs)
-        except (OSError, ValueError):
-            raise
-        except Exception as error:  # safetensors and torch raise their own types for damaged or misfitting weights
-            raise ValueError(
-                f"The reward head in {str(where)!r} cannot be read ({type(error).__name__}: {error}). Its "
-                "model.safetensors is damaged or does not belong to its config.json: download or save it again."
-            ) from error
-        wrong = {kind: info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]}
-        if wrong:
-            raise ValueError(f"The weights in {str(where)!r} are not those of a reward head: {wrong}.")
+        for name in ("dtype", "torch_dtype", "use_safetensors"):
+            kwargs.pop(name, None)
+        file = head_file(where, "config.json", **loading)
+        if config is None:
+            config, kwargs = read_config(file, where, **kwargs)
+        elif not isinstance(config, ElhsrConfig):
+            raise ValueError(f"config must be an ElhsrConfig, got {type(config).__name__}: leave it out.")
+        loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
+        weights = head_file(where, "model.safetensors", **loading)
+        check_weights(weights, config)
+        kwargs |= {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        head, info = super().from_pretrained(weights.parent, *args, **kwargs)
+        head.name_or_path = head.config.name_or_path = str(where)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in head.parameters()):
             raise ValueError(
                 f"The weights in {str(where)!r} contain NaN or infinity: train or download the head again."
@@ -271,29 +279,3 @@ def plain_inputs(
         if more and model.can_generate():  # images may have positions of their own
             inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
     return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
-
-
-def _check_signal(config: ElhsrConfig) -> None:
-    """Refuse a configuration whose h_t has no length."""
-    if config.signal not in SIGNALS:
-        raise ValueError(f"Unknown signal {config.signal!r}: this version reads {', '.join(SIGNALS)}.")
-    if config.signal == "hidden_states":
-        numbers = [config.hidden_size, *config.layers]
-        if (
-            any(isinstance(number, bool) or not isinstance(number, int) for number in numbers)
-            or config.num_features <= 0
-            or config.layers != sorted(set(config.layers))
-            or config.layers[0] < 0
-        ):
-            raise ValueError(
-                f"hidden_size={config.hidden_size} and layers={config.layers} make no reward head: give a positive "
-                "width and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
-            )
-        return
-    name = "base_vocab_size" if config.signal == "logits" else "num_log_probabilities"
-    size = getattr(config, name)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or config.layers:
-        raise ValueError(
-            f"A head that reads {config.signal!r} needs {name} of at least 1 and no layers, got {name}={size!r} and "
-            f"layers={config.layers}. ElhsrConfig.for_model(model, signal={config.signal!r}) fills them in."
-        )

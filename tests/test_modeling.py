@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, LlamaConfig
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from oracle import assert_rewards_close, oracle_reward
@@ -123,6 +123,12 @@ def test_save_and_load_is_exact(tmp_path):
         assert loaded.config.to_dict() | elsewhere == head.config.to_dict() | elsewhere
     assert type(AutoConfig.from_pretrained(tmp_path)) is ElhsrConfig
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["ElhsrRewardHead"]
+
+
+def test_another_kind_of_configuration_is_refused(tmp_path):
+    random_head().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="must be an ElhsrConfig, got LlamaConfig"):
+        ElhsrRewardHead.from_pretrained(tmp_path, config=LlamaConfig())
 
 
 def test_parameters_stay_float32(tmp_path):

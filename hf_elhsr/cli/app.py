@@ -18,18 +18,20 @@ from .measure_head import card, evaluate, tradeoff
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
 from .result import console, messages, show
 from .run import run
+from .share_head import heads, publish
 from .tables import candidates_table
 
 # \b: lines as they are
 _PATH = """
 \b
-From nothing to a head with a card:
+From nothing to a published head:
   hf-elhsr sample rollouts/train --model MODEL
   hf-elhsr train rollouts/train my-head
   hf-elhsr evaluate rollouts/test --model MODEL --head my-head \\
       --numbers my-head/evaluation/test.json
   hf-elhsr generate "How many ...?" --model MODEL --head my-head
   hf-elhsr card my-head
+  hf-elhsr publish my-head NAME/my-head
 """
 
 app = typer.Typer(
@@ -105,7 +107,7 @@ def generate(
 
 
 # In the order that `hf-elhsr --help` lists them
-for command in (sample, train, refit, calibrate, evaluate, tradeoff, generate, inspect, card, convert):
+for command in (sample, train, refit, calibrate, evaluate, tradeoff, generate, inspect, card, publish, heads, convert):
     app.command()(command)
 
 

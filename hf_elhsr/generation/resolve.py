@@ -7,7 +7,6 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead
 
 
@@ -42,10 +41,9 @@ def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> Elh
 
 
 def _from_folder(folder: Path) -> ElhsrRewardHead:
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"The folder {str(folder)!r} has no config.json, so it holds no reward head.")
     try:
-        return _load(str(folder), {})
+        head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(str(folder))
+        return head
     except OSError as error:
         raise ValueError(f"The reward head in {str(folder)!r} cannot be loaded: {error}") from error
 
@@ -53,17 +51,9 @@ def _from_folder(folder: Path) -> ElhsrRewardHead:
 @functools.lru_cache(maxsize=8)
 def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
     try:
-        return _load(repo_id, {} if revision is None else {"revision": revision})
+        head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(repo_id, revision=revision)
+        return head
     except OSError as error:
         raise ValueError(
             f"reward_head={repo_id!r} is no folder here, and could not be loaded from the Hub: {error}"
         ) from error
-
-
-def _load(source: str, options: dict[str, str]) -> ElhsrRewardHead:
-    # The configuration first: the weights of a language model named by mistake would be downloaded whole
-    config, _ = ElhsrConfig.get_config_dict(source, **options)
-    if config.get("model_type") != ElhsrConfig.model_type:
-        raise ValueError(f"{source!r} holds a model of type {config.get('model_type')!r}, not a reward head ('elhsr').")
-    head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(source, **options)
-    return head

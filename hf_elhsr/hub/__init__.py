@@ -1,7 +1,23 @@
-"""The Hub: a published head's card and the code it brings along, and heads published by the paper's own code."""
+"""The Hub: publishing and finding heads, their cards, the code they bring along, and heads of the paper's own code."""
 
+from ..modeling_elhsr import ElhsrRewardHead
 from .card import write_card
 from .custom_generate import write_custom_generate
+from .find_heads import FoundHead, find_heads
+from .publish import publish
 from .published_weights import convert_published
+from .push_to_hub import push_to_hub, save_pretrained
 
-__all__ = ["convert_published", "write_card", "write_custom_generate"]
+# The class travels to the Hub, where there is no package: so what uploads the package's code is given to it here
+ElhsrRewardHead.push_to_hub = push_to_hub  # type: ignore[assignment, method-assign]
+ElhsrRewardHead.save_pretrained = save_pretrained  # type: ignore[assignment, method-assign]
+
+__all__ = [
+    "FoundHead",
+    "convert_published",
+    "find_heads",
+    "publish",
+    "push_to_hub",
+    "write_card",
+    "write_custom_generate",
+]

@@ -6,6 +6,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
@@ -13,6 +15,13 @@ from ..evaluation.tradeoff import ADAPTIVE, PRUNED
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
+from .card_commands import making_commands
+from .reported_results import model_index_results
+
+#: What heads are found by.
+TAG = "elhsr"
+#: And, with the signal's name after it, what they read.
+SIGNAL_TAG = "signal:"
 
 
 def write_card(folder: Path) -> Path:
@@ -27,44 +36,80 @@ def write_card(folder: Path) -> Path:
     return file
 
 
-def render_card(folder: Path) -> str:
-    """The card's text. Every number in it is read from the folder's own records."""
-    evaluation_files = sorted((folder / "evaluation").glob("*.json"))
+def missing_records(folder: Path) -> list[str]:
+    """Which of the files that a card is made of are not there."""
     missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
-    if missing or not evaluation_files:
+    return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
+
+
+def render_card(folder: Path, source: str | None = None) -> str:
+    """The card's text. Every number in it is read from the folder's own records.
+
+    Args:
+        source: Where the card tells readers to load the head from, as "org/name". Default: a folder of this name.
+    """
+    if missing := missing_records(folder):
         raise ValueError(
-            f"{str(folder)!r} lacks {', '.join(missing) or 'evaluation/*.json'}: a card claims only what was measured. "
-            "Run `hf-elhsr train` and `hf-elhsr evaluate --numbers`."
+            f"{str(folder)!r} lacks {', '.join(missing)}: a card claims only what was measured. Run `hf-elhsr train` "
+            "and `hf-elhsr evaluate --numbers`."
         )
     config = ElhsrConfig.from_pretrained(folder)
     training = json.loads((folder / "training.json").read_text())
-    evaluations = [Evaluation.from_json(file.read_text()) for file in evaluation_files]
-    tradeoffs = [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
-    _check_evaluations(folder, training, evaluations, tradeoffs)
+    evaluations = check_measured(folder)
+    tradeoffs = _tradeoffs(folder)
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
-    return Template(template).substitute(_values(folder.name, config, training, evaluations, tradeoffs, limits))
+    source = source or f"path/to/{folder.resolve().name}"
+    return Template(template).substitute(_values(source, config, training, evaluations, tradeoffs, limits))
 
 
-def _check_evaluations(
-    folder: Path, training: dict[str, Any], evaluations: list[Evaluation], tradeoffs: list[TradeOff]
-) -> None:
+def check_measured(folder: Path) -> list[Evaluation]:
+    """A head's evaluations, as its folder has them.
+
+    Raises:
+        ValueError: One, or a trade-off, is of another head or on training prompts.
+    """
+    evaluations = [Evaluation.from_json(file.read_text()) for file in sorted((folder / "evaluation").glob("*.json"))]
     digest = head_digest(ElhsrRewardHead.from_pretrained(folder))
-    measured: list[Evaluation | TradeOff] = [*evaluations, *tradeoffs]
+    record = folder / "training.json"
+    training = json.loads(record.read_text()) if record.is_file() else {}
+    learned_from = [training.get("rollouts", {}), *training.get("refit", {}).get("rollouts", [])]
+    trained_on = [(rollouts.get("task"), rollouts.get("split")) for rollouts in learned_from]
+    measured: list[Evaluation | TradeOff] = [*evaluations, *_tradeoffs(folder)]
     for evaluation in measured:
         if evaluation.head_sha256 != digest:
             raise ValueError(
                 f"The evaluation on {evaluation.split!r} is of another head than the one in {str(folder)!r}: evaluate "
                 "this head again."
             )
-        learned_from = [training["rollouts"], *training.get("refit", {}).get("rollouts", [])]
-        if (evaluation.task, evaluation.split) in [(rollouts["task"], rollouts["split"]) for rollouts in learned_from]:
+        if (evaluation.task, evaluation.split) in trained_on:
             raise ValueError(f"The evaluation on {evaluation.split!r} is on training prompts: evaluate another split.")
+    return evaluations
+
+
+def _tradeoffs(folder: Path) -> list[TradeOff]:
+    return [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
+
+
+def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation]) -> str:
+    """The YAML at a card's top, by which the Hub lists heads; accuracies in percent."""
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="hf-elhsr",
+        pipeline_tag="text-generation",
+        base_model=config.base_model,
+        base_model_relation="adapter",
+        tags=[TAG, "reward-head", "best-of-n", f"{SIGNAL_TAG}{config.signal}"],
+        model_name=name,
+        eval_results=model_index_results(evaluations),
+    )
+    text: str = data.to_yaml()
+    return text
 
 
 def _values(
-    name: str,
+    source: str,
     config: ElhsrConfig,
     training: dict[str, Any],
     evaluations: list[Evaluation],
@@ -73,14 +118,19 @@ def _values(
 ) -> dict[str, Any]:
     rollouts, report = training["rollouts"], training["report"]
     rows = 2 if config.gate else 1
+    name = source.rpartition("/")[2]
     return {
         "name": name,
+        "head": source,
+        "metadata": _metadata(name, config, evaluations),
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",
         "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
         "source": "hidden states" if config.signal == "hidden_states" else "next-token distributions",
         "features": _features(config),
-        "task": rollouts["task"],
+        "task": rollouts["task"] + _TASKS.get(rollouts["task"], ""),
+        "question": _QUESTIONS.get(rollouts["task"], "..."),
+        "commands": making_commands(name, config, training),
         "train_prompts": report["train_prompts"],
         "held_out_prompts": report["held_out_prompts"],
         "prompts": rollouts["prompts"],
@@ -112,6 +162,13 @@ def _features(config: ElhsrConfig) -> str:
     return f"{len(config.layers)} hidden states (width {config.hidden_size})"
 
 
+_TASKS = {
+    "arithmetic": ", word problems made from seeded templates, whose final number is checked",
+    "coin_flip": ", questions on the side that a coin shows after some flips",
+}
+_QUESTIONS = {
+    "arithmetic": "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
+}
 _LOSSES = {
     "binary_cross_entropy": "Binary cross-entropy",
     "hinge": "Hinge loss",

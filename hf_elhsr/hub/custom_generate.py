@@ -46,8 +46,7 @@ def write_custom_generate(folder: str | os.PathLike[str], repo_id: str | None = 
         raise ValueError(f"The folder {str(folder)!r} has no config.json, so it holds no reward head.")
     target = folder / "custom_generate"
     files = custom_generate_files(repo_id)
-    foreign = [file.name for file in sorted(target.glob("*")) if file.name != "__pycache__" and not _is_made_here(file)]
-    if foreign:
+    if foreign := foreign_files(target):
         raise ValueError(
             f"{str(target)!r} has files that were not made by hf_elhsr ({', '.join(foreign)}): move them away."
         )
@@ -73,6 +72,11 @@ def custom_generate_files(repo_id: str | None = None) -> dict[str, str]:
     if repo_id is not None:
         files["generate.py"] = _with_repo_id(files["generate.py"], repo_id)
     return {"requirements.txt": _requirements(), **dict(sorted(files.items()))}
+
+
+def foreign_files(target: Path) -> list[str]:
+    """What a `custom_generate/` has that was not made here."""
+    return [file.name for file in sorted(target.glob("*")) if file.name != "__pycache__" and not _is_made_here(file)]
 
 
 def _is_made_here(file: Path) -> bool:

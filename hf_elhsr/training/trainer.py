@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
+from ..rewards.calibration_fit import fit_calibration
 from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
@@ -58,8 +60,10 @@ def train_head(
 
     Features are standardised to mean 0 and variance 1 over the training tokens, unless `settings` say otherwise, and
     the standardisation is folded into the weights of the head returned. The rows of R and the row of V_t are trained
-    side by side and share nothing but the pass over the features. In the end calibration, pruning and adaptive n are
-    fitted on the held-out prompts.
+    side by side and share nothing but the pass over the features. Losses that only compare rewards leave their scale
+    and origin open: unless it is binary cross-entropy, R becomes a R + b with the a > 0 and b that make sigmoid(R) the
+    best estimate of P(correct) on the held-out prompts, which changes no choice. In the end calibration, pruning and
+    adaptive n are fitted on the held-out prompts.
 
     Args:
         settings: Default: the preset "default" for the signal that was recorded, see [`preset`].
@@ -168,6 +172,9 @@ def train_head(
             f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
         )
     head.load_state_dict(best | best_value)
+    if settings.loss != "binary_cross_entropy":
+        held_out_rewards, _ = _held_out(head, groups, held_out, settings.prompts_per_batch, mean, std)
+        _make_probabilities(head, held_out_rewards, held_out_labels)
     if settings.standardization is not None:
         head.fold_standardization(mean, std)
     scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, groups.subsampled)
@@ -177,6 +184,18 @@ def train_head(
         checkpoint.unlink(missing_ok=True)
     logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")
     return head.eval(), report
+
+
+@torch.no_grad()
+def _make_probabilities(head: ElhsrRewardHead, rewards: torch.Tensor, labels: list[bool]) -> None:
+    """R becomes a R + b: since it is a weighted mean of r_t, the row of r_t alone is changed."""
+    try:
+        calibration = fit_calibration(rewards.double().numpy(), np.array(labels))
+    except ValueError as error:
+        logger.warning(f"sigmoid(R) of this head estimates no probability. {error}")
+        return
+    head.weight[-1] *= calibration.slope
+    head.bias[-1] = calibration.slope * head.bias[-1] + calibration.offset
 
 
 def batch_outputs(

@@ -23,7 +23,7 @@ def test_the_path_in_the_help_exists(run_program):
     _, printed, _ = run_program("--help")
     lines = re.sub(r"\\\n\s+", "", printed).splitlines()
     path = [line.split() for line in lines if line.startswith("    hf-elhsr ")]
-    assert [command for _, command, *_ in path] == ["sample", "train", "evaluate", "generate", "card"]
+    assert [command for _, command, *_ in path] == ["sample", "train", "evaluate", "generate", "card", "publish"]
     for _, command, *arguments in path:
         known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("--")} <= known

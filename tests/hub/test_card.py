@@ -1,16 +1,22 @@
 """The card says what was measured, and nothing else."""
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import typer
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr.cli.app import app
 from hf_elhsr.hub import write_card
 from hf_elhsr.hub.card import render_card
+from hf_elhsr.hub.card_commands import making_commands
 from hf_elhsr.rollouts import head_digest
+from hf_elhsr.training import preset
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -143,3 +149,61 @@ def test_the_card_of_a_head_that_reads_distributions(tmp_path, fields, words):
     for file in tmp_path.glob("head/*/*.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head_digest(head)}))
     assert words in " ".join(render_card(tmp_path / "head").split())
+
+
+def commands_of(text):
+    return [shlex.split(line) for line in text.replace("\\\n", " ").splitlines()]
+
+
+def parsed(words):
+    """What `hf-elhsr` makes of a command's words."""
+    assert words[0] == "hf-elhsr"
+    command = typer.main.get_command(app).commands[words[1]]
+    return words[1], command.make_context(words[1], words[2:]).params
+
+
+def test_the_commands_of_a_card_make_its_head():
+    training = json.loads((SHIPPED / "training.json").read_text())
+    config = ElhsrConfig.from_pretrained(SHIPPED)
+    text = making_commands("my head", config, training)
+    assert max(map(len, text.splitlines())) <= 120
+    commands = [parsed(words) for words in commands_of(text)]
+    assert [name for name, _ in commands] == ["sample", "train", "sample", "sample", "refit", "evaluate", "calibrate"]
+    sampled = [params for name, params in commands if name in ("sample", "evaluate")]
+    records = [training["rollouts"], *training["refit"]["rollouts"], training["calibrate"]]
+    for params, record in zip(sampled, records, strict=True):
+        assert params["model"] == config.base_model
+        assert {key: params[key] for key in ("task", "split", "prompts", "dtype")} == {
+            key: record[key] for key in ("task", "split", "prompts", "dtype")
+        }
+        assert params["skip"] == record.get("skip", 0)
+        for key in ("n", "temperature", "top_p", "max_new_tokens", "seed"):
+            assert params[key] == record["sampling"][key]
+    assert dict(commands)["train"]["max_epochs"] == 13
+    assert dict(commands)["refit"]["pooled"] == [Path("rollouts/more-1"), Path("rollouts/more-2")]
+    assert dict(commands)["calibrate"]["head"] == Path("my head")
+
+
+@pytest.mark.parametrize(
+    ("preset_name", "signal", "changes", "options"),
+    [
+        ("default", "hidden_states", {}, []),
+        ("default", "top_log_probabilities", {}, []),
+        ("paper", "hidden_states", {}, ["--preset", "paper"]),
+        ("paper", "hidden_states", {"loss": "hinge"}, ["--preset", "paper", "--loss", "hinge"]),
+        ("default", "hidden_states", {"gate": False, "layers": (3, 4)}, ["--no-gate", "--layer", "3", "--layer", "4"]),
+        ("default", "hidden_states", {"standardization": None, "seed": 2}, ["--seed", "2", "--no-standardize"]),
+    ],
+)
+def test_options_of_training_are_those_that_were_changed(preset_name, signal, changes, options):
+    settings = dataclasses.asdict(dataclasses.replace(preset(preset_name, signal), **changes))
+    sampling = {"n": 2, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 1}
+    rollouts = {"task": "mine.jsonl", "split": "train", "prompts": 4, "dtype": "float32", "sampling": sampling}
+    layers = [3, 4] if signal == "hidden_states" else []
+    config = ElhsrConfig(hidden_size=4, layers=layers, signal=signal, num_log_probabilities=2, base_model="org/base")
+    sample, train = commands_of(making_commands("head", config, {"rollouts": rollouts, "settings": settings}))
+    assert train == ["hf-elhsr", "train", "rollouts/train", "head", *options]
+    parsed(train)
+    assert sample[-2:] == ["--signal", signal] or signal == "hidden_states"
+    assert parsed(sample)[1]["verifier"] == "FILE.py:FUNCTION"
+    assert parsed(sample)[1]["seed"] == 1

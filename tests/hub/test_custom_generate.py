@@ -263,7 +263,7 @@ def test_the_code_is_what_transformers_can_carry(tmp_path):
             assert set(names) <= defined, f"{name} imports {names} from {sibling}"
         (tmp_path / name).write_text(text)
         assert set(get_relative_imports(tmp_path / name)) == siblings.keys()
-    assert third_party == {"torch", "transformers", "huggingface_hub"}
+    assert third_party == {"torch", "transformers", "huggingface_hub", "safetensors"}
     conditions = [line for line in requirements.splitlines() if not line.startswith("#")]
     assert [re.match(r"[a-z]+[<>]=?[\d.]+$", line) is not None for line in conditions] == [True] * 3
 

@@ -1,5 +1,7 @@
 """SignalProcessors: what they are shown, when, and how they compose; a user's own works as ours do."""
 
+import gc
+
 import pytest
 import torch
 
@@ -138,6 +140,19 @@ def test_nothing_is_kept_per_token_unless_asked(small_head):
     assert running._tokens["rewards"].numel() == 0
     with pytest.raises(ValueError, match="keep_tokens=True"):
         _ = running.token_rewards
+
+
+def test_features_wait_for_few_steps_alone(small_head):
+    """However many tokens there are: what is held grows to 128 of them and no further."""
+    running = RunningReward(small_head)
+    running.begin(1, torch.device("cpu"))
+    width = small_head.config.num_features
+    held = []
+    for _ in range(400):
+        running(torch.zeros(1, 1, dtype=torch.long), step([0], [True], torch.randn(1, width)))
+        held.append(sum(type(found) is torch.Tensor and found.shape == (1, width) for found in gc.get_objects()))
+    assert max(held) - min(held) <= 128
+    assert max(held[:128]) == max(held[256:])
 
 
 def test_padding_with_nan_is_not_scored(small_head):

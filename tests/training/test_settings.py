@@ -97,3 +97,9 @@ def test_what_is_trained_without_settings_is_trained_by_the_signals_default(tmp_
     assert torch.equal(head.weight, same.weight)
     _, other = train_head(rollouts, preset("default", "hidden_states"))
     assert min(report.held_out_loss) < min(other.held_out_loss)
+
+
+def test_heads_on_log_probabilities_compare_rollouts_of_a_prompt():
+    """They tell hard prompts from easy ones better than right rollouts from wrong ones of the same prompt."""
+    assert preset("default", "top_log_probabilities").loss == "dpo"
+    assert {preset("default", signal).loss for signal in ("hidden_states", "logits")} == {"binary_cross_entropy"}

@@ -3,6 +3,7 @@
 
 """ElhsrConfig: what a reward head was made for - which model, which signal, which layers - and how to tell."""
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -18,6 +19,17 @@ logger = logging.get_logger(__name__)
 
 #: What h_t can be made of.
 SIGNALS = ("hidden_states", "logits", "top_log_probabilities")
+# What transformers reads or writes in the configuration of any model, beside its fields
+_COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
+    "_commit_hash",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "model_type",
+    "name_or_path",
+    "output_attentions",
+    "torch_dtype",
+}
 # As many as the usual programming interfaces give
 _TOP_LOG_PROBABILITIES = 20
 
@@ -55,7 +67,7 @@ class ElhsrConfig(PreTrainedConfig):
             hopeless candidates of a wave are pruned; 0 prunes none.
 
     Raises:
-        ValueError: `calibration`, `pruning` or `adaptive` are damaged.
+        ValueError: `calibration`, `pruning` or `adaptive` are damaged, or an argument is unknown.
     """
 
     model_type = "elhsr"
@@ -101,6 +113,11 @@ class ElhsrConfig(PreTrainedConfig):
             if given is not None:
                 check_decision(name, given)
             setattr(self, name, given)
+        if unknown := sorted(kwargs.keys() - _COMMON):
+            raise ValueError(
+                f"A reward head's configuration has no {', '.join(unknown)}: check the spelling, or update hf_elhsr if "
+                "a later version made the head."
+            )
         super().__init__(**kwargs)
 
     @property

@@ -12,8 +12,8 @@ from .rewards_processor import SignalProcessor
 from .rewards_pruning import prefix_features
 from .rewards_token_store import TokenStore
 
-# So many steps are scored together: a step costs less in arithmetic than in calls and cold caches
-_STEPS_AT_ONCE = 4
+# Steps wait until they have so many tokens: the few of a step cost less in arithmetic than in calls and cold caches
+_TOKENS_AT_ONCE = 128
 
 
 class RunningReward(SignalProcessor):
@@ -50,7 +50,7 @@ class RunningReward(SignalProcessor):
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         features = head_features(self.head.config, input_ids, signal, self._weight.device)
         self._waiting.append((features, signal.candidates, signal.active))
-        if len(self._waiting) == _STEPS_AT_ONCE:
+        if sum(len(step) for step, _, _ in self._waiting) >= _TOKENS_AT_ONCE:
             self._score_waiting()
 
     def _score_waiting(self) -> None:

@@ -1,0 +1,73 @@
+"""A task of one's own, from its class to an evaluated head: is a number odd or even?
+
+    python examples/own_task.py rollouts/parity
+
+The folder gets the rollouts, which are not sampled again by a second run, and the head.
+"""
+
+import argparse
+import random
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from hf_elhsr.cli.load_model import load_model
+from hf_elhsr.cli.tables import evaluation_table
+from hf_elhsr.evaluation import evaluate_rollouts
+from hf_elhsr.rollouts import Problem, SamplingSettings, sample_rollouts
+from hf_elhsr.training import train_head
+
+
+class ParityTask:
+    """Problems, the final answer of a completion, and which completions are right: that is all a task is."""
+
+    name = "parity"
+    splits = ("train", "test")
+
+    def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
+        # Whatever the count and the seed, no number is in both splits, and a longer list starts with a shorter one
+        numbers = [number for number in range(100, 1000) if (number % 5 == 0) == (split == "test")]
+        random.Random(seed).shuffle(numbers)
+        return [
+            Problem(
+                id=f"parity-{number}",
+                question=f"Is the number {number} odd or even?",
+                answer="odd" if number % 2 else "even",
+                template="parity",
+            )
+            for number in numbers[:count]
+        ]
+
+    def extract(self, completion: str) -> str | None:
+        words = re.findall(r"\b(odd|even)\b", completion.lower())
+        return words[-1] if words else None
+
+    def verify(self, problem: Problem, completion: str) -> bool:
+        return self.extract(completion) == problem.answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--prompts", type=int, default=200, help="to train on")
+    parser.add_argument("--test-prompts", type=int, default=100)
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    args = parser.parse_args()
+    settings = SamplingSettings(n=args.n, max_new_tokens=args.max_new_tokens)
+    model, tokenizer = load_model("smollm2-demo")
+    task = ParityTask()
+    # Without a head features are recorded, with one rewards are
+    rollouts = sample_rollouts(model, tokenizer, task, "train", args.prompts, args.folder / "train", settings)
+    head, report = train_head(rollouts)
+    head.save_pretrained(args.folder / "head")
+    print(f"Kept epoch {report.best_epoch + 1}; {report.base_rate:.1%} of the held-out rollouts are right.")
+    unseen = sample_rollouts(
+        model, tokenizer, task, "test", args.test_prompts, args.folder / "test", settings, head=head
+    )
+    Console().print(evaluation_table(evaluate_rollouts(unseen)))
+
+
+if __name__ == "__main__":
+    main()

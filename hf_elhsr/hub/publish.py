@@ -1,0 +1,170 @@
+"""publish: a head's folder becomes a repository on the Hub, in one commit, with card, records and code."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from transformers.utils import logging
+
+from ..modeling_elhsr import ElhsrRewardHead
+from .card import check_measured
+from .custom_generate import custom_generate_files, foreign_files
+from .eval_results import eval_results_files
+from .hub_errors import asking_the_hub
+from .published_card import published_card
+
+logger = logging.get_logger(__name__)
+
+# What a head's folder is published with, beside the code, which is made anew
+_FILES = ("config.json", "model.safetensors", "README.md", "training.json", "limits.md", "LICENSE*")
+_RECORDS = ("evaluation", "tradeoff")
+_RECORD_SUFFIXES = (".json", ".svg", ".png")
+#: Folders that belong to the head as a whole: what is not in them any more is deleted from the repository
+OWNED = (*_RECORDS, "custom_generate", ".eval_results")
+
+
+def publish(
+    folder: Path | str,
+    repo_id: str,
+    *,
+    commit_message: str = "Upload reward head",
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> CommitInfo:
+    """Publish a head's folder as `repo_id`, which is created if it is not there.
+
+    One commit has everything, so that a run that is killed leaves no half head: weights, config, the card, the records
+    of its training and evaluation, `custom_generate/` for plain transformers, and `.eval_results/` for whole benchmarks
+    of the Hub. The folder is not changed. Its card is uploaded as it is; one that `hf-elhsr card` has written is
+    written again, to load the head from the repository.
+
+    Args:
+        folder: Made by `hf-elhsr train` or `save_pretrained`, with a card, as `hf-elhsr card` writes it.
+        repo_id: "org/name", or "name" for one's own.
+        commit_message, commit_description: Of the commit.
+        private: Whether a repository that is created is private. Default: as its owner's settings say.
+        token: Of the Hub; by default the one that `hf auth login` stored.
+        revision: The branch that is committed to. Default: "main".
+        create_pr: Open a pull request instead.
+
+    Returns:
+        The commit, with `oid`, the revision to load it by, and `commit_url`.
+
+    Raises:
+        ValueError: The folder holds no head or no card, a base model that is not on the Hub, a record of another head,
+            or a card that claims something else than its records; or the repository is public, and was to be private.
+        OSError: What the Hub refused, with its reason, or that it was not reached.
+    """
+    files = published_files(Path(folder), repo_id)
+    return upload(
+        files,
+        OWNED,
+        repo_id,
+        commit_message=commit_message,
+        commit_description=commit_description,
+        private=private,
+        token=token,
+        revision=revision,
+        create_pr=create_pr,
+    )
+
+
+def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
+    """What [`publish`] uploads of a folder: contents by their paths in the repository.
+
+    Raises:
+        ValueError: As of [`publish`].
+    """
+    head = ElhsrRewardHead.from_pretrained(folder)
+    check_base_model(head.config.base_model)
+    evaluations = check_measured(folder)
+    card = published_card(folder, repo_id, head.config, evaluations)
+    if foreign := foreign_files(folder / "custom_generate"):
+        raise ValueError(
+            f"custom_generate/ of {str(folder)!r} has files that were not made by hf_elhsr ({', '.join(foreign)}), and "
+            "is published as hf_elhsr makes it: move them away."
+        )
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in head_files(folder)}
+    left = sorted(
+        path
+        for path in (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+        if path not in files and not path.startswith("custom_generate/")
+    )
+    if left:
+        logger.warning(f"Not published, since no head's folder has them: {', '.join(left)}.")
+    return files | {"README.md": card.encode()} | code_files(repo_id) | eval_results_files(evaluations)
+
+
+def head_files(folder: Path) -> list[Path]:
+    """The files of a folder that a head is published with; the code is made anew."""
+    chosen = [file for pattern in _FILES for file in folder.glob(pattern)]
+    records = (file for name in _RECORDS for file in (folder / name).rglob("*"))
+    return [*chosen, *(file for file in records if file.suffix in _RECORD_SUFFIXES)]
+
+
+def upload(
+    files: dict[str, bytes],
+    owned: tuple[str, ...],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload reward head",
+    commit_description: str | None = None,
+) -> CommitInfo:
+    """One commit with these files, in a repository that is created if it is not there.
+
+    Folders that are `owned` have nothing else afterwards.
+    """
+    api = HfApi(token=token)
+    with asking_the_hub(f"publish {repo_id!r}"):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr and not revision.startswith("refs/"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        before = api.model_info(repo_id, revision=revision)
+        if private and not before.private:
+            raise ValueError(
+                f"{repo_id!r} is there already and public, so nothing in it is private: make it private in its "
+                "settings first, or publish to another repository."
+            )
+        present = [sibling.rfilename for sibling in before.siblings or []]
+        stale = [path for path in present if path.partition("/")[0] in owned and path not in files]
+        operations: list[Any] = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
+        operations += [CommitOperationDelete(path) for path in stale]
+        return api.create_commit(
+            repo_id,
+            operations,
+            commit_message=commit_message,
+            commit_description=commit_description,
+            revision=revision,
+            create_pr=create_pr,
+            # What is there already is left out of a commit: it must not be what somebody else has put there since
+            parent_commit=before.sha,
+        )
+
+
+def code_files(repo_id: str) -> dict[str, bytes]:
+    """The code for plain transformers, as a repository has it."""
+    files = custom_generate_files(repo_id if "/" in repo_id else None)
+    return {f"custom_generate/{name}": text.encode() for name, text in files.items()}
+
+
+def check_base_model(base_model: str | None) -> None:
+    """Refuse what is no model's id on the Hub."""
+    try:
+        validate_repo_id(base_model or "")
+        is_id = "/" in (base_model or "") and not Path(base_model or "").is_dir()
+    except HFValidationError:
+        is_id = False
+    if not is_id:
+        raise ValueError(
+            f"This head's base_model is {base_model!r}, and others find and check a head by its model's id on the Hub: "
+            'set config.base_model to it, as "org/name", and save the head again.'
+        )

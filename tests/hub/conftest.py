@@ -1,0 +1,24 @@
+import pytest
+from hub_client import HubClient
+from hub_server import HubServer
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """A Hub on this machine."""
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def hub_home(tmp_path_factory):
+    """Where the client keeps what it has loaded."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def client(hub, hub_home):
+    """A process of its own, whose huggingface_hub knows that Hub alone."""
+    client = HubClient(hub.url, hub_home)
+    yield client
+    client.close()

@@ -1,0 +1,154 @@
+"""Publishing when something goes wrong: all of a head is there or nothing of it, and errors are one line."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hub_client import HubClient
+from hub_server import Fault
+
+from hf_elhsr import publish
+
+SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    """One that may write."""
+    client = HubClient(hub.url, tmp_path_factory.mktemp("home"), HF_TOKEN="hf_writer")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+
+
+def published(folder, repo_id, **options):
+    return publish(folder, repo_id, **options).oid
+
+
+def stored(hub, repo_id, revision="main"):
+    files = hub.repositories[repo_id].revision(revision).files
+    return {path: file.content for path, file in files.items() if path != ".gitattributes"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "kind", "words"),
+    [
+        ("commit", 401, "PermissionError", "hf auth login"),
+        ("commit", 403, "PermissionError", "may not do this"),
+        ("commit", 404, "FileNotFoundError", "no such thing"),
+        ("commit", 409, "ConnectionError", "try again"),
+        ("commit", 418, "ConnectionError", "not an answer that was expected"),
+        ("commit", 429, "ConnectionError", "wait 7 seconds"),
+        ("commit", 503, "ConnectionError", "trouble at the Hub's side"),
+        ("preupload", 503, "ConnectionError", "trouble at the Hub's side"),
+        ("validate-yaml", 503, "ConnectionError", "trouble at the Hub's side"),
+        ("objects/batch", 403, "PermissionError", "may not do this"),
+        ("/lfs/", 503, "ConnectionError", "trouble at the Hub's side"),
+    ],
+)
+def test_whatever_is_refused_nothing_is_there(hub, client, folder, asked, status, kind, words):
+    repo_id = f"faults/{asked.strip('/').replace('/', '-')}-{status}"
+    hub.large_files.clear()
+    hub.fail(status, asked, times=100, methods=("POST", "PUT"), Retry_After="7")
+    try:
+        caught = client.error(published, folder, repo_id)
+    finally:
+        hub.faults.clear()
+    assert kind in caught.types
+    assert "\n" not in caught.text
+    assert f"Could not publish {repo_id!r}: the Hub answered {status}, 'told to fail', to P" in caught.text
+    assert words in caught.text
+    assert stored(hub, repo_id) == {}
+
+
+def test_a_hub_that_is_not_there(hub, client, folder):
+    hub.stop()
+    try:
+        caught = client.error(published, folder, "faults/away")
+    finally:
+        hub.start()
+    assert "ConnectionError" in caught.types
+    assert "Could not publish 'faults/away': the Hub was not reached" in caught.text
+    assert "\n" not in caught.text
+
+
+def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client, folder):
+    repo_id = "faults/meanwhile"
+    client(published, folder, repo_id)
+    ours = stored(hub, repo_id)
+
+    def meanwhile(answer):
+        # After the Hub was asked which files are there already, and so need no upload
+        hub.store(repo_id, {"model.safetensors": b"of somebody else"})
+        return answer
+
+    hub.faults.append(Fault(f"{repo_id}/preupload", ("POST",), 1, change=meanwhile))
+    (folder / "limits.md").write_text("New words.\n")
+    caught = client.error(published, folder, repo_id)
+    assert "the Hub answered 412" in caught.text
+    assert "Somebody else has committed meanwhile" in caught.text
+    assert stored(hub, repo_id) == ours | {"model.safetensors": b"of somebody else"}
+
+
+def test_private_is_not_ignored_where_the_repository_is_public(hub, client, folder):
+    hub.store("faults/public", {})
+    caught = client.error(published, folder, "faults/public", private=True)
+    assert "ValueError" in caught.types
+    assert "is there already and public" in caught.text
+    assert stored(hub, "faults/public") == {}
+
+
+def test_a_pull_request_and_a_further_commit_to_it(hub, client, folder):
+    repo_id = "faults/proposed"
+    client(published, folder, repo_id, create_pr=True)
+    assert stored(hub, repo_id) == {}
+    assert "model.safetensors" in stored(hub, repo_id, "refs/pr/1")
+    (folder / "limits.md").write_text("New words.\n")
+    client(published, folder, repo_id, revision="refs/pr/1")
+    assert stored(hub, repo_id, "refs/pr/1")["limits.md"] == b"New words.\n"
+    assert stored(hub, repo_id) == {}
+
+
+def test_code_of_ones_own_is_not_thrown_away(hub, client, folder):
+    (folder / "custom_generate" / "mine.py").write_text("x = 1\n")
+    caught = client.error(published, folder, "faults/own-code")
+    assert "were not made by hf_elhsr (mine.py)" in caught.text
+    assert "faults/own-code" not in hub.repositories
+
+
+def test_killed_in_mid_upload_nothing_of_it_is_there(hub, client, folder, tmp_path):
+    repo_id, killed = "faults/killed", []
+
+    def kill(answer):
+        # The weights have arrived, and the commit has not been asked for
+        process.kill()
+        killed.append(process.wait())
+        return answer
+
+    hub.store(repo_id, {})
+    hub.large_files.clear()
+    hub.faults.append(Fault("/lfs/", ("PUT",), 1, change=kill))
+    kept = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_writer", "HF_HUB_DISABLE_XET": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hf_elhsr.cli", "publish", str(folder), repo_id],
+        env=kept | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    process.wait(timeout=120)
+    deadline = time.monotonic() + 10
+    while not killed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert killed == [-9]
+    assert stored(hub, repo_id) == {}
+    client(published, folder, repo_id)
+    assert "model.safetensors" in stored(hub, repo_id)
