@@ -42,7 +42,9 @@ def publish(
 
 def heads(
     model: Annotated[str, typer.Argument(help='The language model\'s id on the Hub, as "org/name".')],
-    task: Annotated[str | None, typer.Option(help="Only heads that report a result on this task.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--reported-task", help="Only heads that report a result on this task.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the Hub's heads for a language model, the best first."""

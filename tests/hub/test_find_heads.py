@@ -155,7 +155,7 @@ def test_the_command(hub, tmp_path):
             stdout=subprocess.PIPE,
             text=True,
         )
-        for arguments in ((BASE, "--task", "sums", "--json"), ("watched/base",))
+        for arguments in ((BASE, "--reported-task", "sums", "--json"), ("watched/base",))
     ]
     as_json, table = (process.communicate()[0] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
