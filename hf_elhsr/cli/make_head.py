@@ -20,6 +20,7 @@ from ..training import preset as preset_settings
 from .load_model import base_model_id, load_model
 from .options import (
     Dtype,
+    Extract,
     HeadFolder,
     Json,
     Layer,
@@ -49,6 +50,7 @@ def sample(
     model: Model,
     task: Task = "arithmetic",
     verifier: Verifier = None,
+    extract: Extract = None,
     split: Split = "train",
     prompts: Prompts = 400,
     skip: Skip = 0,
@@ -83,7 +85,7 @@ def sample(
     rollouts = sample_rollouts(
         language_model,
         tokenizer,
-        find_task(task, verifier),
+        find_task(task, verifier, extract),
         split,
         prompts,
         out,

@@ -25,6 +25,7 @@ from ..rollouts.text_scores import score_rollout_texts
 from .load_model import load_model, load_text_reward_model
 from .options import (
     Dtype,
+    Extract,
     Head,
     Json,
     MaxNewTokens,
@@ -52,6 +53,7 @@ def evaluate(
     head: Head,
     task: Task = "arithmetic",
     verifier: Verifier = None,
+    extract: Extract = None,
     split: Split = "test",
     prompts: MeasuredPrompts = 400,
     skip: Skip = 0,
@@ -81,7 +83,7 @@ def evaluate(
         check_figure(plot_file)
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
-    problems = find_task(task, verifier)
+    problems = find_task(task, verifier, extract)
     rollouts = sample_rollouts(
         language_model,
         tokenizer,

@@ -39,6 +39,12 @@ Task = Annotated[
 Verifier = Annotated[
     str | None, typer.Option(help="For one's own prompts in FILE.jsonl: 'file.py:function', which says what is right.")
 ]
+Extract = Annotated[
+    str | None,
+    typer.Option(
+        help="Likewise 'file.py:function', which finds a completion's final answer. Without it nothing is voted on."
+    ),
+]
 Split = Annotated[str, typer.Option(help="The task's split.")]
 Prompts = Annotated[int, typer.Option(min=1, help=_PROMPTS)]
 #: One prompt has no interval.

@@ -58,8 +58,11 @@ def _sampled(config: ElhsrConfig, rollouts: dict[str, Any]) -> list[str]:
         "dtype": rollouts["dtype"],
     }
     words = [word for option, value in options.items() if value != 0 for word in (f"--{option}", str(value))]
-    # A file of prompts does not say which function judges them
-    return [*words, "--verifier", "FILE.py:FUNCTION"] if rollouts["task"].endswith(".jsonl") else words
+    functions = rollouts.get("labelled_by", {})
+    if rollouts["task"].endswith(".jsonl") and ":" not in rollouts["task"]:
+        # Sampling in Python does not tell where the function is
+        words += ["--verifier", functions.get("verifier", "FILE.py:FUNCTION")]
+    return [*words, "--extract", functions["extract"]] if "extract" in functions else words
 
 
 def _trained(config: ElhsrConfig, settings: dict[str, Any]) -> list[str]:

@@ -128,6 +128,8 @@ def sample_rollouts(
         "generation_config": model.generation_config.to_diff_dict(),
         "prompts_sha256": hashlib.sha256(str([ids.tolist() for ids in prompts]).encode()).hexdigest(),
     }
+    if labelled_by := getattr(task, "labelled_by", None):
+        described["labelled_by"] = labelled_by
     if skip:
         # Absent at zero, so that sets made before there was a choice are gone on with
         described["skip"] = skip

@@ -207,3 +207,7 @@ def test_options_of_training_are_those_that_were_changed(preset_name, signal, ch
     assert sample[-2:] == ["--signal", signal] or signal == "hidden_states"
     assert parsed(sample)[1]["verifier"] == "FILE.py:FUNCTION"
     assert parsed(sample)[1]["seed"] == 1
+    rollouts["labelled_by"] = {"verifier": "mine.py:check", "verifier_sha256": "0", "extract": "mine.py:last"}
+    sample, _ = commands_of(making_commands("head", config, {"rollouts": rollouts, "settings": settings}))
+    assert parsed(sample)[1]["verifier"] == "mine.py:check"
+    assert parsed(sample)[1]["extract"] == "mine.py:last"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -172,6 +173,18 @@ def test_rollouts_made_with_other_settings_are_not_mixed(smollm2, config, rollou
         sample(smollm2, config, rollouts.folder, settings=SamplingSettings(n=3, max_new_tokens=7, prompts_per_batch=2))
     with pytest.raises(ValueError, match=r"other settings \(prompts, prompts_sha256 differ\)"):
         sample(smollm2, config, rollouts.folder, count=5)
+
+
+def test_labels_of_two_verifiers_are_not_mixed(smollm2, config, tmp_path):
+    class Labelled(ArithmeticTask):
+        labelled_by: ClassVar = {"verifier": "mine.py:check", "verifier_sha256": "1"}
+
+    model, tokenizer = smollm2
+    made = [model, tokenizer, Labelled(), "train", 2, tmp_path, SETTINGS]
+    assert sample_rollouts(*made, config=config).settings["labelled_by"] == Labelled.labelled_by
+    Labelled.labelled_by = {"verifier": "mine.py:check", "verifier_sha256": "2"}
+    with pytest.raises(ValueError, match="labelled_by differ"):
+        sample_rollouts(*made, config=config)
 
 
 def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):

@@ -1,5 +1,6 @@
 """JsonLinesTask: a user's own prompts in a file, with a verifier that is a Python function."""
 
+import hashlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class JsonLinesTask(RowsTask):
         source: The file, one JSON object a line.
         verifier: Called with a completion and the row's answer ("" without one); says whether the completion is right.
         extract: The final answer of a completion, for voting. Default: none, and nothing is voted on.
+        functions: What `labelled_by` says of these two, as [`described_function`] does. Default: nothing.
     """
 
     name = "json_lines"
@@ -30,10 +32,15 @@ class JsonLinesTask(RowsTask):
         source: str | os.PathLike[str],
         verifier: Verifier,
         extract: Callable[[str], str | None] = lambda completion: None,
+        functions: dict[str, str] | None = None,
     ):
         super().__init__(source)
-        self.name = Path(source).stem
-        self._verifier, self._extract = verifier, extract
+        self.name = Path(source).name
+        self._verifier, self._extract, self._functions = verifier, extract, functions or {}
+
+    @property
+    def labelled_by(self) -> dict[str, str]:
+        return super().labelled_by | self._functions
 
     def problem(self, row: dict[str, Any]) -> Problem:
         question = row["question"]
@@ -44,6 +51,15 @@ class JsonLinesTask(RowsTask):
 
     def verify(self, problem: Problem, completion: str) -> bool:
         return self._verifier(completion, problem.answer)
+
+
+def described_function(option: str, place: str) -> dict[str, str]:
+    """What is recorded of the function at 'file.py:name' that an option names: its place without folders, its code."""
+    path = Path(place.rpartition(":")[0])
+    return {
+        option: f"{path.name}:{place.rpartition(':')[2]}",
+        f"{option}_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
 
 
 def load_function(place: str) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .arithmetic import ArithmeticTask
 from .coin_flip import CoinFlipTask
-from .json_lines import JsonLinesTask, load_function
+from .json_lines import JsonLinesTask, described_function, load_function
 from .math_problems import Gsm8kTask, MathTask
 from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
 from .reasoning_gym import ReasoningGymTask
@@ -22,7 +22,7 @@ _ROWS: dict[str, Callable[[str | None], Task]] = {
 TASKS = (*_MADE, *_ROWS, "reasoning_gym:DATASET", "reasoning_gym:DATASET:SETTING=VALUE,...", "FILE.jsonl")
 
 
-def find_task(name: str, verifier: str | None = None) -> Task:
+def find_task(name: str, verifier: str | None = None, extract: str | None = None) -> Task:
     """The task of this name.
 
     Args:
@@ -30,6 +30,7 @@ def find_task(name: str, verifier: str | None = None) -> Task:
             'reasoning_gym:DATASET', or with settings of that dataset, as 'reasoning_gym:chain_sum:max_terms=3'; or a
             .jsonl file of one's own prompts, with a verifier.
         verifier: 'file.py:function', for one's own prompts.
+        extract: Also for these, the final answer of a completion. Default: none, and nothing is voted on.
 
     Raises:
         ValueError: There is no such task, or a verifier is missing or has no use.
@@ -40,8 +41,13 @@ def find_task(name: str, verifier: str | None = None) -> Task:
         raise ValueError(
             f"{name!r} needs a verifier as 'file.py:function'." if own else f"The task {name!r} has its own verifier."
         )
+    if extract is not None and not own:
+        raise ValueError(f"The task {name!r} finds final answers itself.")
     if own:
-        return JsonLinesTask(name, load_function(str(verifier)))
+        places = {"verifier": str(verifier)} | ({"extract": extract} if extract is not None else {})
+        loaded = {option: load_function(place) for option, place in places.items()}
+        described = [described_function(option, place) for option, place in places.items()]
+        return JsonLinesTask(name, **loaded, functions={key: text for of in described for key, text in of.items()})
     if name in _MADE:
         return _MADE[name]()
     if first in _ROWS:

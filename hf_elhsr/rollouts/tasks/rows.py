@@ -1,5 +1,6 @@
 """RowsTask: a task whose problems are rows of a table, on the Hub or in a file of the user's."""
 
+import hashlib
 import json
 import os
 import random
@@ -35,7 +36,13 @@ class RowsTask(ABC):
             raise ValueError(f"The task {self.name!r} needs a file with one JSON object a line.")
         self.source = None if source is None else Path(source)
         if source is not None:
+            self.name = f"{self.name}:{Path(source).name}"
             self.splits = ("train", "test")
+
+    @property
+    def labelled_by(self) -> dict[str, str]:
+        """What decides the labels beside the task's name: the rows of a file can be changed."""
+        return {} if self.source is None else {"rows_sha256": hashlib.sha256(_read(self.source)).hexdigest()}
 
     @abstractmethod
     def problem(self, row: dict[str, Any]) -> Problem:
@@ -95,10 +102,8 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: The file is not there, or a line is no JSON object.
     """
-    if not file.is_file():
-        raise ValueError(f"{str(file)!r} is not there: expected a file with one JSON object a line.")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_read(file).decode().splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -109,6 +114,12 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
             raise ValueError(f"Line {number} of {str(file)!r} is no JSON object but {type(row).__name__}.")
         rows.append(row)
     return rows
+
+
+def _read(file: Path) -> bytes:
+    if not file.is_file():
+        raise ValueError(f"{str(file)!r} is not there: expected a file with one JSON object a line.")
+    return file.read_bytes()
 
 
 def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:

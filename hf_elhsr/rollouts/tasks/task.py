@@ -22,7 +22,11 @@ class Problem:
 
 
 class Task(Protocol):
-    """A source of problems and the verifier that labels completions of them."""
+    """A source of problems and the verifier that labels completions of them.
+
+    A task whose labels can change while its name does not, since they depend on files, tells of what in a dictionary
+    `labelled_by`. It is recorded with the rollouts, and a run that goes on with another one is refused.
+    """
 
     name: str
     splits: tuple[str, ...]

@@ -198,6 +198,48 @@ def test_ones_own_prompts_and_verifier(tmp_path):
             find_task(str(rows), place)
 
 
+def test_ones_own_final_answers(tmp_path):
+    rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": i} for i in range(4)))
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "def extract(completion):\n    return completion.split()[-1]\n"
+        "def check(completion, answer):\n    return extract(completion) == answer\n"
+    )
+    task = find_task(str(rows), f"{code}:check", f"{code}:extract")
+    problem = all_problems(task, 4)[0]
+    assert verify(task, problem, f"it is {problem.answer}") == (True, problem.answer)
+    with pytest.raises(ValueError, match=r"no function 'find'"):
+        find_task(str(rows), f"{code}:check", f"{code}:find")
+    with pytest.raises(ValueError, match="finds final answers itself"):
+        find_task("arithmetic", extract=f"{code}:extract")
+
+
+def test_what_labels_rollouts_of_files_is_recorded(tmp_path):
+    rows = write_rows(tmp_path, {"question": "x", "answer": "#### 1"})
+    code = tmp_path / "mine.py"
+    code.write_text("def check(completion, answer):\n    return True\n")
+
+    def labelled():
+        own = find_task(str(rows), f"{code}:check")
+        assert own.name == "rows.jsonl"
+        assert own.labelled_by["verifier"] == "mine.py:check"
+        return own.labelled_by
+
+    first = labelled()
+    assert labelled() == first
+    code.write_text("def check(completion, answer):\n    return False\n")
+    second = labelled()
+    assert second != first
+    write_rows(tmp_path, {"question": "x", "answer": "#### 2"})
+    assert labelled() != second
+    # The answers in a file can change, too, and are not those of the Hub
+    gsm8k = find_task(f"gsm8k:{rows}")
+    assert gsm8k.name == "gsm8k:rows.jsonl"
+    assert gsm8k.labelled_by["rows_sha256"] == labelled()["rows_sha256"]
+    assert Gsm8kTask().name == "gsm8k"
+    assert Gsm8kTask().labelled_by == {}
+
+
 def test_repeated_prompts_of_the_hub_are_dropped(monkeypatch):
     """Public datasets have some, and their users cannot remove them."""
     rows = [{"ctx": ctx, "endings": ["a", "b"], "label": "0"} for ctx in ("one", "two", "one")]
