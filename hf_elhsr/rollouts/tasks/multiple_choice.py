@@ -1,15 +1,11 @@
 """Multiple choice: AQuA-RAT, HellaSwag, and whatever has a question, options and the letter of the right one."""
 
-import re
 from typing import Any
 
+from .choice_letters import LETTERS, chosen_letter
 from .questions import question_id
 from .rows import RowsTask
 from .task import Problem
-
-_LETTERS = "ABCDEFGHIJ"
-_STATED = re.compile(r"(?:answer|option|choice)\s*(?:is|:)?\s*(?:is)?\W{0,4}\b([A-J])\b(?!')", re.IGNORECASE)
-_ALONE = re.compile(r"(?<![\w'])\(?([A-J])\b(?:\)|\.|:|$)")
 
 
 class MultipleChoiceTask(RowsTask):
@@ -21,17 +17,18 @@ class MultipleChoiceTask(RowsTask):
         return self._asked(row["question"], row["options"], row["answer"])
 
     def extract(self, completion: str) -> str | None:
-        """The letter that is last said to be the answer; where none is, the last that stands alone."""
-        found = _STATED.findall(completion) or _ALONE.findall(completion)
-        return found[-1].upper() if found else None
+        """The letter that a completion chooses, as [`chosen_letter`] says."""
+        return chosen_letter(completion)
 
     def verify(self, problem: Problem, completion: str) -> bool:
-        return self.extract(completion) == problem.answer
+        # The question ends in the list of options
+        there = "".join(letter for letter in LETTERS if f"\n{letter}) " in problem.question)
+        return chosen_letter(completion, there) == problem.answer
 
     def _asked(self, question: str, options: list[str], answer: str) -> Problem:
-        if not 2 <= len(options) <= len(_LETTERS) or answer not in _LETTERS[: len(options)]:
-            raise ValueError(f"Expected 2 to {len(_LETTERS)} options and the letter of one, got {options}, {answer!r}.")
-        listed = "\n".join(f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False))
+        if not 2 <= len(options) <= len(LETTERS) or answer not in LETTERS[: len(options)]:
+            raise ValueError(f"Expected 2 to {len(LETTERS)} options and the letter of one, got {options}, {answer!r}.")
+        listed = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
         text = f"{question}\n\n{listed}\n\nThink step by step, then give the letter of the right answer."
         return Problem(question_id(text), text, answer, self.name)
 
@@ -57,4 +54,4 @@ class HellaSwagTask(MultipleChoiceTask):
 
     def problem(self, row: dict[str, Any]) -> Problem:
         question = f"Which ending is the most plausible?\n\n{row['ctx']} ..."
-        return self._asked(question, row["endings"], _LETTERS[int(row["label"])])
+        return self._asked(question, row["endings"], LETTERS[int(row["label"])])
