@@ -29,7 +29,7 @@ _STATED = (
     re.compile(rf"(?i:{_NOUN}(?:(?: is)?:\s*|\s+is\s+(?![ai])))(?P<letter>[a-j])[.)]?\s*$", re.MULTILINE),
     # C is the right one
     re.compile(
-        rf"{_LETTER}\)?\s+(?:is|was|must be)\s+(?:(?:the|our|my|most|best|only|clearly|indeed|definitely|also)\s+)*{_RIGHT}"
+        rf"{_LETTER}\)?\s+(?:is|was|must be)\s+(?:(?:the|our|my|most|best|only|clearly|indeed|also)\s+)*{_RIGHT}"
     ),
 )
 #: What is chosen without saying so.
@@ -60,8 +60,8 @@ _DENIED_AFTER = re.compile(
     r"|(?:fails?|contradicts?|makes no)\b)"
 )
 _DENIED_BEFORE = re.compile(
-    r"(?i:\b(?:not|cannot be|eliminate|exclude|discard|reject|rul(?:e|ing) out|neither|nor|except|unlike|than)|n't"
-    r"|\b(?:wrong|incorrect) (?:answer|option|choice))(?:\s+(?:be|choose|pick|select|the))*\s+$"
+    r"(?i:\b(?:not|cannot be|eliminate|exclude|discard|reject|rul(?:e|ing) out|neither|nor|except|unlike|than|if"
+    r"|whether)|n't|\b(?:wrong|incorrect) (?:answer|option|choice))(?:\s+(?:be|choose|pick|select|the))*\s+$"
 )
 
 _BOLD = re.compile(r"(\*\*|__)\s*\(?([A-J])[).:]*\s*\1")

@@ -2,9 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from .task import Problem, Task
 
 #: Seconds that a verifier may take for one completion.
 TIME_LIMIT = 10.0
+# Until one that was stopped and goes on is stopped again
+_INTERVAL = 1.0
+
+_T = TypeVar("_T")
 
 
 class VerifierFailure(Exception):
@@ -28,33 +32,56 @@ def verify(task: Task, problem: Problem, completion: str, time_limit: float = TI
     The time limit holds in the main thread of a Unix process; elsewhere Python has no way to stop a function.
 
     Raises:
-        VerifierFailure: `task.verify` or `task.extract` raised, returned no verdict, or took longer than `time_limit`.
+        VerifierFailure: `task.verify` or `task.extract` raised, returned something else than a verdict or a text, or
+            took longer than `time_limit`, whatever they returned then.
     """
     try:
-        with _stopped_after(time_limit):
-            label, answer = task.verify(problem, completion), task.extract(completion)
+        label, answer = _within(time_limit, lambda: (task.verify(problem, completion), task.extract(completion)))
     except _OutOfTime:
         raise VerifierFailure(f"Problem {problem.id!r}: no verdict after {time_limit:g} s.") from None
     except Exception as error:
         raise VerifierFailure(f"Problem {problem.id!r}: {type(error).__name__}: {error}") from error
     if not isinstance(label, bool | int | np.bool_) or label not in (True, False):
         raise VerifierFailure(f"Problem {problem.id!r}: expected True or False, got {label!r}.")
+    if not isinstance(answer, str | None):
+        # A shard's JSON would not hold a Decimal, after all was sampled
+        raise VerifierFailure(
+            f"Problem {problem.id!r}: expected a final answer as text or None, got {type(answer).__name__} {answer!r}."
+        )
     return bool(label), answer
 
 
-@contextmanager
-def _stopped_after(seconds: float) -> Iterator[None]:
+def _within(seconds: float, judge: Callable[[], _T]) -> _T:
+    """What `judge` returns, if it returns in time.
+
+    Raises:
+        _OutOfTime: It did not, even where it went on after it was stopped.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+        return judge()
+    late, judging = False, True
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _OutOfTime
+        nonlocal late
+        late = True
+        if judging:
+            raise _OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
+        try:
+            # Again and again: a bare `except` swallows one, and what comes after it can take as long
+            signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, _INTERVAL))
+            verdict = judge()
+        finally:
+            # Nothing is stopped any more, least of all what puts the signal back
+            judging = False
+    except (_OutOfTime, Exception):
+        if not late:
+            raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    if late:
+        raise _OutOfTime
+    return verdict

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import time
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -54,11 +55,48 @@ def test_what_fails():
 
     with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
         verdict(for_long, time_limit=0.2)
+
+    # Whatever it makes of being stopped
+    def swallowing(problem, completion):
+        try:
+            time.sleep(3)
+        except:  # noqa: E722
+            return False
+        return True
+
+    def going_on(problem, completion):
+        for _ in range(3):
+            with contextlib.suppress(BaseException):
+                time.sleep(3)
+        return True
+
+    def raising(problem, completion):
+        try:
+            time.sleep(3)
+        except BaseException as stopped:
+            raise ValueError("stopped") from stopped
+
+    start = time.monotonic()
+    for late in (swallowing, going_on, raising):
+        with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
+            verdict(late, time_limit=0.2)
+    assert time.monotonic() - start < 3
     # The alarm is off again, and whose it was before
     before = signal.getsignal(signal.SIGALRM)
     verdict(lambda problem, completion: True)
+    with pytest.raises(VerifierFailure):
+        verdict(going_on, time_limit=0.2)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+@pytest.mark.parametrize("answer", [Decimal(12), 12, 1.5, ["12"], np.int64(12), b"12"])
+def test_an_answer_that_is_no_text_is_a_failure(answer):
+    """Rollouts could not be written with it, after they were sampled."""
+    task = OddTask()
+    task.extract = lambda completion: answer
+    with pytest.raises(VerifierFailure, match=f"'id': expected .* text or None, got {type(answer).__name__} "):
+        verify(task, PROBLEM, "a 12")
 
 
 @pytest.fixture(scope="module")
