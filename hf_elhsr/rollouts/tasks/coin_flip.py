@@ -31,16 +31,20 @@ class CoinFlipTask:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown.
+            ValueError: `split` is unknown, or has fewer than `count` problems.
         """
         if split not in self.splits:
             raise ValueError(f"Unknown split {split!r} of the coin flip task: choose one of {self.splits}.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         found: dict[str, Problem] = {}
+        misses = 0
         while len(found) < count:
             problem = self._make(rng)
-            if split_of(problem.question) == split:
-                found.setdefault(problem.id, problem)
+            if problem.id not in found and split_of(problem.question) == split:
+                found[problem.id] = problem
+                misses = 0
+            elif (misses := misses + 1) > 10_000:
+                raise ValueError(f"The split {split!r} has about {len(found)} problems; ask for fewer than {count}.")
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:

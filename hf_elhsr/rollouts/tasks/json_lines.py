@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .questions import question_id
-from .rows import RowsTask
+from .rows import RowsTask, text_of
 from .task import Problem
 
 #: From a completion and the row's `answer` to whether it is right.
@@ -43,7 +43,7 @@ class JsonLinesTask(RowsTask):
         return super().labelled_by | self._functions
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        question = row["question"]
+        question = text_of(row, "question")
         return Problem(question_id(question), question, str(row.get("answer", "")), str(row.get("family", self.name)))
 
     def extract(self, completion: str) -> str | None:

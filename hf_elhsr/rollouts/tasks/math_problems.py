@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from .questions import question_id
-from .rows import RowsTask
+from .rows import RowsTask, text_of
 from .task import Problem
 
 _INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -28,9 +28,9 @@ class MathTask(RowsTask):
 
     def problem(self, row: dict[str, Any]) -> Problem:
         """The reference answer is what the solution has in its last \\boxed{} or \\fbox{}."""
-        question = f"{row['problem']}\n\n{_INSTRUCTION}"
+        question = f"{text_of(row, 'problem')}\n\n{_INSTRUCTION}"
         family = "/".join(str(row[name]) for name in ("type", "level") if row.get(name))
-        return Problem(question_id(question), question, _last_boxed(row["solution"]), family or self.name)
+        return Problem(question_id(question), question, _last_boxed(text_of(row, "solution")), family or self.name)
 
     def extract(self, completion: str) -> str | None:
         """The final answer, in sympy's notation where it can be parsed, so that equal answers count as one vote."""
@@ -55,10 +55,11 @@ class Gsm8kTask(MathTask):
 
     def problem(self, row: dict[str, Any]) -> Problem:
         """The reference answer is what follows '####'."""
-        question = f"{row['question']}\n\n{_INSTRUCTION}"
-        _, marker, answer = row["answer"].rpartition("####")
+        question = f"{text_of(row, 'question')}\n\n{_INSTRUCTION}"
+        solution = text_of(row, "answer")
+        _, marker, answer = solution.rpartition("####")
         if not marker:
-            raise ValueError(f"Expected an answer that ends in '#### NUMBER', got {row['answer'][-80:]!r}.")
+            raise ValueError(f"Expected an answer that ends in '#### NUMBER', got {solution[-80:]!r}.")
         return Problem(question_id(question), question, answer.strip().replace(",", ""), self.name)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from .choice_letters import LETTERS, chosen_letter
 from .questions import question_id
-from .rows import RowsTask
+from .rows import RowsTask, text_of, texts_of
 from .task import Problem
 
 
@@ -14,7 +14,7 @@ class MultipleChoiceTask(RowsTask):
     name = "multiple_choice"
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        return self._asked(row["question"], row["options"], row["answer"])
+        return self._asked(text_of(row, "question"), texts_of(row, "options"), text_of(row, "answer"))
 
     def extract(self, completion: str) -> str | None:
         """The letter that a completion chooses, as [`chosen_letter`] says."""
@@ -26,7 +26,7 @@ class MultipleChoiceTask(RowsTask):
         return chosen_letter(completion, there) == problem.answer
 
     def _asked(self, question: str, options: list[str], answer: str) -> Problem:
-        if not 2 <= len(options) <= len(LETTERS) or answer not in LETTERS[: len(options)]:
+        if not 2 <= len(options) <= len(LETTERS) or answer not in list(LETTERS[: len(options)]):
             raise ValueError(f"Expected 2 to {len(LETTERS)} options and the letter of one, got {options}, {answer!r}.")
         listed = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
         text = f"{question}\n\n{listed}\n\nThink step by step, then give the letter of the right answer."
@@ -41,8 +41,8 @@ class AquaRatTask(MultipleChoiceTask):
     hub_dataset = ("deepmind/aqua_rat", "raw")
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        options = [option.split(")", 1)[-1].strip() for option in row["options"]]
-        return self._asked(row["question"], options, row["correct"])
+        options = [option.split(")", 1)[-1].strip() for option in texts_of(row, "options")]
+        return self._asked(text_of(row, "question"), options, text_of(row, "correct"))
 
 
 class HellaSwagTask(MultipleChoiceTask):
@@ -53,5 +53,7 @@ class HellaSwagTask(MultipleChoiceTask):
     hub_dataset = ("Rowan/hellaswag", None)
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        question = f"Which ending is the most plausible?\n\n{row['ctx']} ..."
-        return self._asked(question, row["endings"], LETTERS[int(row["label"])])
+        question = f"Which ending is the most plausible?\n\n{text_of(row, 'ctx')} ..."
+        label = str(row["label"])
+        letter = dict(zip("0123456789", LETTERS, strict=True)).get(label, label)
+        return self._asked(question, texts_of(row, "endings"), letter)

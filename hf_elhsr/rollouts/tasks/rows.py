@@ -46,13 +46,14 @@ class RowsTask(ABC):
 
     @abstractmethod
     def problem(self, row: dict[str, Any]) -> Problem:
-        """The problem of a row; a KeyError says which field is missing."""
+        """The problem of a row; a KeyError says which field is missing, a ValueError which holds something else."""
 
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, a row lacks a field, a prompt is there twice, or there are too few.
+            ValueError: `split` is unknown, a row lacks a field or has another type in it, a prompt is there twice, or
+                there are too few.
         """
         if split not in self.splits:
             raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
@@ -81,6 +82,8 @@ class RowsTask(ABC):
                 raise ValueError(
                     f"Row {number} of the task {self.name!r} has no field {error}; its fields are {sorted(row)}."
                 ) from error
+            except ValueError as error:
+                raise ValueError(f"Row {number} of the task {self.name!r}: {error}") from error
             if self.source is not None and problem.id in problems:
                 raise ValueError(
                     f"Row {number} of {str(self.source)!r} has a prompt that is there already: "
@@ -96,14 +99,40 @@ class RowsTask(ABC):
         return list(problems.values())
 
 
-def read_json_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file; empty lines are passed over.
+def text_of(row: dict[str, Any], field: str) -> str:
+    """What a row has in a field, which is to be text.
 
     Raises:
-        ValueError: The file is not there, or a line is no JSON object.
+        ValueError: It is something else.
+        KeyError: There is no such field.
     """
+    value = row[field]
+    if not isinstance(value, str):
+        raise ValueError(f"Expected text in the field {field!r}, got {type(value).__name__} {value!r}.")
+    return value
+
+
+def texts_of(row: dict[str, Any], field: str) -> list[str]:
+    """Likewise a list of texts, of which some may be numbers."""
+    value = row[field]
+    if not isinstance(value, list) or not all(isinstance(text, str | int | float) for text in value):
+        raise ValueError(f"Expected a list of texts in the field {field!r}, got {type(value).__name__} {value!r}.")
+    return [str(text) for text in value]
+
+
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file in UTF-8, with or without a mark of it; empty lines are passed over.
+
+    Raises:
+        ValueError: The file is not there or not UTF-8, or a line is no JSON object.
+    """
+    try:
+        text = _read(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not UTF-8 ({error}): save it in this encoding.") from error
     rows = []
-    for number, line in enumerate(_read(file).decode().splitlines(), start=1):
+    # Not splitlines: JSON strings may hold other separators of lines as they are
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -74,6 +74,13 @@ def test_made_problems_are_distinct_and_never_in_two_splits(task):
         task.problems("dev", 1)
 
 
+def test_a_split_with_too_few_coin_flips_is_told():
+    task = CoinFlipTask(people=2)
+    assert len(task.problems("test", 300)) == 300
+    with pytest.raises(ValueError, match=r"'test' has about 3\d\d problems; ask for fewer than 1000"):
+        task.problems("test", 1000)
+
+
 def test_gsm8k_from_a_file():
     task = Gsm8kTask(GSM8K)
     problems = {problem.question.split()[0]: problem for problem in all_problems(task, 6)}
@@ -277,3 +284,51 @@ def test_what_is_no_task(tmp_path):
         find_task(f"gsm8k:{write_rows(tmp_path, {'question': 'x', 'answer': '1'})}").problems("train", 1)
     with pytest.raises(ValueError, match=r"has [01] problems"):
         JsonLinesTask(write_rows(tmp_path, {"question": "x"}), lambda completion, answer: True).problems("train", 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "field"),
+    [
+        ("own", {"question": 5}, "'question', got int 5"),
+        ("own", {"question": None}, "'question', got NoneType None"),
+        ("gsm8k", {"question": ["x"], "answer": "#### 1"}, "'question', got list"),
+        ("gsm8k", {"question": "x", "answer": 1}, "'answer', got int 1"),
+        ("math", {"problem": "x", "solution": 1}, "'solution', got int 1"),
+        ("multiple_choice", {"question": 1, "options": ["a", "b"], "answer": "A"}, "'question', got int 1"),
+        ("multiple_choice", {"question": "x", "options": "ab", "answer": "A"}, "'options', got str 'ab'"),
+        ("multiple_choice", {"question": "x", "options": ["a", None], "answer": "A"}, "'options', got list"),
+        ("multiple_choice", {"question": "x", "options": ["a", "b"], "answer": 0}, "'answer', got int 0"),
+        ("multiple_choice", {"question": "x", "options": ["a", "b"], "answer": "AB"}, "the letter of one, got .* 'AB'"),
+        ("hellaswag", {"ctx": "x", "endings": ["a", "b"], "label": "2"}, "the letter of one, got .* 'C'"),
+        ("hellaswag", {"ctx": "x", "endings": ["a", "b"], "label": ""}, "the letter of one, got .* ''"),
+    ],
+)
+def test_a_field_of_another_type_is_told_with_its_row(tmp_path, task, row, field):
+    file = write_rows(tmp_path, row)
+    made = JsonLinesTask(file, lambda completion, answer: True) if task == "own" else find_task(f"{task}:{file}")
+    with pytest.raises(ValueError, match=f"^Row 1 of the task .*: Expected .*{field}"):
+        made.problems("train", 1)
+
+
+def test_numbers_may_be_options(tmp_path):
+    task = find_task(f"multiple_choice:{write_rows(tmp_path, {'question': '?', 'options': [20, 21], 'answer': 'B'})}")
+    assert "A) 20\nB) 21" in all_problems(task, 1)[0].question
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no mark", "mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["unix", "windows"])
+def test_json_lines_as_others_write_them(tmp_path, mark, end):
+    """Strings may hold line separators as they are; only the line feed ends a line."""
+    questions = ["one\u2028two", "three\u2029four", "five\x85six", "gr\u00fcn"]
+    lines = [json.dumps({"question": question}, ensure_ascii=False).encode() for question in questions]
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(mark + end.join([*lines, b"", b""]))
+    problems = all_problems(JsonLinesTask(file, lambda completion, answer: True), 4)
+    assert {problem.question for problem in problems} == set(questions)
+
+
+def test_a_file_that_is_not_utf8_is_told(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes('{"question": "gr\u00fcn"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"rows.jsonl' is not UTF-8 .*: save it"):
+        JsonLinesTask(file, lambda completion, answer: True).problems("train", 1)
