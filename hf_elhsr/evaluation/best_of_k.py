@@ -52,7 +52,7 @@ def majority_of_k(answers: Sequence[Sequence[str | None]], labels: np.ndarray) -
     """How likely the answer most often given among k rollouts, drawn without replacement, is right.
 
     Rollouts without an answer do not vote; where none of the k votes, one of them is drawn. A tie goes to each of its
-    answers with the same probability.
+    answers with the same probability. Where a verifier tells rollouts with one answer apart, one of them is drawn.
 
     Args:
         answers: n for every prompt, None where a rollout gives none.
@@ -74,12 +74,14 @@ def _majority(answers: list[str | None], labels: np.ndarray) -> np.ndarray:
     n = len(answers)
     votes = Counter(answer for answer in answers if answer is not None)
     silent = n - votes.total()
-    right = {answer for answer, label in zip(answers, labels, strict=True) if label and answer is not None}
+    right = Counter(answer for answer, label in zip(answers, labels, strict=True) if label and answer is not None)
     chance = np.zeros(n + 1)
-    for answer in right:
-        others = [count for other, count in votes.items() if other != answer]
+    for answer, count in right.items():
+        others = [votes[other] for other in votes if other != answer]
+        # Subsets draw the rollouts of an answer alike, so on average they have the share of right ones that all have
+        share = count / votes[answer]
         for most in range(1, votes[answer] + 1):
-            chance[most:] += comb(votes[answer], most) * _won(others, silent, most, n)[: n + 1 - most]
+            chance[most:] += share * comb(votes[answer], most) * _won(others, silent, most, n)[: n + 1 - most]
     # Subsets in which nobody votes
     silent_right = sum(bool(label) for answer, label in zip(answers, labels, strict=True) if answer is None)
     for k in range(1, silent + 1):

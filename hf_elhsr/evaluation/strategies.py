@@ -23,9 +23,7 @@ def majority_vote(rollouts: list[Rollout]) -> float:
     if not votes:
         return single_sample(rollouts)
     most = max(votes.values())
-    winners = {answer for answer, count in votes.items() if count == most}
-    right = {rollout.answer for rollout in rollouts if rollout.right}
-    return len(winners & right) / len(winners)
+    return _answered([answer for answer, count in votes.items() if count == most], rollouts)
 
 
 def weighted_vote(rollouts: list[Rollout]) -> float:
@@ -37,9 +35,7 @@ def weighted_vote(rollouts: list[Rollout]) -> float:
     if not weights:
         return single_sample(rollouts)
     most = max(weights.values())
-    winners = {answer for answer, weight in weights.items() if weight == most}
-    right = {rollout.answer for rollout in rollouts if rollout.right}
-    return len(winners & right) / len(winners)
+    return _answered([answer for answer, weight in weights.items() if weight == most], rollouts)
 
 
 def mean_log_probability(rollouts: list[Rollout]) -> float:
@@ -73,6 +69,12 @@ def reward_head(rollouts: list[Rollout]) -> float:
 def oracle(rollouts: list[Rollout]) -> float:
     """A right rollout wherever there is one: what no choice can beat."""
     return float(any(rollout.right for rollout in rollouts))
+
+
+def _answered(winners: list[str], rollouts: list[Rollout]) -> float:
+    """One of these answers, drawn at random, and of it one of the rollouts: verifiers may tell those apart."""
+    given = [[rollout for rollout in rollouts if rollout.answer == answer] for answer in winners]
+    return sum(single_sample(own) for own in given) / len(given)
 
 
 def _rewards(rollouts: list[Rollout]) -> list[float]:

@@ -1,6 +1,5 @@
 """Best of k against enumeration of all subsets."""
 
-from collections import Counter
 from itertools import combinations
 
 import numpy as np
@@ -54,17 +53,18 @@ def test_bad_input(rewards, labels, words):
 
 
 def majority_enumerated(answers, labels, k):
-    """Every subset of k, the answers most often given; ties shared, and a draw where nobody votes."""
+    """Every subset of k: each rollout's chance to be the one that the vote comes to, and whether it is right.
+
+    Only rollouts whose answer is given most often have a chance: one of these answers is drawn, then one of its
+    rollouts. Where nobody votes, all have the same.
+    """
     outcomes = []
     for subset in combinations(range(len(answers)), k):
-        votes = Counter(answers[i] for i in subset if answers[i] is not None)
-        if not votes:
-            outcomes.append(np.mean([labels[i] for i in subset]))
-            continue
-        winners = [answer for answer, count in votes.items() if count == max(votes.values())]
-        right = {answer for answer, label in zip(answers, labels, strict=True) if label}
-        outcomes.append(np.mean([answer in right for answer in winners]))
-    return np.mean(outcomes)
+        supporters = [sum(answers[j] == answers[i] is not None for j in subset) for i in subset]
+        leaders = [i for i, count in zip(subset, supporters, strict=True) if count == max(supporters)]
+        # Every leader has as many supporters as the others, so that drawing answers or rollouts comes to the same
+        outcomes.append(sum(bool(labels[i]) for i in leaders) / len(leaders))
+    return sum(outcomes) / len(outcomes)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -76,8 +76,16 @@ def test_majority_vote_is_the_mean_over_all_subsets(seed):
     labels = np.array(
         [[answer in ("a", "c") or (answer is None and i == 2) for i, answer in enumerate(row)] for row in answers]
     )
-    expected = [[majority_enumerated(a, y, k) for k in range(1, 8)] for a, y in zip(answers, labels, strict=True)]
-    np.testing.assert_allclose(majority_of_k(answers, labels), expected, atol=1e-12)
+    # And labels that differ within an answer
+    for judged in (labels, rng.random(labels.shape) < 0.5):
+        expected = [[majority_enumerated(a, y, k) for k in range(1, 8)] for a, y in zip(answers, judged, strict=True)]
+        np.testing.assert_allclose(majority_of_k(answers, judged), expected, atol=1e-12)
+
+
+def test_a_vote_is_as_right_as_the_rollouts_that_give_its_answer():
+    """Of five votes for "5" one was said to be right: no vote for "5" that is right in every case."""
+    curve = majority_of_k([["5"] * 5], np.array([[True, False, False, False, False]]))
+    np.testing.assert_allclose(curve, [[0.2] * 5], atol=1e-12)
 
 
 def test_answers_must_match_the_labels():

@@ -46,6 +46,18 @@ def test_strategies_by_hand():
     assert strategies.reward_head([GROUP[0], GROUP[3]]) == 1.0
 
 
+def test_a_vote_is_as_right_as_the_rollouts_that_give_its_answer():
+    """Verifiers may judge more than the final answer."""
+    fives = [rollout("p", "5", number == 0) for number in range(5)]
+    seven = rollout("p", "7", True, reward=-3.0)
+    for vote in (strategies.majority_vote, strategies.weighted_vote):
+        assert vote(fives) == pytest.approx(0.2)
+        assert vote([*fives, seven]) == pytest.approx(0.2)
+    # Both answers have two votes, 1/2 and 1 of them right
+    tied = [*fives[:2], seven, seven]
+    assert strategies.majority_vote(tied) == pytest.approx(0.75)
+
+
 def of_length(tokens, label, log_probability):
     return Rollout("p", "t", [1] * tokens, "text", None, label, log_probability, 0, 0.0)
 
