@@ -13,6 +13,7 @@ from transformers.utils.logging import tqdm
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
 from ..rollouts import Rollout, RolloutSet, head_digest
 from ..rollouts.prefix_recorder import PREFIX_INTERVAL
+from ..rollouts.rollout_set import by_prompt
 from ..rollouts.scored_rollouts import ScoredRollouts
 from ..rollouts.shard_arrays import read_pooled_features, read_prefix_means
 from .decisions import fit_decisions
@@ -101,7 +102,7 @@ def refit_head(
     rows = _reward_rows(head, groups, train, pooled)
     refitted = copy.deepcopy(head)
     report = RefitReport(
-        train_prompts=len(train) + sum(more.settings["prompts"] for more in pooled),
+        train_prompts=len(train) + sum(1 for more in pooled for shard, _ in more.shards() for _ in by_prompt(shard)),
         held_out_prompts=len(kept_out),
         reward={"held_out_loss_before": _loss(tested, head.weight[1], head.bias[1])},
         value=None,
@@ -158,9 +159,9 @@ def _reward_rows(
     """Pooled features, of these prompts and of all those pooled before, with their labels."""
     features, labels = [], []
     for members, file in _pooled_shards(pooled, "Reading pooled features"):
-        verified, own_labels = _labels(members)
-        features.append(read_pooled_features(file)[verified])
-        labels.append(own_labels[verified])
+        kept, own_labels = _labels(members)
+        features.append(read_pooled_features(file)[kept])
+        labels.append(own_labels[kept])
     for batch in _batches(groups, prompts, "Pooling features"):
         features.append(pool_features(head, batch.features, batch.lengths))
         labels.append(batch.labels)
@@ -184,9 +185,9 @@ def _value_rows(
         expected.append(torch.sigmoid(whole @ head.weight[1] + head.bias[1])[rollout])
 
     for members, file in _pooled_shards(_with_prefixes(pooled), "Reading prefixes"):
-        verified, own_labels = _labels(members)
+        kept, own_labels = _labels(members)
         means, rollout = read_prefix_means(file)
-        add(means[verified[rollout]], rollout[verified[rollout]], read_pooled_features(file), own_labels)
+        add(means[kept[rollout]], rollout[kept[rollout]], read_pooled_features(file), own_labels)
     for batch in _batches(groups, prompts, "Averaging prefixes"):
         means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
         add(means, rollout, pool_features(head, batch.features, batch.lengths), batch.labels)
@@ -194,9 +195,10 @@ def _value_rows(
 
 
 def _labels(members: list[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rollouts,) bool, which could be verified, and (rollouts,) float32 labels, of those."""
-    verified = torch.tensor([rollout.label is not None for rollout in members])
-    return verified, torch.tensor([float(bool(rollout.label)) for rollout in members])
+    """(rollouts,) bool, which are of prompts whose rollouts all could be verified, and (rollouts,) float32 labels."""
+    prompts = {group[0].problem for group in by_prompt(members)}
+    kept = torch.tensor([rollout.problem in prompts for rollout in members])
+    return kept, torch.tensor([float(bool(rollout.label)) for rollout in members])
 
 
 def _with_prefixes(pooled: Sequence[RolloutSet]) -> list[RolloutSet]:

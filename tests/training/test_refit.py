@@ -167,21 +167,24 @@ def test_rewards_alone_learn_from_rollouts_without_prefixes(trained, tmp_path):
     assert not torch.equal(with_prefixes.value_weight, without_prefixes.value_weight)
 
 
-def test_rollouts_that_could_not_be_verified_teach_nothing(trained, tmp_path):
+def test_prompts_with_a_rollout_that_could_not_be_verified_teach_nothing(trained, tmp_path):
+    """None of their rollouts: those that are hard to verify would be missing among them."""
     head, rollouts = trained
     planted = {"seed": 5, "prompts": 40, "signal": 0.7, "longest": 20, "first": 1000}
     more = pooled_rollouts(tmp_path, head, **planted)
     _, whole = refit_head(head, rollouts, [more])
     file = more.folder / "shard-00000.jsonl"
-    first, *others = [json.loads(line) for line in file.read_text().splitlines()]
-    unverified = max([first, *others], key=lambda rollout: len(rollout["token_ids"]))
-    prefixes = len(range(8, len(unverified["token_ids"]), 8))
-    assert prefixes > 0
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    unverified = max(records, key=lambda rollout: len(rollout["token_ids"]))
+    own = [record for record in records if record["problem"] == unverified["problem"]]
+    prefixes = sum(len(range(8, len(record["token_ids"]), 8)) for record in own)
+    assert prefixes > len(range(8, len(unverified["token_ids"]), 8)) > 0
     unverified |= {"label": None, "verifier_failure": "none"}
-    file.write_text("".join(json.dumps(rollout) + "\n" for rollout in [first, *others]))
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
     _, partly = refit_head(head, rollouts, [more])
-    assert partly.reward["rows"] == whole.reward["rows"] - 1
+    assert partly.reward["rows"] == whole.reward["rows"] - len(own) == whole.reward["rows"] - 6
     assert partly.value["rows"] == whole.value["rows"] - prefixes
+    assert partly.train_prompts == whole.train_prompts - 1
 
 
 def test_the_reported_losses_are_the_heads(trained):
