@@ -13,7 +13,7 @@ from ..generation.resolve import resolve_reward_head
 from ..rollouts import encode_prompts
 from .inspect_head import inspect
 from .load_model import load_model
-from .make_head import calibrate, convert, refit, sample, train
+from .make_head import calibrate, convert, refit, relabel, sample, train
 from .measure_head import card, evaluate, tradeoff
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
 from .result import console, messages, show
@@ -107,7 +107,8 @@ def generate(
 
 
 # In the order that `hf-elhsr --help` lists them
-for command in (sample, train, refit, calibrate, evaluate, tradeoff, generate, inspect, card, publish, heads, convert):
+_MAKING = (sample, relabel, train, refit, calibrate)
+for command in (*_MAKING, evaluate, tradeoff, generate, inspect, card, publish, heads, convert):
     app.command()(command)
 
 

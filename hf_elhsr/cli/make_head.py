@@ -1,4 +1,4 @@
-"""The commands that make a head: sample, train, refit, calibrate, convert."""
+"""The commands that make a head: sample, relabel, train, refit, calibrate, convert."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from rich.markup import escape
 from ..configuration_elhsr import ElhsrConfig
 from ..generation.resolve import resolve_reward_head
 from ..hub import convert_published
-from ..rollouts import RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
+from ..rollouts import RolloutSet, SamplingSettings, ScoredRollouts, relabel_rollouts, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes
 from ..rollouts.rollout_set import shared_prompts, write_text
 from ..rollouts.tasks import find_task
@@ -82,7 +82,7 @@ def sample(
             f"--signal {signal} and --pooled-by a head that reads {gates.config.signal}: leave out --signal, which the "
             "head knows."
         )
-    rollouts = sample_rollouts(
+    sampled = sample_rollouts(
         language_model,
         tokenizer,
         find_task(task, verifier, extract),
@@ -95,19 +95,46 @@ def sample(
         skip=skip,
         pooled=gates is not None,
         disk_budget=budget,
-    ).rollouts()
+    )
+    _show_rollouts(as_json, sampled, {})
+
+
+def relabel(
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample` or `evaluate`.")],
+    task: Task,
+    verifier: Verifier = None,
+    extract: Extract = None,
+    as_json: Json = False,
+) -> None:
+    """Judge rollouts anew, after their verifier was mended; nothing is sampled.
+
+    One that was stopped is begun anew, when the same command is given again.
+    """
+    before = [rollout.label for rollout in RolloutSet(rollouts).rollouts()]
+    judged = relabel_rollouts(rollouts, find_task(task, verifier, extract))
+    after = [rollout.label for rollout in judged.rollouts()]
+    changed = sum(one != other for one, other in zip(before, after, strict=True))
+    _show_rollouts(as_json, judged, {"changed": changed})
+
+
+def _show_rollouts(as_json: bool, rollout_set: RolloutSet, more: dict[str, int]) -> None:
+    rollouts = rollout_set.rollouts()
+    prompts = len({rollout.problem for rollout in rollouts})
     right = sum(rollout.label is True for rollout in rollouts)
     failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
+    counts = "".join(f", {number} {name}" for name, number in more.items())
     show(
         as_json,
         {
-            "folder": str(out),
+            "folder": str(rollout_set.folder),
             "prompts": prompts,
             "rollouts": len(rollouts),
             "right": right,
             "verifier_failures": failed,
+            **more,
         },
-        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(out))}, {right / len(rollouts):.1%} right"
+        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(rollout_set.folder))}, "
+        f"{right / len(rollouts):.1%} right{counts}"
         + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else "."),
     )
 

@@ -1,6 +1,7 @@
 """Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
 
 from .feature_recorder import FeatureRecorder
+from .labelling import relabel_rollouts
 from .prompts import encode_prompts, prompt_texts
 from .rollout_set import Rollout, RolloutSet
 from .sampling import SamplingSettings, head_digest, sample_rollouts
@@ -19,5 +20,6 @@ __all__ = [
     "encode_prompts",
     "head_digest",
     "prompt_texts",
+    "relabel_rollouts",
     "sample_rollouts",
 ]

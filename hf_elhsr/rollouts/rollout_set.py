@@ -129,10 +129,10 @@ class RolloutSet:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any], config: ElhsrConfig) -> "RolloutSet":
-        """A new set, or the one that is there already if it was made with the same settings.
+        """A new set, or the one that is there already if it was made with the same settings, or has no shard yet.
 
         Raises:
-            ValueError: The folder holds rollouts made with other settings.
+            ValueError: The folder holds rollouts made with other settings, or some that were relabelled in part.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,12 +142,16 @@ class RolloutSet:
             # Through the class, so that a field that came with a later version counts as its default
             there = present.settings | {"head_config": json.loads(json.dumps(_described(present.config)))}
             different = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
-            if different:
+            if not different:
+                return present
+            if any(folder.glob("shard-*.jsonl")):
+                present.refuse_half_relabelled()
+                relabel = " To go on with other labels, judge what is there anew with `hf-elhsr relabel`."
                 raise ValueError(
                     f"{str(folder)!r} holds rollouts made with other settings ({', '.join(different)} differ): choose "
                     "another folder, or the same settings to go on with it."
+                    f"{relabel if different == ['labelled_by'] else ''}"
                 )
-            return present
         write_text(folder / "settings.json", json.dumps(wanted, indent=2) + "\n")
         return cls(folder)
 
@@ -193,15 +197,44 @@ class RolloutSet:
             partial = self._arrays_file(index).with_suffix(".partial")
             save_file({name: array.contiguous() for name, array in arrays.items()}, partial)
             os.replace(partial, self._arrays_file(index))
-        lines = (json.dumps(dataclasses.asdict(rollout)) + "\n" for rollout in rollouts)
-        write_text(self._records_file(index), "".join(lines))
+        _write_records(self._records_file(index), rollouts)
+
+    def begin_relabelling(self) -> None:
+        """From now on the set is refused: its labels may be of two verifiers."""
+        self._write_settings(self.settings | {"relabelling": True})
+
+    def write_labels(self, file: Path, rollouts: list[Rollout]) -> None:
+        """Write the rollouts of a shard anew, with other labels; what was recorded of their tokens stays.
+
+        Args:
+            file: The shard's, as [`shards`] tells.
+        """
+        _write_records(file.with_suffix(".jsonl"), rollouts)
+
+    def end_relabelling(self, labelled_by: dict[str, str] | None) -> None:
+        """All labels are of the verifier that this describes, if it is described."""
+        others = {name: value for name, value in self.settings.items() if name not in ("relabelling", "labelled_by")}
+        self._write_settings(others | ({"labelled_by": labelled_by} if labelled_by else {}))
+
+    def refuse_half_relabelled(self) -> None:
+        """Refuse a set whose relabelling was stopped.
+
+        Raises:
+            ValueError: Some labels may be of one verifier, and some of another.
+        """
+        if self.settings.get("relabelling"):
+            raise ValueError(
+                f"The relabelling of {str(self.folder)!r} was stopped, so its labels may be of two verifiers: give the "
+                "`hf-elhsr relabel` command again."
+            )
 
     def check_complete(self) -> None:
         """Refuse a set whose sampling was stopped, or that has a prompt twice; warn of verifiers that failed.
 
         Raises:
-            ValueError: Prompts are missing or double.
+            ValueError: Prompts are missing or double, or labels of two verifiers.
         """
+        self.refuse_half_relabelled()
         seen: set[str] = set()
         failures: list[Rollout] = []
         for shard, file in self.shards():
@@ -232,11 +265,19 @@ class RolloutSet:
         for records_file in sorted(self.folder.glob("shard-*.jsonl")):
             yield _read_records(records_file), records_file.with_suffix(".safetensors")
 
+    def _write_settings(self, settings: dict[str, Any]) -> None:
+        write_text(self.folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+        self.settings = settings
+
     def _records_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.jsonl"
 
     def _arrays_file(self, index: int) -> Path:
         return self.folder / f"shard-{index:05d}.safetensors"
+
+
+def _write_records(file: Path, rollouts: list[Rollout]) -> None:
+    write_text(file, "".join(json.dumps(dataclasses.asdict(rollout)) + "\n" for rollout in rollouts))
 
 
 def _read_records(file: Path) -> list[Rollout]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from ..configuration_elhsr import ElhsrConfig
@@ -19,14 +18,13 @@ from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty
 from ..rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
 from .disk_budget import plan_recording, recorded_tokens
 from .feature_recorder import FeatureRecorder
+from .labelling import refuse_unverified, verdict
 from .pooled_recorder import PooledRecorder
 from .prefix_recorder import PrefixRecorder
 from .prompts import encode_prompts
 from .rollout_set import Rollout, RolloutSet
 from .shard_arrays import TOKEN_ARRAYS
-from .tasks import Problem, Task, VerifierFailure, verify
-
-logger = logging.get_logger(__name__)
+from .tasks import Problem, Task
 
 #: What else can follow a sampling that a head follows.
 Judge = ElhsrRewardHead | LastTokenProbe
@@ -77,7 +75,8 @@ def sample_rollouts(
 ) -> RolloutSet:
     """Sample rollouts for `count` prompts of a task and store them with labels, and with features or rewards.
 
-    A run that was stopped goes on where it was, with the same result as if it had not been.
+    A run that was stopped goes on where it was, with the same result as if it had not been. One whose verifier fails on
+    all of its first batch ends there, with nothing of it written.
 
     Args:
         model: A language model with [`enable_best_of_n`].
@@ -97,7 +96,7 @@ def sample_rollouts(
     Raises:
         ValueError: `pooled` or judges without a head, a disk budget with one or one too small for anything, `skip` is
             negative, the folder holds rollouts with other settings, the task has too few prompts or one of them twice,
-            or a head does not fit the model.
+            a head does not fit the model, or the verifier failed on every rollout of the first batch.
     """
     if skip < 0:
         raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
@@ -151,6 +150,7 @@ def sample_rollouts(
     rollouts = RolloutSet.create(folder, described, config)
     followers = _Followers(head, config, pooled, every, judges)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
+    any_verified = False
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
         if rollouts.has_shard(index):
             continue
@@ -161,6 +161,10 @@ def sample_rollouts(
                 **inputs, n=settings.n, signal_processor=followers.processors, **settings.generate_kwargs()
             )
         shard = _label(tokenizer, task, batch, candidates, followers)
+        if not any_verified:
+            # Before hours are spent on rollouts without a label
+            refuse_unverified(shard)
+            any_verified = True
         arrays = followers.token_arrays(candidates.lengths)
         rollouts.write_shard(
             index, shard, followers.features(), arrays, followers.pooled_features(), followers.prefix_means()
@@ -256,7 +260,7 @@ def _label(
         problem = problems[number // n]
         token_ids = candidates.completion(number // n, number % n).tolist()
         text = tokenizer.decode(token_ids, skip_special_tokens=True)
-        label, answer, failure = _verdict(task, problem, text)
+        label, answer, failure = verdict(task, problem, text)
         rollouts.append(
             Rollout(
                 problem=problem.id,
@@ -276,17 +280,6 @@ def _label(
         )
         first_row += rollouts[-1].num_rows
     return rollouts
-
-
-def _verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str | None, str | None]:
-    """The label, the final answer, and why there is none."""
-    try:
-        label, answer = verify(task, problem, text)
-    except VerifierFailure as failure:
-        # All of them are counted where the rollouts are used
-        logger.info(f"The verifier failed, so a rollout gets no label. {failure}")
-        return None, None, str(failure)
-    return label, answer, None
 
 
 def head_digest(head: ElhsrRewardHead) -> str:

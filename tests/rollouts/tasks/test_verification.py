@@ -149,8 +149,10 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
     assert evaluation.prompts == 8 - len(left_out)
     assert evaluate_rollouts(whole).unverified == 0
     assert len(ScoredRollouts.from_rollouts(partly, head).lengths) == 8 - len(left_out)
+    # On all but the first, so that the sampling is not stopped
+    first = whole.rollouts()[0].text
     with pytest.raises(ValueError, match="failed on all of them"):
-        evaluate_rollouts(sampled(OddTask(lambda completion: True), head=head))
+        evaluate_rollouts(sampled(OddTask(lambda completion: completion != first), head=head))
 
 
 def test_rollouts_of_a_prompt_must_stand_together(sampled):

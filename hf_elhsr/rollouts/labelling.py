@@ -1,0 +1,74 @@
+"""Labels of sampled texts: what a task says of one, and relabel_rollouts, which judges those of a whole set anew."""
+
+import dataclasses
+import os
+
+from transformers.utils import logging
+from transformers.utils.logging import tqdm
+
+from .rollout_set import Rollout, RolloutSet
+from .tasks import Problem, Task, VerifierFailure, verify
+
+logger = logging.get_logger(__name__)
+
+
+def verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str | None, str | None]:
+    """The label, the final answer, and why there is none."""
+    try:
+        label, answer = verify(task, problem, text)
+    except VerifierFailure as failure:
+        # All of them are counted where the rollouts are used
+        logger.info(f"The verifier failed, so a rollout gets no label. {failure}")
+        return None, None, str(failure)
+    return label, answer, None
+
+
+def refuse_unverified(shard: list[Rollout]) -> None:
+    """Refuse a verifier that fails on whatever it is given.
+
+    Raises:
+        ValueError: None of these rollouts could be verified.
+    """
+    if all(rollout.label is None for rollout in shard):
+        raise ValueError(
+            f"The verifier failed on each of the first {len(shard)} rollouts, so nothing of them was written: mend it, "
+            f"and give the same command again. The first failure: {shard[0].verifier_failure}"
+        )
+
+
+def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
+    """Judge all rollouts in a folder anew, with the task's present verifier; nothing is sampled, and features stay.
+
+    A run that was stopped leaves a set that is refused until this function has run again, from the beginning.
+
+    Raises:
+        ValueError: The folder holds no rollouts, those of another task or of other prompts, or the verifier failed on
+            every rollout of the first shard, before anything was changed.
+    """
+    rollouts = RolloutSet(folder)
+    settings = rollouts.settings
+    if task.name != settings["task"]:
+        raise ValueError(f"{str(folder)!r} holds rollouts of the task {settings['task']!r}, not of {task.name!r}.")
+    skip = settings.get("skip", 0)
+    problems = {problem.id: problem for problem in task.problems(settings["split"], skip + settings["prompts"])[skip:]}
+    sampled = list(dict.fromkeys(rollout.problem for rollout in rollouts.rollouts()))
+    if not sampled:
+        raise ValueError(f"{str(folder)!r} holds no rollouts yet: there is nothing to judge.")
+    if unknown := sum(problem not in problems for problem in sampled):
+        raise ValueError(
+            f"{unknown} of the {len(sampled)} prompts in {str(folder)!r} are none of the task's, so their rollouts cannot "
+            "be judged: give the prompts that were sampled."
+        )
+    begun = False
+    for shard, file in tqdm(list(rollouts.shards()), desc=f"Judging {task.name}", unit="shard"):
+        judged = []
+        for rollout in shard:
+            label, answer, failure = verdict(task, problems[rollout.problem], rollout.text)
+            judged.append(dataclasses.replace(rollout, label=label, answer=answer, verifier_failure=failure))
+        if not begun:
+            refuse_unverified(judged)
+            rollouts.begin_relabelling()
+            begun = True
+        rollouts.write_labels(file, judged)
+    rollouts.end_relabelling(getattr(task, "labelled_by", None))
+    return rollouts
