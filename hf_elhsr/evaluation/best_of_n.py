@@ -15,7 +15,7 @@ from ..rollouts.rollout_set import by_prompt
 from . import strategies
 from .best_of_k import best_of_k, majority_of_k, oracle_of_k
 from .bootstrap import interval_of, resampled_means
-from .calibration import area_under_curve, expected_calibration_error
+from .calibration import area_under_curve, brier_score, expected_calibration_error
 
 STRATEGIES = {
     "single sample": strategies.single_sample,
@@ -62,7 +62,10 @@ class Evaluation:
         gap_closed: (head - single sample) / (oracle - single sample).
         area_under_curve: Of the reward, over all rollouts.
         expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
+        brier_score: Of sigmoid(R), over all rollouts.
         base_rate: Share of right rollouts.
+        answered: Share of rollouts with a final answer; None where the task finds none in any. Where
+            `base_rate / answered` is what guessing would give, all that a judge can know is who answers.
         unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
         by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
         text_reward_model: Which scored the texts, if one did.
@@ -82,6 +85,8 @@ class Evaluation:
     area_under_curve: float
     expected_calibration_error: float
     base_rate: float
+    brier_score: float | None = None
+    answered: float | None = None
     skip: int = 0
     unverified: int = 0
     by_k: dict[str, list[Measured]] = field(default_factory=dict)
@@ -188,7 +193,9 @@ def evaluate_rollouts(
         gap_closed=measured(lambda means: (means[:, head] - means[:, single]) / (means[:, oracle] - means[:, single])),
         area_under_curve=area_under_curve(rewards, labels),
         expected_calibration_error=expected_calibration_error(sigmoid(rewards), labels),
+        brier_score=brier_score(sigmoid(rewards), labels),
         base_rate=float(labels.mean()),
+        answered=float(np.mean([answer is not None for own in answers for answer in own])) or None,
         skip=rollouts.settings.get("skip", 0),
         text_reward_model=text_reward_model,
         unverified=rollouts.settings["prompts"] - len(prompts),

@@ -117,6 +117,10 @@ def test_evaluation_of_a_set(tmp_path):
     for measured in (*evaluation.accuracy.values(), *evaluation.head_minus.values(), evaluation.gap_closed):
         assert measured.low <= measured.value <= measured.high
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    assert evaluation.answered == 1.0
+    chances = [1 / (1 + np.exp(-r.reward)) for r in rollouts.rollouts()]
+    squares = [(p - r.label) ** 2 for p, r in zip(chances, rollouts.rollouts(), strict=True)]
+    assert evaluation.brier_score == pytest.approx(np.mean(squares))
     head, oracle = (
         np.array([measured.value for measured in evaluation.by_k[name]]) for name in ("reward head", "oracle")
     )
@@ -157,6 +161,15 @@ def test_a_text_reward_model_beside_the_head(tmp_path):
     silent = evaluate_rollouts(rollouts, {problem: [0.0] * 4 for problem in scores})
     assert silent.accuracy["text reward model"].value == pytest.approx(plain.base_rate)
     assert silent.accuracy["head and text, min-max"] == plain.accuracy["reward head"]
+
+
+@pytest.mark.parametrize(("silent", "expected"), [(200, 0.75), (800, None)])
+def test_rollouts_without_a_final_answer(tmp_path, silent, expected):
+    rollouts = make_set(tmp_path)
+    [(rows, _)] = rollouts.shards()
+    mute = [dataclasses.replace(row, answer=None) if i < silent else row for i, row in enumerate(rows)]
+    rollouts.write_shard(0, mute, None)
+    assert evaluate_rollouts(rollouts).answered == expected
 
 
 def test_comparisons_are_paired(tmp_path):
