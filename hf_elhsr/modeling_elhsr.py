@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from .modeling_signals import distribution_features
 
 # Numbers of a block of features that is made float32 at a time
 _CACHED = 2**19
+# Numbers that torch copies without sharing the work among threads
+_COPIED_BY_ONE = 2**15
 
 
 @dataclass
@@ -58,12 +60,24 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     # Autocast would compute it in half precision
     with torch.autocast(device_type=features.device.type, enabled=False):
         flat = features.reshape(-1, features.shape[-1])
-        # On a CPU a float32 copy of many tokens would be written to memory and read again; that of a few stays cached
-        in_blocks = flat.device.type == "cpu" and flat.dtype != torch.float32
-        blocks = flat.split(max(1, _CACHED // flat.shape[-1])) if in_blocks else [flat]
+        blocks: Iterable[torch.Tensor]
+        if flat.device.type == "cpu" and flat.dtype != torch.float32:
+            # A float32 copy of many tokens would be written to memory and read again; that of a few stays cached
+            blocks = map(_float32_copy, flat.split(max(1, _CACHED // flat.shape[-1])))
+        else:
+            blocks = [flat.float()]
         # With the few rows of weights on the left: several times faster than nn.functional.linear
-        logits = torch.cat([torch.addmm(bias[:, None], weight, block.float().T).T for block in blocks])
+        logits = torch.cat([torch.addmm(bias[:, None], weight, block.T).T for block in blocks])
     return logits.reshape(*features.shape[:-1], -1)
+
+
+def _float32_copy(features: torch.Tensor) -> torch.Tensor:
+    # Larger tensors are copied by all threads, and a product with so few rows is computed by one, which would have to
+    # fetch most of the copy from the caches of other cores
+    copy = torch.empty(features.shape, dtype=torch.float32)
+    for own, given in zip(copy.view(-1).split(_COPIED_BY_ONE), features.reshape(-1).split(_COPIED_BY_ONE), strict=True):
+        own.copy_(given)
+    return copy
 
 
 def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

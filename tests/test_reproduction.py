@@ -153,6 +153,14 @@ def test_every_step_runs_once_and_a_changed_plan_is_noticed(tmp_path, smollm2_fo
         ValueError, match=r"head' was trained with settings .*, and the plan says .*: delete this folder"
     ):
         Reproduction(dataclasses.replace(tiny, preset="paper"), folder, RandomLabels).run()
+    probe = folder / "arithmetic" / "probe" / "training.json"
+    record = json.loads(probe.read_text())
+    record["rollouts"]["sampling"]["temperature"] = 1.0
+    kept = probe.read_text()
+    probe.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"probe' was trained with rollouts .*, and the plan says"):
+        Reproduction(tiny, folder, RandomLabels).run()
+    probe.write_text(kept)
     longer = tuple(dataclasses.replace(own, text_reward_model_epochs=3) for own in tiny.tasks[:1])
     with pytest.raises(ValueError, match="text_reward_model' was trained with epochs 1, and the plan says 3"):
         Reproduction(dataclasses.replace(tiny, tasks=longer), folder, RandomLabels).run()

@@ -72,6 +72,7 @@ def plot_training_sizes(task: TaskPlan, evaluation: Evaluation, file: Path) -> N
 
 
 def _parameters(folder: Path) -> int:
-    """Of a head's reward, without the row for pruning; of a classifier, all."""
+    """Of a head's reward, without the row for pruning; of a probe, without its layer's number; of a classifier, all."""
     tensors = load_file(folder / "model.safetensors")
-    return sum(tensor.numel() for name, tensor in tensors.items() if not name.startswith("value_"))
+    counted = [own for name, own in tensors.items() if not name.startswith("value_") and name != "layer"]
+    return sum(tensor.numel() for tensor in counted)

@@ -50,6 +50,11 @@ def is_done(folder: Path, wanted: dict[str, Any]) -> bool:
     return True
 
 
+def sampled(rollouts: RolloutSet) -> dict[str, Any]:
+    """What says which rollouts something was trained on."""
+    return {name: value for name, value in rollouts.settings.items() if name != "head_config"}
+
+
 class Reproduction:
     """All steps of a plan, each of which is passed over where its result is in the folder already."""
 
@@ -73,22 +78,18 @@ class Reproduction:
         self._train_head(rollouts, folder / "head", None)
         for prompts in task.few_prompts:
             self._train_head(rollouts, folder / f"head_{prompts}_prompts", prompts)
-        if not (folder / "probe.safetensors").is_file():
-            probe = train_last_token_probe(rollouts)
-            numbers = {"weight": probe.weight, "bias": torch.tensor(probe.bias), "layer": torch.tensor(probe.layer)}
-            save_file(numbers, folder / "probe.partial")
-            (folder / "probe.partial").rename(folder / "probe.safetensors")
+        self._train_probe(rollouts, folder / "probe")
         for signal in task.signals:
             self._train_head(self._sample(task, signal, folder / f"train_{signal}"), folder / f"head_{signal}", None)
         text_reward_model = folder / "text_reward_model"
-        epochs = {"epochs": task.text_reward_model_epochs}
-        if task.text_reward_model_epochs and not is_done(text_reward_model, epochs):
+        wanted = {"epochs": task.text_reward_model_epochs, "rollouts": rollouts.settings["prompts_sha256"]}
+        if task.text_reward_model_epochs and not is_done(text_reward_model, wanted):
             fine_tune(rollouts, text_reward_model, self.plan.model, epochs=task.text_reward_model_epochs)
 
     def evaluate(self, task: TaskPlan, heads: dict[str, ElhsrRewardHead]) -> Evaluation:
         """All judges on the same rollouts of unseen prompts."""
         folder = self.folder / task.folder
-        probe = load_file(folder / "probe.safetensors")
+        probe = load_file(folder / "probe" / "model.safetensors")
         judges: dict[str, Judge] = {
             "last-token probe": LastTokenProbe(int(probe["layer"]), probe["weight"], float(probe["bias"]))
         }
@@ -149,18 +150,28 @@ class Reproduction:
         # The paper has a recipe for hidden states alone
         chosen = preset(self.plan.preset if signal == "hidden_states" else "default", signal)
         settings = dataclasses.replace(chosen, prompts=prompts)
-        if is_done(folder, {"settings": dataclasses.asdict(settings)}):
+        made_from = {"settings": dataclasses.asdict(settings), "rollouts": sampled(rollouts)}
+        if is_done(folder, made_from):
             return
         start = time.perf_counter()
         head, report = train_head(rollouts, settings, checkpoint=folder / "checkpoint.safetensors")
         seconds = time.perf_counter() - start
         head.save_pretrained(folder)
-        record = {
-            "settings": dataclasses.asdict(settings),
-            "report": dataclasses.asdict(report),
-            "seconds": seconds,
-        }
+        record = {**made_from, "report": dataclasses.asdict(report), "seconds": seconds}
         write_text(folder / "training.json", json.dumps(record, indent=2) + "\n")
+
+    def _train_probe(self, rollouts: RolloutSet, folder: Path) -> None:
+        made_from = {"rollouts": sampled(rollouts)}
+        if is_done(folder, made_from):
+            return
+        start = time.perf_counter()
+        probe = train_last_token_probe(rollouts)
+        seconds = time.perf_counter() - start
+        folder.mkdir(exist_ok=True)
+        numbers = {"weight": probe.weight, "bias": torch.tensor(probe.bias), "layer": torch.tensor(probe.layer)}
+        save_file(numbers, folder / "model.safetensors")
+        # Written last: it says that the rest is there
+        write_text(folder / "training.json", json.dumps({**made_from, "seconds": seconds}, indent=2) + "\n")
 
     def _head(self, task: TaskPlan, name: str) -> ElhsrRewardHead:
         return ElhsrRewardHead.from_pretrained(self.folder / task.folder / name)

@@ -236,6 +236,16 @@ def refit(
             f"{str(head)!r}: train a head first."
         )
     record = json.loads((head / "training.json").read_text())
+    trained_on, given = record["rollouts"], RolloutSet(rollouts).settings
+    # Labels may have been mended since; who is held out does not depend on them
+    names = (trained_on.keys() | given.keys()) - {"head_config", "labelled_by"}
+    different = sorted(name for name in names if trained_on.get(name) != given.get(name))
+    if different:
+        raise ValueError(
+            f"The head in {str(head)!r} was trained on other rollouts than those in {str(rollouts)!r} "
+            f"({', '.join(different)} differ), so prompts that it learned from would count as held out: give the "
+            "rollouts that it was trained on."
+        )
     more = [RolloutSet(folder) for folder in pooled or []]
     refitted, report = refit_head(
         resolve_reward_head(str(head)),

@@ -14,8 +14,8 @@ from ..rollouts import Rollout, RolloutSet
 from ..rollouts.rollout_set import by_prompt
 from . import strategies
 from .best_of_k import best_of_k, majority_of_k, oracle_of_k
-from .bootstrap import bootstrap_interval
-from .calibration import area_under_curve, expected_calibration_error
+from .bootstrap import interval_of, resampled_means
+from .calibration import area_under_curve, brier_score, expected_calibration_error
 
 STRATEGIES = {
     "single sample": strategies.single_sample,
@@ -62,7 +62,10 @@ class Evaluation:
         gap_closed: (head - single sample) / (oracle - single sample).
         area_under_curve: Of the reward, over all rollouts.
         expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
+        brier_score: Of sigmoid(R), over all rollouts.
         base_rate: Share of right rollouts.
+        answered: Share of rollouts with a final answer; None where the task finds none in any. Where
+            `base_rate / answered` is what guessing would give, all that a judge can know is who answers.
         unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
         by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
         text_reward_model: Which scored the texts, if one did.
@@ -82,6 +85,8 @@ class Evaluation:
     area_under_curve: float
     expected_calibration_error: float
     base_rate: float
+    brier_score: float | None = None
+    answered: float | None = None
     skip: int = 0
     unverified: int = 0
     by_k: dict[str, list[Measured]] = field(default_factory=dict)
@@ -148,17 +153,14 @@ def evaluate_rollouts(
     if text_scores is not None:
         texts = _text_rewards(text_scores, prompts)
         both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))
-        judged = dict(zip(TEXT_STRATEGIES, (texts, worse_of_ranks(both).numpy(), min_max(both).numpy()), strict=True))
+        together = [_ties_to(head_rewards, combine(both).numpy()) for combine in (worse_of_ranks, min_max)]
+        judged = dict(zip(TEXT_STRATEGIES, (texts, *together), strict=True))
         if combination is not None:
-            judged[LEARNED_STRATEGY] = combination(both).numpy()
+            judged[LEARNED_STRATEGY] = _ties_to(head_rewards, combination(both).numpy())
         for name, said in judged.items():
             columns[name] = table.shape[1]
             table = np.c_[table, best_of_k(said, right)[:, -1]]
     head, single, oracle = (columns[name] for name in ("reward head", "single sample", "oracle"))
-
-    def measured(statistic: Callable[[np.ndarray], np.ndarray], table: np.ndarray = table) -> Measured:
-        value = float(statistic(table.mean(axis=0, keepdims=True))[0])
-        return Measured(value, *bootstrap_interval(table, statistic, seed=seed))
 
     rewards, labels = head_rewards.reshape(-1), right.reshape(-1)
     answers = [[rollout.answer for rollout in group] for group in prompts]
@@ -167,6 +169,14 @@ def evaluate_rollouts(
         "reward head": best_of_k(head_rewards, right),
         "oracle": oracle_of_k(right),
     }
+    first_of = {name: table.shape[1] + number * len(prompts[0]) for number, name in enumerate(curves)}
+    table = np.concatenate([table, *curves.values()], axis=1)
+    means = resampled_means(table, seed=seed)
+
+    def measured(statistic: Callable[[np.ndarray], np.ndarray]) -> Measured:
+        value = float(statistic(table.mean(axis=0, keepdims=True))[0])
+        return Measured(value, *interval_of(statistic, means))
+
     return Evaluation(
         task=rollouts.settings["task"],
         split=rollouts.settings["split"],
@@ -183,7 +193,9 @@ def evaluate_rollouts(
         gap_closed=measured(lambda means: (means[:, head] - means[:, single]) / (means[:, oracle] - means[:, single])),
         area_under_curve=area_under_curve(rewards, labels),
         expected_calibration_error=expected_calibration_error(sigmoid(rewards), labels),
+        brier_score=brier_score(sigmoid(rewards), labels),
         base_rate=float(labels.mean()),
+        answered=float(np.mean([answer is not None for own in answers for answer in own])) or None,
         skip=rollouts.settings.get("skip", 0),
         text_reward_model=text_reward_model,
         unverified=rollouts.settings["prompts"] - len(prompts),
@@ -191,9 +203,7 @@ def evaluate_rollouts(
             name: {other: measured(_difference(columns[name], columns[other])) for other in NEEDS_NO_TRAINING}
             for name in judges
         },
-        by_k={
-            name: [measured(_column(0), curve[:, [k]]) for k in range(curve.shape[1])] for name, curve in curves.items()
-        },
+        by_k={name: [measured(_column(first + k)) for k in range(len(prompts[0]))] for name, first in first_of.items()},
     )
 
 
@@ -220,6 +230,12 @@ def _text_rewards(text_scores: dict[str, list[float]], prompts: list[list[Rollou
                 f"{len(own)}: score this set of rollouts."
             )
     return np.array(scores, dtype=np.float64)
+
+
+def _ties_to(first: np.ndarray, combined: np.ndarray) -> np.ndarray:
+    """Places in the order of the combined scores, in which ties go to the first source, as `generate` breaks them."""
+    pairs = zip(combined, first, strict=True)
+    return np.stack([np.unique(np.stack(pair, -1), axis=0, return_inverse=True)[1].reshape(-1) for pair in pairs])
 
 
 def _column(column: int) -> Callable[[np.ndarray], np.ndarray]:

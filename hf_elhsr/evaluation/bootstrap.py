@@ -4,11 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+_RESAMPLES = 10_000
+_AT_ONCE = 500
+_GATHERED = 20
+
 
 def bootstrap_interval(
     values: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray],
-    resamples: int = 10_000,
+    resamples: int = _RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -23,15 +27,30 @@ def bootstrap_interval(
     Returns:
         Lower and upper end.
     """
+    return interval_of(statistic, resampled_means(values, resamples, seed), level)
+
+
+def resampled_means(values: np.ndarray, resamples: int = _RESAMPLES, seed: int = 0) -> np.ndarray:
+    """(resamples, columns): the column means of so many draws of prompts, each the same for all columns (paired)."""
     rng = np.random.default_rng(seed)
     prompts = len(values)
     means = np.empty((resamples, values.shape[1]))
-    for start in range(0, resamples, 500):
-        drawn = rng.integers(0, prompts, size=(min(500, resamples - start), prompts))
-        means[start : start + len(drawn)] = values[drawn].mean(axis=1)
+    for start in range(0, resamples, _AT_ONCE):
+        drawn = rng.integers(0, prompts, size=(min(_AT_ONCE, resamples - start), prompts))
+        for part in range(0, len(drawn), _GATHERED):
+            own = drawn[part : part + _GATHERED]
+            # Equal columns give equal means, to the last bit, which a matrix product does not promise
+            means[start + part : start + part + len(own)] = values[own].mean(axis=1)
+    return means
+
+
+def interval_of(
+    statistic: Callable[[np.ndarray], np.ndarray], means: np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
+    """The percentile interval of a statistic of [`resampled_means`]."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        values_of_resamples = statistic(means)
+        values = statistic(means)
     # A ratio has no value in the rare resample whose denominator is zero
-    values_of_resamples = values_of_resamples[np.isfinite(values_of_resamples)]
-    low, high = np.quantile(values_of_resamples, [(1 - level) / 2, (1 + level) / 2])
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -26,9 +26,9 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
     lines += [
         "",
         f"The head closes {evaluation.gap_closed} % of the gap between a single sample and the oracle. Over all "
-        f"{evaluation.prompts * evaluation.n:,} rollouts, {100 * evaluation.base_rate:.1f} % of them right: AUC "
-        f"{evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
-        f"{evaluation.expected_calibration_error:.3f}.",
+        f"{evaluation.prompts * evaluation.n:,} rollouts, {_answered(evaluation)}{100 * evaluation.base_rate:.1f} % of "
+        f"them right: AUC {evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
+        f"{evaluation.expected_calibration_error:.3f}{_brier(evaluation)}.",
     ]
     if evaluation.judges_minus:
         others = list(next(iter(evaluation.judges_minus.values())))
@@ -76,3 +76,12 @@ def plot_evaluation(evaluation: Evaluation, file: Path) -> None:
         axes.set_ylabel("right, %")
         axes.set_title(f"{evaluation.task}: {evaluation.prompts} prompts ({evaluation.split}), 95 % bands")
         axes.legend(loc="best")
+
+
+# Evaluations of earlier versions have neither
+def _answered(evaluation: Evaluation) -> str:
+    return "" if evaluation.answered is None else f"{100 * evaluation.answered:.1f} % of them with a final answer and "
+
+
+def _brier(evaluation: Evaluation) -> str:
+    return "" if evaluation.brier_score is None else f", Brier score {evaluation.brier_score:.3f}"

@@ -2,7 +2,9 @@
 
 import copy
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers.utils import logging
@@ -50,11 +52,9 @@ def plan_recording(
     """
     if budget < 1:
         raise ValueError(f"disk_budget={budget}: expected a positive number of bytes.")
-    # Logits and log-probabilities are recorded as float32, whatever the model's dtype
-    number = dtype.itemsize if config.signal == "hidden_states" else torch.float32.itemsize
 
     def plan(config: ElhsrConfig, every: int) -> RecordingPlan:
-        return RecordingPlan(config, every, rollouts * -(-max_new_tokens // every) * config.num_features * number)
+        return RecordingPlan(config, every, most_bytes(config, dtype, rollouts * -(-max_new_tokens // every)))
 
     fewest = min(_FEWEST_TOKENS, max_new_tokens)
     steps = [every for every in range(1, max_new_tokens + 1) if -(-max_new_tokens // every) >= fewest]
@@ -78,6 +78,23 @@ def plan_recording(
             f"{budget:,}. Recorded are {' and '.join(parts)}: at most {chosen.num_bytes:,} bytes."
         )
     return chosen
+
+
+def most_bytes(config: ElhsrConfig, dtype: torch.dtype, tokens: int) -> int:
+    """What the features of so many tokens take, by a model of this dtype."""
+    # Logits and log-probabilities are recorded as float32, whatever the model's dtype
+    number = dtype.itemsize if config.signal == "hidden_states" else torch.float32.itemsize
+    return tokens * config.num_features * number
+
+
+def warn_of_little_room(folder: Path, num_bytes: int) -> None:
+    """Warn where a folder's disk may be too small for so many bytes more: better now than hours later."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        logger.warning(
+            f"The features may take up to {num_bytes / 1e9:,.1f} GB, and the disk of {str(folder)!r} has "
+            f"{free / 1e9:,.1f} GB left. A disk budget (`--disk-budget`, `disk_budget`) leaves some of them out."
+        )
 
 
 def parse_bytes(text: str) -> int:

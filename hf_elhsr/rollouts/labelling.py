@@ -56,8 +56,8 @@ def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
         raise ValueError(f"{str(folder)!r} holds no rollouts yet: there is nothing to judge.")
     if unknown := sum(problem not in problems for problem in sampled):
         raise ValueError(
-            f"{unknown} of the {len(sampled)} prompts in {str(folder)!r} are none of the task's, so their rollouts cannot "
-            "be judged: give the prompts that were sampled."
+            f"{unknown} of the {len(sampled)} prompts in {str(folder)!r} are none of the task's, so their rollouts "
+            "cannot be judged: give the prompts that were sampled."
         )
     begun = False
     for shard, file in tqdm(list(rollouts.shards()), desc=f"Judging {task.name}", unit="shard"):

@@ -1,6 +1,7 @@
 """layer_columns: where the layers that a head reads stand in features that were recorded with more of them."""
 
 from ..configuration_elhsr import ElhsrConfig
+from ..configuration_fingerprint import FINGERPRINT_TOLERANCE, fingerprint_distance
 
 
 def layer_columns(recorded: ElhsrConfig, wanted: ElhsrConfig) -> list[slice]:
@@ -11,7 +12,8 @@ def layer_columns(recorded: ElhsrConfig, wanted: ElhsrConfig) -> list[slice]:
         wanted: Of the head; its layers are all or some of those recorded.
 
     Raises:
-        ValueError: The head reads another signal, another width, or a layer that was not recorded.
+        ValueError: The head reads another signal, another width, a layer that was not recorded, or another model, or
+            one with another adapter.
     """
     kinds = [(c.signal, c.hidden_size if c.layers else c.num_features) for c in (recorded, wanted)]
     missing = sorted(set(wanted.layers) - set(recorded.layers))
@@ -20,6 +22,17 @@ def layer_columns(recorded: ElhsrConfig, wanted: ElhsrConfig) -> list[slice]:
             f"A head that reads {_described(wanted)} cannot be applied to features recorded of {_described(recorded)}: "
             "choose among the layers recorded, or sample again."
         )
+    for what in ("fingerprint", "adapter"):
+        own, there = getattr(wanted, what), getattr(recorded, what)
+        # A head without an adapter may be used where there is one; `check_fits` has warned of it in sampling
+        if own is None or (what == "fingerprint" and there is None):
+            continue
+        distance = float("inf") if there is None else fingerprint_distance(own, there)
+        if not distance <= FINGERPRINT_TOLERANCE:
+            raise ValueError(
+                f"A head made for {wanted.base_model or 'one model'} cannot be applied to features recorded of "
+                f"{recorded.base_model or 'another'}: their {what}s differ. Sample rollouts with the head's own model."
+            )
     if wanted.layers == recorded.layers:
         return [slice(0, recorded.num_features)]
     width = recorded.hidden_size

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers.utils import logging
 
@@ -178,6 +179,7 @@ class RolloutSet:
 
         Raises:
             ValueError: Not one row for every recorded token, or for every rollout.
+            OSError: It cannot be written, as on a full disk.
         """
         arrays = {} if features is None else {"features": features}
         arrays |= token_arrays or {}
@@ -194,9 +196,7 @@ class RolloutSet:
         if prefix_means is not None:
             arrays["prefix_means"], arrays["prefix_rollouts"] = prefix_means
         if arrays:
-            partial = self._arrays_file(index).with_suffix(".partial")
-            save_file({name: array.contiguous() for name, array in arrays.items()}, partial)
-            os.replace(partial, self._arrays_file(index))
+            write_arrays(self._arrays_file(index), arrays)
         _write_records(self._records_file(index), rollouts)
 
     def begin_relabelling(self) -> None:
@@ -295,6 +295,24 @@ def _described(config: ElhsrConfig) -> dict[str, Any]:
     # decisions were fitted again, goes on with its rollouts
     apart = ("_name_or_path", "calibration", "pruning", "adaptive")
     return {name: value for name, value in config.to_dict().items() if name not in apart}
+
+
+def write_arrays(file: Path, arrays: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk.
+    """
+    partial = file.with_name(file.name + ".partial")
+    try:
+        save_file({name: array.contiguous() for name, array in arrays.items()}, partial, metadata)
+    except SafetensorError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            f"{str(file)!r} cannot be written ({error}). If the disk is full, make room and give the same command: it "
+            "goes on from what was written before."
+        ) from error
+    os.replace(partial, file)
 
 
 def write_text(file: Path, text: str) -> None:

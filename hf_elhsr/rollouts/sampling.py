@@ -16,7 +16,7 @@ from ..generation.decoding import Candidates
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
 from ..rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
-from .disk_budget import plan_recording, recorded_tokens
+from .disk_budget import most_bytes, plan_recording, recorded_tokens, warn_of_little_room
 from .feature_recorder import FeatureRecorder
 from .labelling import refuse_unverified, verdict
 from .pooled_recorder import PooledRecorder
@@ -148,6 +148,10 @@ def sample_rollouts(
     if every > 1:
         described["feature_every"] = every
     rollouts = RolloutSet.create(folder, described, config)
+    missing = sum(not rollouts.has_shard(index) for index in range(-(-count // settings.prompts_per_batch)))
+    if head is None and missing:
+        tokens = missing * settings.prompts_per_batch * settings.n * -(-settings.max_new_tokens // every)
+        warn_of_little_room(rollouts.folder, most_bytes(config, model.dtype, tokens))
     followers = _Followers(head, config, pooled, every, judges)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
     any_verified = False

@@ -45,6 +45,11 @@ def read_token_arrays(file: Path) -> dict[str, torch.Tensor]:
 
 def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:
     array = _read_arrays(file, (name,)).get(name)
+    if array is None and not file.is_file():
+        raise ValueError(
+            f"{str(file)!r} is not there: {otherwise} If it was deleted, delete the .jsonl beside it, too, and give "
+            "the command that sampled them again, which samples this shard alone."
+        )
     if array is None:
         raise ValueError(f"{str(file)!r} holds no {name.replace('_', ' ')}: {otherwise}")
     return array

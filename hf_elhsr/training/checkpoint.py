@@ -1,15 +1,15 @@
 """TrainingState: all that a training needs to go on after an epoch, in one safetensors file."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers.utils import logging
+
+from ..rollouts.rollout_set import write_arrays
 
 logger = logging.get_logger(__name__)
 
@@ -31,12 +31,13 @@ class TrainingState:
 
         Args:
             run: What the training is of: its settings and rollouts.
+
+        Raises:
+            OSError: It cannot be written, as on a full disk.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
         metadata = {"run": json.dumps(run, sort_keys=True), "report": json.dumps(self.report)}
-        save_file({name: tensor.detach().contiguous() for name, tensor in self.tensors.items()}, partial, metadata)
-        os.replace(partial, file)
+        write_arrays(file, {name: tensor.detach() for name, tensor in self.tensors.items()}, metadata)
 
     @classmethod
     def load(cls, file: Path, run: dict[str, Any]) -> "TrainingState | None":

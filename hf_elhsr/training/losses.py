@@ -124,6 +124,9 @@ LOSSES: dict[str, Loss] = {
     "nca": nca,
 }
 
+#: Those that teach nothing on prompts whose rollouts are all right or all wrong.
+COMPARING = ("dpo", "info_nca")
+
 
 def _by_prompt(prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(prompts, n) long, which rollouts each prompt has, and (prompts, n) bool, false where it has fewer."""

@@ -15,8 +15,8 @@ class TrainingSettings:
     """How a head is trained; [`PRESETS`] has two sets by name.
 
     Args:
-        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others that is
-            the business of the calibration alone. Right and wrong rollouts weigh the same, however rare the right ones
+        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others R is
+            scaled and shifted to one in the end. Right and wrong rollouts weigh the same, however rare the right ones
             are: weights would spoil the probabilities.
         learning_rate, weight_decay: Of AdamW, on weights that act on features as `standardization` leaves them. Biases
             do not decay.

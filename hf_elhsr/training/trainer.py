@@ -1,5 +1,6 @@
-"""train_head: binary cross-entropy on rollouts, stopped early on prompts held out; then the head's decisions."""
+"""train_head: a loss of the rewards on rollouts, stopped early on prompts held out; then the head's decisions."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
 from .decisions import fit_decisions
 from .feature_statistics import feature_statistics
-from .losses import LOSSES, prefix_cross_entropy
+from .losses import COMPARING, LOSSES, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
 from .settings import TrainingSettings, preset
 
@@ -90,6 +91,8 @@ def train_head(
         )
     train, held_out = groups.split(settings.held_out, settings.seed)
     _refuse_one_class(groups, training=train, held_out=held_out)
+    if settings.loss in COMPARING:
+        _refuse_nothing_to_compare(groups, settings.loss, training=train, held_out=held_out)
     # A training that goes on may have more epochs or patience than it began with
     free = ("max_epochs", "patience")
     run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
@@ -157,7 +160,8 @@ def train_head(
             if prefix_loss == min(report.held_out_prefix_loss):
                 report.best_value_epoch = epoch
                 best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
-        if held_out_loss == min(report.held_out_loss):
+        # Not `<=`: a loss that stays as it is must not keep the training going
+        if held_out_loss < (report.held_out_loss[report.best_epoch] if best else math.inf):
             report.best_epoch = epoch
             report.held_out_best_of_n = accuracy_of_best(held_out_rewards, groups.labels(held_out))
             best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
@@ -221,6 +225,16 @@ def _parameters(head: ElhsrRewardHead) -> tuple[list[torch.Tensor], list[torch.T
     if not head.config.value:
         return [head.weight], [head.bias]
     return [head.weight, head.value_weight], [head.bias, head.value_bias]
+
+
+def _refuse_nothing_to_compare(groups: PromptGroups, loss: str, **parts: list[str]) -> None:
+    for name, prompts in parts.items():
+        if not any(len(set(labels)) == 2 for labels in groups.labels(prompts)):
+            raise ValueError(
+                f"The loss {loss!r} compares right with wrong rollouts of the same prompt, and no "
+                f"{name.replace('_', '-')} prompt has both: sample more prompts, or choose another loss, such as "
+                "'binary_cross_entropy'."
+            )
 
 
 def _refuse_one_class(groups: PromptGroups, **parts: list[str]) -> None:

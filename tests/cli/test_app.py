@@ -75,6 +75,16 @@ def test_refit(trained):
     assert record["refit"]["report"]["train_prompts"] == record["report"]["train_prompts"] + 16
 
 
+def test_refit_on_rollouts_that_the_head_was_not_trained_on(trained, tmp_path):
+    folder, _, _ = trained
+    shutil.copytree(folder / "head", tmp_path / "head")
+    record = json.loads((tmp_path / "head" / "training.json").read_text())
+    record["rollouts"]["sampling"]["seed"] = 5
+    (tmp_path / "head" / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"trained on other rollouts .* \(sampling differ\)"):
+        run("refit", tmp_path / "head", tmp_path / "refitted", "--rollouts", folder / "rollouts")
+
+
 def test_ones_own_prompts(tmp_path):
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"question": f"Say {i}."}) + "\n" for i in range(12)))
     (tmp_path / "mine.py").write_text(

@@ -4,13 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import mannwhitneyu
 
 from hf_elhsr import ElhsrConfig, fit_combination
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts, strategies
-from hf_elhsr.evaluation.best_of_n import LEARNED_STRATEGY, TEXT_STRATEGIES
+from hf_elhsr.evaluation.best_of_n import LEARNED_STRATEGY, TEXT_STRATEGIES, Measured
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
 from hf_elhsr.evaluation.calibration import area_under_curve, expected_calibration_error
+from hf_elhsr.generation.selection import select_winners
+from hf_elhsr.rewards.combination import worse_of_ranks
 from hf_elhsr.rollouts import Rollout, RolloutSet
 
 
@@ -126,6 +129,10 @@ def test_evaluation_of_a_set(tmp_path):
     for measured in (*evaluation.accuracy.values(), *evaluation.head_minus.values(), evaluation.gap_closed):
         assert measured.low <= measured.value <= measured.high
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
+    assert evaluation.answered == 1.0
+    chances = [1 / (1 + np.exp(-r.reward)) for r in rollouts.rollouts()]
+    squares = [(p - r.label) ** 2 for p, r in zip(chances, rollouts.rollouts(), strict=True)]
+    assert evaluation.brier_score == pytest.approx(np.mean(squares))
     head, oracle = (
         np.array([measured.value for measured in evaluation.by_k[name]]) for name in ("reward head", "oracle")
     )
@@ -166,6 +173,46 @@ def test_a_text_reward_model_beside_the_head(tmp_path):
     silent = evaluate_rollouts(rollouts, {problem: [0.0] * 4 for problem in scores})
     assert silent.accuracy["text reward model"].value == pytest.approx(plain.base_rate)
     assert silent.accuracy["head and text, min-max"] == plain.accuracy["reward head"]
+
+
+@pytest.mark.parametrize(("silent", "expected"), [(200, 0.75), (800, None)])
+def test_rollouts_without_a_final_answer(tmp_path, silent, expected):
+    rollouts = make_set(tmp_path)
+    [(rows, _)] = rollouts.shards()
+    mute = [dataclasses.replace(row, answer=None) if i < silent else row for i, row in enumerate(rows)]
+    rollouts.write_shard(0, mute, None)
+    assert evaluate_rollouts(rollouts).answered == expected
+
+
+def test_comparisons_are_paired(tmp_path):
+    """Against a judge that always says what the head says there is nothing to be unsure of."""
+    rollouts = make_set(tmp_path)
+    [(rows, _)] = rollouts.shards()
+    rng = np.random.default_rng(1)
+    twins = [dataclasses.replace(row, judged={"twin": row.reward, "other": float(rng.normal())}) for row in rows]
+    rollouts.write_shard(0, twins, None)
+    evaluation = evaluate_rollouts(rollouts)
+    assert evaluation.head_minus["twin"] == Measured(0.0, 0.0, 0.0)
+    assert evaluation.accuracy["twin"] == evaluation.accuracy["reward head"]
+    for other, minus in evaluation.judges_minus["twin"].items():
+        assert minus == evaluation.head_minus[other]
+    # What a subset of all is, is no other number than that of all
+    assert evaluation.by_k["reward head"][3] == evaluation.accuracy["reward head"]
+
+
+def test_combined_ties_go_to_the_head_as_generate_breaks_them(tmp_path):
+    rollouts = make_set(tmp_path, prompts=300, n=4)
+    groups = [rollouts.rollouts()[i : i + 4] for i in range(0, 1200, 4)]
+    rng = np.random.default_rng(2)
+    scores = {group[0].problem: rng.normal(size=4).tolist() for group in groups}
+    rewards = [[row.reward for row in group] for group in groups]
+    said = torch.tensor([rewards, list(scores.values())], dtype=torch.float64).permute(1, 2, 0)
+    combined = worse_of_ranks(said)
+    assert (combined == combined.max(dim=1, keepdim=True).values).sum() > 1.1 * len(groups)
+    winners = select_winners(combined, 1, torch.ones(combined.shape, dtype=torch.bool), said[..., 0])[:, 0].tolist()
+    expected = np.mean([group[winner].label for group, winner in zip(groups, winners, strict=True)])
+    evaluation = evaluate_rollouts(rollouts, scores)
+    assert evaluation.accuracy["head and text, worse of ranks"].value == pytest.approx(expected)
 
 
 def test_a_set_that_was_not_scored_whole(tmp_path):

@@ -1,7 +1,10 @@
 """A disk budget: what is recorded fits it, is what would have been recorded anyway, and can be learned from."""
 
+import collections
 import dataclasses
 import itertools
+import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from transformers.utils import logging
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr.rollouts import RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_tokens
+from hf_elhsr.rollouts.rollout_set import write_arrays
 from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import TrainingSettings, refit_head, train_head
 from hf_elhsr.training.prompt_groups import PromptGroups
@@ -55,6 +59,46 @@ def test_tokens_go_first_and_then_layers():
         assert len(layers) == 1 or max(np.diff(layers)) - min(np.diff(layers)) <= 1
     assert {len(one.config.layers) for one in chosen} == set(range(1, 8))
     assert CONFIG.layers == list(range(7))
+
+
+@pytest.fixture
+def full_disk():
+    """Files of this process may not grow beyond 2,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, full_disk):
+    file = tmp_path / "shard-00000.safetensors"
+    write_arrays(file, {"features": torch.ones(3)})
+    kept = file.read_bytes()
+    with pytest.raises(OSError, match=r"shard-00000.safetensors' cannot be written .* disk is full, make room"):
+        write_arrays(file, {"features": torch.ones(3000)})
+    assert file.read_bytes() == kept
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_too_little_room_is_told_before_the_sampling(tmp_path, caplog, monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, 1000))
+    logging.enable_propagation()
+    model = enable_best_of_n(tiny_model())
+    # Four rollouts of at most 5 tokens of 3 layers of 24 float32 numbers
+    config = ElhsrConfig.for_model(model)
+    most = 4 * 5 * config.num_features * 4
+    settings = SamplingSettings(n=2, max_new_tokens=5, prompts_per_batch=2)
+    with caplog.at_level("WARNING"):
+        sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, settings)
+    assert most > 1000
+    assert "The features may take up to 0.0 GB" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, most))
+    with caplog.at_level("WARNING"):
+        sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path / "again", settings)
+    logging.disable_propagation()
+    assert "The features may take" not in caplog.text
 
 
 def test_what_was_left_out_is_told(caplog):

@@ -61,15 +61,15 @@ def all_broken(problem):
 
 def test_a_verifier_that_fails_on_everything_is_told_before_all_is_sampled(sample, tmp_path):
     with pytest.raises(ValueError, match=r"each of the first 6 rollouts.* 'p0': RuntimeError: cannot judge p0"):
-        sample(tmp_path, OwnTask(broken=all_broken))
+        sample(tmp_path / "rollouts", OwnTask(broken=all_broken))
     # Of one batch: every token is fed back, the last one, too
     assert sample.runs == SETTINGS.max_new_tokens + 1
-    assert list(contents(tmp_path)) == ["settings.json"]
+    assert list(contents(tmp_path / "rollouts")) == ["settings.json"]
     # Mended, it goes on in the same folder, as if nothing had been
-    mended = sample(tmp_path, OwnTask())
+    mended = sample(tmp_path / "rollouts", OwnTask())
     assert mended.settings["labelled_by"] == OwnTask().labelled_by
     sample(tmp_path / "new", OwnTask())
-    assert contents(tmp_path / "new") == {name: held for name, held in contents(tmp_path).items() if name != "new"}
+    assert contents(tmp_path / "new") == contents(tmp_path / "rollouts")
 
 
 def test_one_that_fails_on_some_of_the_first_batch_or_all_of_a_later_one_goes_on(sample, tmp_path):

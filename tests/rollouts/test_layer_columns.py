@@ -27,6 +27,26 @@ def test_every_subset():
     assert layer_columns(config(LAYERS), config(LAYERS)) == [slice(0, 20)]
 
 
+@pytest.mark.parametrize("what", ["fingerprint", "adapter"])
+def test_another_model_of_the_same_shape(what):
+    parts = {"late_weight_name": "a.b"} if what == "fingerprint" else {}
+    own = {what: {**parts, "x": [1.0, -2.0], "y": [0.5]}}
+    rounded = {what: {**parts, "x": [1.1, -2.0], "y": [0.52]}}
+    assert layer_columns(config(LAYERS, **rounded), config(LAYERS, **own)) == [slice(0, 20)]
+    for other in ({"x": [1.0, 2.0], "y": [0.5]}, {"x": [1.0, -2.0], "y": [0.5, 0.0]}, {"x": [1.0, -2.0]}):
+        with pytest.raises(ValueError, match=rf"made for org/a cannot be applied .* of org/b: their {what}s differ"):
+            layer_columns(
+                config(LAYERS, **{what: parts | other}, base_model="org/b"), config(LAYERS, **own, base_model="org/a")
+            )
+    # Nothing is known of features recorded without a fingerprint; without an adapter there is none
+    if what == "adapter":
+        with pytest.raises(ValueError, match="adapters differ"):
+            layer_columns(config(LAYERS), config(LAYERS, **own))
+    else:
+        assert layer_columns(config(LAYERS), config(LAYERS, **own)) == [slice(0, 20)]
+    assert layer_columns(config(LAYERS, **own), config(LAYERS)) == [slice(0, 20)]
+
+
 def test_what_was_not_recorded():
     logits = ElhsrConfig(signal="logits", base_vocab_size=20)
     assert layer_columns(logits, logits) == [slice(0, 20)]

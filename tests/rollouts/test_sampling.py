@@ -144,10 +144,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(smollm2, config, rollouts, tmp_p
     handle.remove()
     assert files(tmp_path).keys() < files(rollouts.folder).keys()
     # left behind by a run killed while writing
-    (tmp_path / "shard-00001.partial").write_bytes(b"half")
+    (tmp_path / "shard-00001.safetensors.partial").write_bytes(b"half")
     torch.manual_seed(99)
     sample(smollm2, config, tmp_path)
-    (tmp_path / "shard-00001.partial").unlink(missing_ok=True)
+    (tmp_path / "shard-00001.safetensors.partial").unlink(missing_ok=True)
     assert files(tmp_path) == files(rollouts.folder)
 
 

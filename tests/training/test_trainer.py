@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import random
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from hf_elhsr.training import (
 )
 from hf_elhsr.training.checkpoint import TrainingState
 from hf_elhsr.training.feature_statistics import feature_statistics
-from hf_elhsr.training.losses import prefix_cross_entropy
+from hf_elhsr.training.losses import COMPARING, prefix_cross_entropy
 from hf_elhsr.training.prompt_groups import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs
 
@@ -42,6 +43,27 @@ def test_a_planted_signal_is_found(tmp_path):
 def test_every_loss_finds_the_signal(tmp_path, loss):
     head, _ = train_head(planted_rollouts(tmp_path / "train"), dataclasses.replace(SETTINGS, loss=loss))
     assert auc_on(head, planted_rollouts(tmp_path / "unseen", seed=1)) > 0.9
+
+
+@pytest.mark.parametrize("part", ["training", "held-out"])
+@pytest.mark.parametrize("loss", COMPARING)
+def test_losses_that_compare_need_something_to_compare(tmp_path, loss, part):
+    rollouts = planted_rollouts(tmp_path)
+    train, held_out = PromptGroups(rollouts).split(SETTINGS.held_out, SETTINGS.seed)
+    one_kind = dict(zip(train if part == "training" else held_out, cycle([True, False])))
+    for index, (shard, file) in enumerate(rollouts.shards()):
+        rows = [dataclasses.replace(row, label=one_kind.get(row.problem, row.label)) for row in shard]
+        rollouts.write_shard(index, rows, read_features(file).clone())
+    train_head(rollouts, SETTINGS)
+    with pytest.raises(ValueError, match=f"no {part} prompt has both"):
+        train_head(rollouts, dataclasses.replace(SETTINGS, loss=loss))
+
+
+def test_a_loss_that_stays_as_it_is_ends_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(trainer.LOSSES, "hinge", lambda rewards, labels, prompts: rewards.sum() * 0.0)
+    _, report = train_head(planted_rollouts(tmp_path), dataclasses.replace(SETTINGS, loss="hinge", patience=2))
+    assert report.best_epoch == 0
+    assert len(report.held_out_loss) == 3
 
 
 def test_a_loss_that_does_not_exist(tmp_path):
