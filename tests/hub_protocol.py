@@ -25,6 +25,7 @@ _ROUTES = [
     ("POST", rf"/api/models/{_MODEL}/commit/{_AT}", "commit"),
     ("GET", rf"/api/models/{_MODEL}/commits/{_AT}", "commits"),
     ("GET", rf"/api/models/{_MODEL}/discussions", "discussions"),
+    ("GET", rf"/api/models/{_MODEL}/xet-(?P<right>read|write)-token/{_AT}", "xet_token"),
     ("POST", rf"/{_MODEL}\.git/info/lfs/objects/batch", "batch"),
     ("POST", rf"/{_MODEL}\.git/info/lfs/verify", "verify"),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", "upload"),
