@@ -40,8 +40,8 @@ def publish(
 
     One commit has everything, so that a run that is killed leaves no half head: weights, config, the card, the records
     of its training and evaluation, `custom_generate/` for plain transformers, and `.eval_results/` for whole benchmarks
-    of the Hub. The folder is not changed. Its card is uploaded as it is; one that `hf-elhsr card` has written is
-    written again, to load the head from the repository.
+    of the Hub. The folder is not changed. Its card loads the head from the repository there: one that `hf-elhsr card`
+    has written is written again, and in one of your own the folder's place is replaced.
 
     Args:
         folder: Made by `hf-elhsr train` or `save_pretrained`, with a card, as `hf-elhsr card` writes it.

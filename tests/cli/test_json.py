@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import metadata_load
 from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrRewardHead
@@ -60,6 +61,9 @@ def test_card(made):
     told = run("card", folder / "head", "--json")
     places = {"card": folder / "head" / "README.md", "custom_generate": folder / "head" / "custom_generate"}
     assert told == {name: str(place) for name, place in places.items()}
+    assert "license" not in metadata_load(places["card"])
+    run("card", folder / "head", "--license", "mit", "--json")
+    assert metadata_load(places["card"])["license"] == "mit"
 
 
 def test_convert(tiny, tiny_options, tmp_path):
