@@ -17,6 +17,7 @@ _ROUTES = [
     ("POST", r"/api/validate-yaml", "validate"),
     ("GET", r"/api/models", "models"),
     ("GET", rf"/api/models/{_MODEL}", "info"),
+    ("GET", r"/api/models/(?P<name>[^/]+)", "bare_name"),
     ("GET", rf"/api/models/{_MODEL}/revision/{_AT}", "info"),
     ("GET", rf"/api/models/{_MODEL}/tree/{_AT}/?(?P<folder>(?<=/).+)?", "tree"),
     ("POST", rf"/api/models/{_MODEL}/paths-info/{_AT}", "paths"),

@@ -121,6 +121,11 @@ class Reading:
         info = repository.info(self._commit_of(repository, revision))
         return self._shown(info, tuple(name for name in info if name != "evalResults"))
 
+    def bare_name(self, name: str):
+        """Models from before there were organisations are redirected from their old names."""
+        self._repository(self.hub.bare_names.get(name, name))
+        return Answer(307, b"", {"Location": f"/api/models/{self.hub.bare_names[name]}"})
+
     def _shown(self, info: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
         expand = self.request.query.get("expand")
         names = ("id", *expand) if expand else names

@@ -173,7 +173,7 @@ def _check_results(api: HfApi, before: ModelInfo, weights: bytes) -> None:
             return
     raise ValueError(
         f"{before.id!r} has results of other weights than these ({', '.join(sorted(results))}), and a head in memory "
-        "has none: save it in a folder, `hf-elhsr evaluate` it with --numbers, `hf-elhsr card` and `hf-elhsr publish` it "
+        "has none: save it in a folder, `hf-elhsr evaluate` it with --numbers, `hf-elhsr card` and `publish` it "
         "from there, or push it to another repository."
     )
 
@@ -186,13 +186,17 @@ def code_files(repo_id: str) -> dict[str, bytes]:
 
 def check_base_model(base_model: str | None) -> None:
     """Refuse what is no model's id on the Hub."""
-    try:
-        validate_repo_id(base_model or "")
-        is_id = "/" in (base_model or "") and not Path(base_model or "").is_dir()
-    except HFValidationError:
-        is_id = False
-    if not is_id:
+    if not is_hub_id(base_model):
         raise ValueError(
             f"This head's base_model is {base_model!r}, and others find and check a head by its model's id on the Hub: "
             'set config.base_model to it, as "org/name", and save the head again.'
         )
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether it can be a model's id on the Hub, "org/name", and is no folder here."""
+    try:
+        validate_repo_id(name or "")
+    except HFValidationError:
+        return False
+    return "/" in (name or "") and not Path(name or "").is_dir()
