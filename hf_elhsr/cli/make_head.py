@@ -79,8 +79,8 @@ def sample(
     budget = None if disk_budget is None else parse_bytes(disk_budget)
     if pooled_by is not None and base_model is not None:
         raise ValueError("--base-model and --pooled-by: leave out --base-model, which the head knows.")
-    base_model = base_model if pooled_by is not None else recorded_base_model(model, base_model)
     language_model, tokenizer = load_model(model, dtype)
+    base_model = base_model if pooled_by is not None else recorded_base_model(model, base_model)
     gates = None if pooled_by is None else resolve_reward_head(pooled_by)
     if gates is not None and signal not in ("hidden_states", gates.config.signal):
         raise ValueError(
@@ -290,8 +290,8 @@ def convert(
 
     No code in the file is run.
     """
-    base_model = recorded_base_model(model, base_model)
     language_model, _ = load_model(model, dtype)
+    base_model = recorded_base_model(model, base_model)
     config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model)
     convert_published(file, config).save_pretrained(out)
     show(
