@@ -14,6 +14,7 @@ from hub_client import HubClient
 from hub_server import Fault
 
 from hf_elhsr import publish
+from hf_elhsr.hub import write_card
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -29,6 +30,12 @@ def client(hub, tmp_path_factory):
 @pytest.fixture
 def folder(tmp_path):
     return Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+
+
+def change(folder):
+    """Something in it; a card with numbers of the former limits would be refused."""
+    (folder / "limits.md").write_text("New words.\n")
+    write_card(folder)
 
 
 def published(folder, repo_id, **options):
@@ -130,7 +137,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client
         return answer
 
     hub.faults.append(Fault(f"{repo_id}/preupload", ("POST",), 1, change=meanwhile))
-    (folder / "limits.md").write_text("New words.\n")
+    change(folder)
     caught = client.error(published, folder, repo_id)
     assert "the Hub answered 412" in caught.text
     assert "Somebody else has committed meanwhile" in caught.text
@@ -150,7 +157,7 @@ def test_a_pull_request_and_a_further_commit_to_it(hub, client, folder):
     client(published, folder, repo_id, create_pr=True)
     assert stored(hub, repo_id) == {}
     assert "model.safetensors" in stored(hub, repo_id, "refs/pr/1")
-    (folder / "limits.md").write_text("New words.\n")
+    change(folder)
     client(published, folder, repo_id, revision="refs/pr/1")
     assert stored(hub, repo_id, "refs/pr/1")["limits.md"] == b"New words.\n"
     assert stored(hub, repo_id) == {}
