@@ -85,7 +85,7 @@ head: $(VENV)/dev
 	$(BIN)/hf-elhsr tradeoff rollouts/test --head $(HEAD) --numbers $(HEAD)/tradeoff/test.json --plot $(HEAD)/tradeoff/test.svg
 	$(BIN)/hf-elhsr evaluate rollouts/unseen_templates --model smollm2-demo --head $(HEAD) --split unseen_templates \
 		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --numbers $(HEAD)/evaluation/unseen_templates.json
-	$(BIN)/hf-elhsr card $(HEAD)
+	$(BIN)/hf-elhsr card $(HEAD) --license apache-2.0
 
 # The paper's comparison on a small scale: about an hour and a half on two cores, and 30 GB of disk
 reproduction: $(VENV)/dev

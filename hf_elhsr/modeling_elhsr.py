@@ -160,7 +160,9 @@ class ElhsrRewardHead(PreTrainedModel):
         check_weights(weights, config)
         kwargs |= {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
         head, info = super().from_pretrained(weights.parent, *args, **kwargs)
-        head.name_or_path = head.config.name_or_path = str(where)
+        # A folder's records are looked for when the head is pushed, wherever the process is by then
+        place = os.path.abspath(where) if os.path.isdir(where) else str(where)
+        head.name_or_path = head.config.name_or_path = place
         if not all(bool(torch.isfinite(parameter).all()) for parameter in head.parameters()):
             raise ValueError(
                 f"The weights in {str(where)!r} contain NaN or infinity: train or download the head again."

@@ -31,7 +31,7 @@ class HubClient:
         settings = {
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(home),
-            # The Hub of the tests has no such storage
+            # The Hub of the tests has no such storage, and can only say where one is
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "OMP_NUM_THREADS": "1",

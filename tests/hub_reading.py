@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +121,11 @@ class Reading:
         info = repository.info(self._commit_of(repository, revision))
         return self._shown(info, tuple(name for name in info if name != "evalResults"))
 
+    def bare_name(self, name: str):
+        """Models from before there were organisations are redirected from their old names."""
+        self._repository(self.hub.bare_names.get(name, name))
+        return Answer(307, b"", {"Location": f"/api/models/{self.hub.bare_names[name]}"})
+
     def _shown(self, info: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
         expand = self.request.query.get("expand")
         names = ("id", *expand) if expand else names
@@ -163,6 +169,9 @@ class Reading:
             raise Refused(404, "EntryNotFound", "Entry not found", X_Repo_Commit=commit.sha)
         stored = commit.files[file]
         headers = {"X-Repo-Commit": commit.sha, "Accept-Ranges": "bytes"}
+        if self.hub.xet_endpoint and stored.lfs:
+            headers["X-Xet-Hash"] = stored.oid
+            headers["X-Xet-Refresh-Route"] = f"{self.hub.url}/api/models/{repo}/xet-read-token/{commit.sha}"
         if not stored.lfs:
             return self._serve(stored.content, headers | {"ETag": f'"{stored.oid}"'})
         self.hub.large_files[stored.oid] = stored.content
@@ -170,6 +179,18 @@ class Reading:
         # As on the Hub, from another origin, to which no token may be sent
         headers["Location"] = f"http://localhost:{self.hub.port}/lfs/{stored.oid}/{file}"
         return Answer(302, b"", headers)
+
+    def xet_token(self, repo: str, right: str, revision: str):
+        """Where the storage of large files is that clients with hf_xet go to, and what lets them in."""
+        self._repository(repo, "write" if right == "write" else None)
+        expires = int(time.time()) + 3600
+        answer = {"accessToken": "xet", "exp": expires, "casUrl": self.hub.xet_endpoint}
+        headers = {
+            "X-Xet-Cas-Url": self.hub.xet_endpoint,
+            "X-Xet-Access-Token": "xet",
+            "X-Xet-Token-Expiration": str(expires),
+        }
+        return Answer(200, json.dumps(answer).encode(), headers)
 
     def large_file(self, oid: str):
         if self.request.headers.get("Authorization"):

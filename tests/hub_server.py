@@ -73,6 +73,10 @@ class HubServer:
         self.large_files: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        #: Which repository is meant by a name without an organisation
+        self.bare_names: dict[str, str] = {}
+        #: Where large files are announced to lie, too: an address of the storage that hf_xet speaks with
+        self.xet_endpoint: str | None = None
         self.lock = threading.Lock()
         self.port = 0
         self.start()

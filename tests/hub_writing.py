@@ -55,7 +55,7 @@ class Writing(Reading):
         objects = []
         for given in self.request.json()["objects"]:
             actions = {
-                "upload": {"href": f"{self.hub.url}/lfs/{given['oid']}"},
+                "upload": {"href": f"{self.hub.url}/lfs/{given['oid']}?X-Amz-Signature=signed"},
                 "verify": {"href": f"{self.hub.url}/{repo}.git/info/lfs/verify"},
             }
             objects.append(given | ({} if given["oid"] in self.hub.large_files else {"actions": actions}))

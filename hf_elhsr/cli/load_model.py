@@ -11,10 +11,14 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from ..generation import enable_best_of_n
+from ..hub import is_hub_id
 from ..rewards import TextRewardModel
 from .demo_model import DEMO_MODEL, DEMO_MODEL_ID, demo_model_folder
+
+logger = logging.get_logger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
@@ -68,3 +72,26 @@ def _dtype(name: str) -> torch.dtype:
 def base_model_id(name: str) -> str:
     """The Hub id that a head made for this model should name."""
     return DEMO_MODEL_ID if name == DEMO_MODEL else name
+
+
+def recorded_base_model(name: str, given: str | None = None) -> str:
+    """The id that a head to be made records; a warning where it could not be published by it, before all the work.
+
+    Args:
+        name: The language model, as `--model` names it.
+        given: What `--base-model` says.
+
+    Raises:
+        ValueError: What was given is no id on the Hub.
+    """
+    if given is not None and not is_hub_id(given):
+        raise ValueError(
+            f'--base-model {given}: expected the model\'s id on the Hub, as "org/name", and no folder here.'
+        )
+    base_model = given or base_model_id(name)
+    if not is_hub_id(base_model):
+        logger.warning(
+            f"The head will record {base_model!r} as its language model, which is no id on the Hub: publishing needs "
+            'one. Give it now, as --base-model "org/name".'
+        )
+    return base_model

@@ -17,8 +17,9 @@ from ..rollouts.rollout_set import shared_prompts, write_text
 from ..rollouts.tasks import find_task
 from ..training import LOSSES, PRESETS, fit_decisions, refit_head, train_head
 from ..training import preset as preset_settings
-from .load_model import base_model_id, load_model
+from .load_model import load_model, recorded_base_model
 from .options import (
+    BaseModel,
     Dtype,
     Extract,
     HeadFolder,
@@ -48,6 +49,7 @@ _PRESETS = "the preset's"
 def sample(
     out: RolloutsFolder,
     model: Model,
+    base_model: BaseModel = None,
     task: Task = "arithmetic",
     verifier: Verifier = None,
     extract: Extract = None,
@@ -75,7 +77,10 @@ def sample(
     """
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     budget = None if disk_budget is None else parse_bytes(disk_budget)
+    if pooled_by is not None and base_model is not None:
+        raise ValueError("--base-model and --pooled-by: leave out --base-model, which the head knows.")
     language_model, tokenizer = load_model(model, dtype)
+    base_model = base_model if pooled_by is not None else recorded_base_model(model, base_model)
     gates = None if pooled_by is None else resolve_reward_head(pooled_by)
     if gates is not None and signal not in ("hidden_states", gates.config.signal):
         raise ValueError(
@@ -91,7 +96,7 @@ def sample(
         out,
         settings,
         head=gates,
-        config=ElhsrConfig.for_model(language_model, base_model=base_model_id(model), signal=signal),
+        config=ElhsrConfig.for_model(language_model, base_model=base_model, signal=signal),
         skip=skip,
         pooled=gates is not None,
         disk_budget=budget,
@@ -313,6 +318,7 @@ def convert(
     file: Annotated[Path, typer.Argument(help="reward_model_*.pt of the paper's own code.")],
     out: HeadFolder,
     model: Model,
+    base_model: BaseModel = None,
     layer: Layer = None,
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
@@ -322,7 +328,8 @@ def convert(
     No code in the file is run.
     """
     language_model, _ = load_model(model, dtype)
-    config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model_id(model))
+    base_model = recorded_base_model(model, base_model)
+    config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model)
     convert_published(file, config).save_pretrained(out)
     show(
         as_json,

@@ -140,11 +140,18 @@ def tradeoff(
 
 def card(
     folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
+    license: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the weights, as apache-2.0 or mit.", show_default="as the card that is there says, or none"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a head's model card, and its code for plain transformers.
 
     The card is README.md, made from the head's records. The code is custom_generate/, for use without this package.
     """
-    written = {"card": str(write_card(folder)), "custom_generate": str(write_custom_generate(folder))}
+    card_file = write_card(folder, license=license)
+    written = {"card": str(card_file), "custom_generate": str(write_custom_generate(folder))}
     show(as_json, written, f"Wrote {escape(written['card'])} and {escape(written['custom_generate'])}.")

@@ -25,6 +25,13 @@ _TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in TASKS 
 _PROMPTS = "How many prompts."
 
 Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's.")]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        help="The model's id on the Hub, as org/name, where --model is something else: a published head names it.",
+        show_default="as --model",
+    ),
+]
 Dtype = Annotated[
     str,
     typer.Option(help=f"The language model's dtype: {', '.join(DTYPES)}.", autocompletion=one_of(DTYPES)),

@@ -4,7 +4,7 @@ from ..modeling_elhsr import ElhsrRewardHead
 from .card import write_card
 from .custom_generate import write_custom_generate
 from .find_heads import FoundHead, find_heads
-from .publish import publish
+from .publish import is_hub_id, publish
 from .published_weights import convert_published
 from .push_to_hub import push_to_hub, save_pretrained
 
@@ -16,6 +16,7 @@ __all__ = [
     "FoundHead",
     "convert_published",
     "find_heads",
+    "is_hub_id",
     "publish",
     "push_to_hub",
     "write_card",

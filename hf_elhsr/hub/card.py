@@ -6,7 +6,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from huggingface_hub import ModelCardData
+import yaml  # type: ignore[import-untyped]
+from huggingface_hub import ModelCardData, metadata_load
 
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
@@ -24,15 +25,20 @@ TAG = "elhsr"
 SIGNAL_TAG = "signal:"
 
 
-def write_card(folder: Path) -> Path:
+def write_card(folder: Path, *, license: str | None = None) -> Path:
     """Write `README.md` into a head's folder, and return its path.
+
+    Args:
+        folder: The head's.
+        license: Of the weights, by its id on the Hub, as "apache-2.0". Default: that of the README.md which is there;
+            else "other" where there is a file LICENSE, and none where not.
 
     Raises:
         ValueError: The folder lacks config.json, training.json or evaluation/*.json, or an evaluation is of another
             head or on training prompts.
     """
     file = folder / "README.md"
-    write_text(file, render_card(folder))
+    write_text(file, render_card(folder, license=license))
     return file
 
 
@@ -42,11 +48,12 @@ def missing_records(folder: Path) -> list[str]:
     return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
 
 
-def render_card(folder: Path, source: str | None = None) -> str:
+def render_card(folder: Path, source: str | None = None, *, license: str | None = None) -> str:
     """The card's text. Every number in it is read from the folder's own records.
 
     Args:
         source: Where the card tells readers to load the head from, as "org/name". Default: a folder of this name.
+        license: As of [`write_card`].
     """
     if missing := missing_records(folder):
         raise ValueError(
@@ -61,7 +68,9 @@ def render_card(folder: Path, source: str | None = None) -> str:
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
     source = source or f"path/to/{folder.resolve().name}"
-    return Template(template).substitute(_values(source, config, training, evaluations, tradeoffs, limits))
+    values = _values(source, config, training, evaluations, tradeoffs, limits)
+    metadata = _metadata(values["name"], config, evaluations, license or _present_license(folder))
+    return Template(template).substitute(values, metadata=metadata)
 
 
 def check_measured(folder: Path) -> list[Evaluation]:
@@ -92,10 +101,21 @@ def _tradeoffs(folder: Path) -> list[TradeOff]:
     return [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
 
 
-def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation]) -> str:
+def _present_license(folder: Path) -> str | None:
+    """What is licensed by whom is not ours to say: what the author has said before, in the card or in a file."""
+    try:
+        said = (metadata_load(folder / "README.md") or {}).get("license")
+    except (OSError, ValueError, yaml.YAMLError):
+        said = None
+    if isinstance(said, str) and said:
+        return said
+    return "other" if any(folder.glob("LICENSE*")) else None
+
+
+def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation], license: str | None) -> str:
     """The YAML at a card's top, by which the Hub lists heads; accuracies in percent."""
     data = ModelCardData(
-        license="apache-2.0",
+        license=license,
         library_name="hf-elhsr",
         pipeline_tag="text-generation",
         base_model=config.base_model,
@@ -122,7 +142,6 @@ def _values(
     return {
         "name": name,
         "head": source,
-        "metadata": _metadata(name, config, evaluations),
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",
         "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",

@@ -1,9 +1,12 @@
 """find_heads: the reward heads on the Hub that were made for a language model, best first."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 
 from huggingface_hub import HfApi, ModelInfo
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import PreTrainedModel
 
 from .card import SIGNAL_TAG, TAG
@@ -46,7 +49,7 @@ def find_heads(
     Results are what cards claim, of their own tasks: compare them only where the task is the same.
 
     Args:
-        model: The language model, or its id on the Hub.
+        model: The language model, or its id on the Hub; a name without "/" is looked up there.
         task: Only heads that report a result on this task, by that result.
         token: Of the Hub; by default the one that `hf auth login` stored. Private heads need it.
 
@@ -55,11 +58,16 @@ def find_heads(
         OSError: What the Hub refused, or that it was not reached.
     """
     base_model = model if isinstance(model, str) else str(model.config.name_or_path)
+    api = HfApi(token=token)
+    if _is_bare_name(base_model):
+        # Models from before there were organisations: "gpt2" is "openai-community/gpt2", by which heads name it
+        with asking_the_hub(f"look up the model {base_model!r}"):
+            base_model = api.model_info(base_model).id
     if base_model.count("/") != 1 or base_model.startswith((".", "/", "~")):
         raise ValueError(f'Expected a model\'s id on the Hub, as "org/name", got {base_model!r}.')
     with asking_the_hub(f"list the heads for {base_model!r}"):
         infos = list(
-            HfApi(token=token).list_models(
+            api.list_models(
                 filter=[TAG, f"base_model:{base_model}"],
                 # Not cardData, which the client reads into classes: a card that does not fit would end the list
                 expand=["model-index", "tags", "downloads", "lastModified"],
@@ -69,6 +77,14 @@ def find_heads(
     if task is not None:
         found = [head for head in found if head.task is not None]
     return sorted(found, key=lambda head: (head.accuracy is None, -(head.accuracy or 0.0), head.repo_id))
+
+
+def _is_bare_name(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" not in name and not os.path.isdir(name)
 
 
 def _found(info: ModelInfo, task: str | None) -> FoundHead:

@@ -10,6 +10,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     OfflineModeIsEnabled,
 )
 
+from ..modeling_files import storage_fault, without_queries
+
 _LOG_IN = "log in with `hf auth login`, or give a token"
 # By status: the error that Python has for it, and what to do
 _ANSWERS: dict[int, tuple[type[OSError], str]] = {
@@ -41,17 +43,32 @@ def asking_the_hub(asked: str) -> Iterator[None]:
     """
     try:
         yield
-    except HfHubHTTPError as error:
-        raise _explained(asked, error) from error
-    except LocalTokenNotFoundError as error:
-        raise PermissionError(f"Could not {asked}: there is no token. For one, {_LOG_IN}.") from error
-    except OfflineModeIsEnabled as error:
-        raise ConnectionError(f"Could not {asked}: HF_HUB_OFFLINE is set, so the Hub is not asked.") from error
-    except (HTTPError, ConnectionError) as error:
-        raise ConnectionError(
+    except Exception as error:
+        told = _told(asked, error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _told(asked: str, error: BaseException) -> OSError | None:
+    """The error to raise instead; None for one that is not of a request."""
+    if isinstance(error, HfHubHTTPError):
+        return _explained(asked, error)
+    if isinstance(error, LocalTokenNotFoundError):
+        return PermissionError(f"Could not {asked}: there is no token. For one, {_LOG_IN}.")
+    if isinstance(error, OfflineModeIsEnabled):
+        return ConnectionError(f"Could not {asked}: HF_HUB_OFFLINE is set, so the Hub is not asked.")
+    # What the client says of an upload that failed: the reason is in its cause
+    if isinstance(error, RuntimeError) and error.__cause__ is not None and (told := _told(asked, error.__cause__)):
+        return told
+    if lost := storage_fault(error):
+        return ConnectionError(f"Could not {asked}: {lost}")
+    if isinstance(error, HTTPError | ConnectionError):
+        return ConnectionError(
             f"Could not {asked}: the Hub was not reached ({type(error).__name__}: {_one_line(str(error))}). Look at "
             "the network and at HF_ENDPOINT, and try again."
-        ) from error
+        )
+    return None
 
 
 def _explained(asked: str, error: HfHubHTTPError) -> OSError:
@@ -62,9 +79,9 @@ def _explained(asked: str, error: HfHubHTTPError) -> OSError:
         wait = response.headers.get("Retry-After")
         to_do = _TOO_MANY.format(f" {wait} seconds" if wait else "")
     said = _one_line(error.server_message or response.reason_phrase)
-    request = f"{response.request.method} {response.request.url}"
+    request = without_queries(f"{response.request.method} {response.request.url}")
     return kind(f"Could not {asked}: the Hub answered {status}, {said!r}, to {request}. {to_do}")
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return without_queries(" ".join(text.split()))

@@ -1,10 +1,12 @@
 """publish: a head's folder becomes a repository on the Hub, in one commit, with card, records and code."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers.utils import logging
 
@@ -20,9 +22,10 @@ logger = logging.get_logger(__name__)
 # What a head's folder is published with, beside the code, which is made anew
 _FILES = ("config.json", "model.safetensors", "README.md", "training.json", "limits.md", "LICENSE*")
 _RECORDS = ("evaluation", "tradeoff")
+_RESULTS = (*_RECORDS, ".eval_results")
 _RECORD_SUFFIXES = (".json", ".svg", ".png")
 #: Folders that belong to the head as a whole: what is not in them any more is deleted from the repository
-OWNED = (*_RECORDS, "custom_generate", ".eval_results")
+OWNED = (*_RESULTS, "custom_generate")
 
 
 def publish(
@@ -40,8 +43,8 @@ def publish(
 
     One commit has everything, so that a run that is killed leaves no half head: weights, config, the card, the records
     of its training and evaluation, `custom_generate/` for plain transformers, and `.eval_results/` for whole benchmarks
-    of the Hub. The folder is not changed. Its card is uploaded as it is; one that `hf-elhsr card` has written is
-    written again, to load the head from the repository.
+    of the Hub. The folder is not changed. Its card loads the head from the repository there: one that `hf-elhsr card`
+    has written is written again, and in one of your own the folder's place is replaced.
 
     Args:
         folder: Made by `hf-elhsr train` or `save_pretrained`, with a card, as `hf-elhsr card` writes it.
@@ -122,6 +125,11 @@ def upload(
     """One commit with these files, in a repository that is created if it is not there.
 
     Folders that are `owned` have nothing else afterwards.
+
+    Raises:
+        ValueError: The repository is public, and was to be private; or there is no card among the files, and results
+            that are there already would stay, though they are of other weights.
+        OSError: As of [`publish`].
     """
     api = HfApi(token=token)
     with asking_the_hub(f"publish {repo_id!r}"):
@@ -136,6 +144,8 @@ def upload(
             )
         present = [sibling.rfilename for sibling in before.siblings or []]
         stale = [path for path in present if path.partition("/")[0] in owned and path not in files]
+        if "README.md" not in files:
+            _check_results(api, before, files["model.safetensors"])
         operations: list[Any] = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
         operations += [CommitOperationDelete(path) for path in stale]
         return api.create_commit(
@@ -150,6 +160,24 @@ def upload(
         )
 
 
+def _check_results(api: HfApi, before: ModelInfo, weights: bytes) -> None:
+    """Refuse weights that would stand beside what others were measured to do, by which heads are chosen."""
+    present = [sibling.rfilename for sibling in before.siblings or []]
+    results = [path for path in present if path == "training.json" or path.partition("/")[0] in _RESULTS]
+    if before.model_index:
+        results.append("README.md")
+    if not results:
+        return
+    for there in api.get_paths_info(before.id, ["model.safetensors"], revision=before.sha):
+        if isinstance(there, RepoFile) and there.lfs and there.lfs.sha256 == hashlib.sha256(weights).hexdigest():
+            return
+    raise ValueError(
+        f"{before.id!r} has results of other weights than these ({', '.join(sorted(results))}), and a head in memory "
+        "has none: save it in a folder, `hf-elhsr evaluate` it with --numbers, `hf-elhsr card` and `publish` it "
+        "from there, or push it to another repository."
+    )
+
+
 def code_files(repo_id: str) -> dict[str, bytes]:
     """The code for plain transformers, as a repository has it."""
     files = custom_generate_files(repo_id if "/" in repo_id else None)
@@ -158,13 +186,17 @@ def code_files(repo_id: str) -> dict[str, bytes]:
 
 def check_base_model(base_model: str | None) -> None:
     """Refuse what is no model's id on the Hub."""
-    try:
-        validate_repo_id(base_model or "")
-        is_id = "/" in (base_model or "") and not Path(base_model or "").is_dir()
-    except HFValidationError:
-        is_id = False
-    if not is_id:
+    if not is_hub_id(base_model):
         raise ValueError(
             f"This head's base_model is {base_model!r}, and others find and check a head by its model's id on the Hub: "
             'set config.base_model to it, as "org/name", and save the head again.'
         )
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether it can be a model's id on the Hub, "org/name", and is no folder here."""
+    try:
+        validate_repo_id(name or "")
+    except HFValidationError:
+        return False
+    return "/" in (name or "") and not Path(name or "").is_dir()

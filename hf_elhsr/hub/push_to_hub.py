@@ -31,7 +31,7 @@ def push_to_hub(
 
     A head that was loaded from a folder with a card is published as [`publish`] does it: with the card and the records
     there, which must be of these weights. Otherwise weights, config and code are uploaded, and a card and records that
-    are in the repository stay as they are.
+    are in the repository stay as they are, if they are of these very weights.
 
     Args:
         repo_id: "org/name", or "name" for one's own; created if it is not there.
@@ -45,12 +45,14 @@ def push_to_hub(
         The commit, with `oid`, the revision to load it by, and `commit_url`.
 
     Raises:
-        ValueError: A base model that is a folder here; or, with a card, whatever [`publish`] refuses.
+        ValueError: A base model that is a folder here; results in the repository that other weights gave; or, with a
+            card, whatever [`publish`] refuses.
         OSError: What the Hub refused, with its reason, or that it was not reached.
     """
     return _push(
         head,
-        Path(head.name_or_path) if head.name_or_path else None,
+        # "org/name" is no folder, even where there happens to be one
+        Path(head.name_or_path) if os.path.isabs(head.name_or_path) else None,
         repo_id,
         commit_message=commit_message,
         commit_description=commit_description,

@@ -63,9 +63,9 @@ def test_what_the_user_can_mend_is_one_line(tmp_path, monkeypatch, run_program, 
 
 
 def own_verifier(tiny, folder, code):
-    """Options for prompts whose verifier is this code."""
+    """Options for prompts whose verifier is this code; without the warning that the model is a folder."""
     (folder / "mine.py").write_text(code)
-    return ["--task", tiny / "mine.jsonl", "--verifier", f"{folder / 'mine.py'}:check"]
+    return ["--base-model", "org/tiny", "--task", tiny / "mine.jsonl", "--verifier", f"{folder / 'mine.py'}:check"]
 
 
 def test_an_error_has_no_effect_on_a_terminal(tiny, tiny_options, tmp_path, run_program):

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import metadata_load
 from typer.testing import CliRunner
 
-from hf_elhsr import ElhsrRewardHead
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
 from hf_elhsr.cli.result import show
+from hf_elhsr.rollouts import RolloutSet
 
 
 def run(*arguments):
@@ -60,6 +62,9 @@ def test_card(made):
     told = run("card", folder / "head", "--json")
     places = {"card": folder / "head" / "README.md", "custom_generate": folder / "head" / "custom_generate"}
     assert told == {name: str(place) for name, place in places.items()}
+    assert "license" not in metadata_load(places["card"])
+    run("card", folder / "head", "--license", "mit", "--json")
+    assert metadata_load(places["card"])["license"] == "mit"
 
 
 def test_convert(tiny, tiny_options, tmp_path):
@@ -69,6 +74,34 @@ def test_convert(tiny, tiny_options, tmp_path):
     model = tiny_options[:2]
     told = run("convert", tmp_path / "reward_model.pt", tmp_path / "converted", *model, "--json")
     assert told == {"folder": str(tmp_path / "converted")}
+
+
+@pytest.mark.parametrize("command", ["sample", "convert"])
+def test_the_base_model_is_asked_for_before_the_work(command, tiny, tiny_options, tiny_task, tmp_path, caplog):
+    def make(out, *more):
+        if command == "sample":
+            run("sample", out, *tiny_task, "--prompts", 2, *more, "--json")
+            return RolloutSet(out).config.base_model
+        columns = ElhsrRewardHead.from_pretrained(tiny / "head").weight.shape[1]
+        torch.save(
+            {"reward_layer.weight": torch.ones(1, columns), "reward_layer.bias": torch.zeros(1)}, tmp_path / "x.pt"
+        )
+        run("convert", tmp_path / "x.pt", out, *tiny_options[:2], *more, "--json")
+        return ElhsrConfig.from_pretrained(out).base_model
+
+    assert make(tmp_path / "given", "--base-model", "org/base") == "org/base"
+    assert "--base-model" not in caplog.text
+    assert make(tmp_path / "not") == str(tiny / "model")
+    assert "is no id on the Hub: publishing needs one. Give it now, as --base-model" in caplog.text
+    with pytest.raises(ValueError, match="--base-model gpt2: expected the model's id on the Hub"):
+        make(tmp_path / "never", "--base-model", "gpt2")
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_base_model_of_a_head_that_pools_is_the_heads(tiny, tiny_task, tmp_path):
+    pooled = ["--pooled-by", tiny / "head", "--base-model", "org/base"]
+    with pytest.raises(ValueError, match="leave out --base-model, which the head knows"):
+        run("sample", tmp_path / "out", *tiny_task, "--prompts", 2, *pooled)
 
 
 @pytest.mark.parametrize("more", [[], ["--all"], ["--live"]])

@@ -22,3 +22,12 @@ def client(hub, hub_home):
     client = HubClient(hub.url, hub_home)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def xet_client(hub, tmp_path_factory):
+    """One that may write, and goes for large files where `hub.xet_endpoint` says."""
+    settings = {"HF_HUB_DISABLE_XET": "0", "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1"}
+    client = HubClient(hub.url, tmp_path_factory.mktemp("xet_home"), HF_TOKEN="hf_writer", **settings)
+    yield client
+    client.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from huggingface_hub import metadata_load
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
@@ -85,6 +86,26 @@ def test_shipped_training_and_evaluation_share_no_prompt():
         measured = json.loads((SHIPPED / "evaluation" / f"{split}.json").read_text())
         assert measured["split"] == split
         assert not train & {problem.id for problem in task.problems(split, measured["skip"] + measured["prompts"])}
+
+
+def license_of(folder, **options):
+    write_card(folder, **options)
+    return metadata_load(folder / "README.md").get("license")
+
+
+def test_no_license_is_given_unless_it_is_chosen_and_then_it_stays(tmp_path):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+    (folder / "README.md").unlink()
+    assert license_of(folder) is None
+    assert license_of(folder, license="mit") == license_of(folder) == "mit"
+    assert license_of(folder, license="apache-2.0") == license_of(folder) == "apache-2.0"
+    # Nothing is read from a card that says nothing
+    for text in ("", "---\n[\n---\n", "---\n5\n---\n", "---\nlicense: [mit]\n---\n"):
+        (folder / "README.md").write_text(text)
+        assert license_of(folder) is None
+    (folder / "LICENSE.txt").write_text("All rights reserved.\n")
+    assert license_of(folder) == "other"
+    assert license_of(folder, license="mit") == license_of(folder) == "mit"
 
 
 @pytest.mark.parametrize("missing", ["config.json", "training.json", "evaluation"])

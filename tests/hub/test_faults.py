@@ -7,6 +7,8 @@ import resource
 import pytest
 from loaded_heads import WAYS, load, save_tiny_head
 
+from hf_elhsr.modeling_files import storage_fault
+
 #: Where a file of a head is asked for, and where a large one then lies
 PLACES = ("/config.json", "/model.safetensors", "/lfs/")
 DAMAGE = {
@@ -130,6 +132,35 @@ def test_no_hub_at_all_is_told(hub, client, repository):
     finally:
         hub.start()
     assert f"HEAD {hub.url}/{repo_id}/resolve/main/config.json ended in ConnectError: " in caught.text
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_storage_of_large_files_that_is_not_there_is_told(hub, xet_client, repository, head, way):
+    repo_id = repository()
+    hub.xet_endpoint = "http://127.0.0.1:9"
+    try:
+        caught = xet_client.error(load, way, repo_id)
+    finally:
+        hub.xet_endpoint = None
+    assert {"generate": "ValueError"}.get(way, "OSError") in caught.types
+    assert (
+        f"model.safetensors of the reward head '{repo_id}' could not be loaded: the Hub's storage was not"
+        in caught.text
+    )
+    assert "http://127.0.0.1:9/v2/reconstructions/" in caught.text
+    assert "Try again, or set HF_HUB_DISABLE_XET=1" in caught.text
+    assert "\n" not in caught.text
+    assert xet_client(load, way, repo_id)[0] == head[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["request for url (https://cas/x?X-Amz-Signature=secret) failed", "a https://cas/x?k=secret"]
+)
+def test_no_address_is_told_with_its_signature(text):
+    told = storage_fault(RuntimeError(text))
+    assert "https://cas/x" in told
+    assert "secret" not in told
+    assert ("failed" in told) == ("failed" in text)
 
 
 # --------------------------------------------------------------------------- wrong contents

@@ -120,8 +120,19 @@ def test_for_a_model_that_was_loaded(client):
     assert names(client(found_for_a_model, BASE)) == names(client(found, BASE))
 
 
-@pytest.mark.parametrize("model", ["base", "./org/base", "/org/base", ""])
-def test_only_models_of_the_hub_have_heads_there(model):
+def test_by_a_name_from_before_there_were_organisations(hub, client):
+    hub.store(BASE, {"config.json": b"{}"})
+    hub.bare_names["base"] = BASE
+    assert names(client(found, "base")) == names(client(found_for_a_model, "base")) == names(client(found, BASE))
+    caught = client.error(found, "nobodys")
+    assert "OSError" in caught.types
+    assert "Could not look up the model 'nobodys': the Hub answered 401" in caught.text
+
+
+@pytest.mark.parametrize("model", ["folder", "./org/base", "/org/base", "", "a b"])
+def test_only_models_of_the_hub_have_heads_there(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="Expected a model's id on the Hub"):
         find_heads(model)
 

@@ -33,6 +33,12 @@ def folder(tmp_path):
     return Path(shutil.copytree(SHIPPED, tmp_path / "head"))
 
 
+def change(folder):
+    """Something in it; a card with numbers of the former limits would be refused."""
+    (folder / "limits.md").write_text("Other limits.\n")
+    write_card(folder)
+
+
 def published(folder, repo_id, **options):
     return publish(folder, repo_id, **options).oid
 
@@ -99,7 +105,7 @@ def test_code_that_is_not_needed_any_more_is_deleted(hub, client, folder):
 def test_private_and_branches(hub, client, folder):
     client(published, folder, "org/private", private=True)
     assert hub.repositories["org/private"].private
-    (folder / "limits.md").write_text("Other limits.\n")
+    change(folder)
     oid = client(published, folder, "org/private", revision="trial")
     assert hub.repositories["org/private"].branches["trial"] == oid
     assert hub.repositories["org/private"].branches["main"] != oid
@@ -121,7 +127,7 @@ def test_a_commit_that_fails_leaves_what_was_there(hub, client, folder, status):
     repo_id = f"org/fails-{status}"
     client(published, folder, repo_id)
     before = stored(hub, repo_id)
-    (folder / "limits.md").write_text("Other limits.\n")
+    change(folder)
     # More often than the client tries
     hub.fail(status, "/commit/", times=50, methods=("POST",))
     try:

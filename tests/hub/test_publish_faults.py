@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
+import hf_xet
 import pytest
 from hub_client import HubClient
 from hub_server import Fault
 
 from hf_elhsr import publish
+from hf_elhsr.hub import write_card
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -29,8 +32,22 @@ def folder(tmp_path):
     return Path(shutil.copytree(SHIPPED, tmp_path / "head"))
 
 
+def change(folder):
+    """Something in it; a card with numbers of the former limits would be refused."""
+    (folder / "limits.md").write_text("New words.\n")
+    write_card(folder)
+
+
 def published(folder, repo_id, **options):
     return publish(folder, repo_id, **options).oid
+
+
+def published_by_xet(folder, repo_id, error):
+    """With hf_xet failing by itself, or with this error, as it does in other versions or on other occasions."""
+    with pytest.MonkeyPatch.context() as patches:
+        if error is not None:
+            patches.setattr("huggingface_hub._commit_api._upload_xet_files", Mock(side_effect=error("Task error: CAS")))
+        publish(folder, repo_id)
 
 
 def stored(hub, repo_id, revision="main"):
@@ -69,6 +86,35 @@ def test_whatever_is_refused_nothing_is_there(hub, client, folder, asked, status
     assert stored(hub, repo_id) == {}
 
 
+def test_an_upload_that_fails_is_told_without_its_signature(hub, client, folder):
+    hub.large_files.clear()
+    hub.fail(403, "/lfs/", times=100, methods=("PUT",))
+    try:
+        caught = client.error(published, folder, "faults/put")
+    finally:
+        hub.faults.clear()
+    assert "PermissionError" in caught.types
+    assert f"Could not publish 'faults/put': the Hub answered 403, 'told to fail', to PUT {hub.url}/lfs/" in caught.text
+    assert "signed" not in caught.text
+    assert stored(hub, "faults/put") == {}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionError, hf_xet.XetAuthenticationError, None])
+def test_a_storage_of_large_files_that_is_not_there(hub, xet_client, folder, error):
+    hub.xet_endpoint = "http://127.0.0.1:9"
+    try:
+        caught = xet_client.error(published_by_xet, folder, "faults/storage", error)
+    finally:
+        hub.xet_endpoint = None
+    assert "ConnectionError" in caught.types
+    said = "error sending request for url (http://127.0.0.1:9/" if error is None else "(Task error: CAS)"
+    assert "Could not publish 'faults/storage': the Hub's storage was not reached (" in caught.text
+    assert said in caught.text
+    assert "Try again, or set HF_HUB_DISABLE_XET=1" in caught.text
+    assert "\n" not in caught.text
+    assert stored(hub, "faults/storage") == {}
+
+
 def test_a_hub_that_is_not_there(hub, client, folder):
     hub.stop()
     try:
@@ -91,7 +137,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client
         return answer
 
     hub.faults.append(Fault(f"{repo_id}/preupload", ("POST",), 1, change=meanwhile))
-    (folder / "limits.md").write_text("New words.\n")
+    change(folder)
     caught = client.error(published, folder, repo_id)
     assert "the Hub answered 412" in caught.text
     assert "Somebody else has committed meanwhile" in caught.text
@@ -111,7 +157,7 @@ def test_a_pull_request_and_a_further_commit_to_it(hub, client, folder):
     client(published, folder, repo_id, create_pr=True)
     assert stored(hub, repo_id) == {}
     assert "model.safetensors" in stored(hub, repo_id, "refs/pr/1")
-    (folder / "limits.md").write_text("New words.\n")
+    change(folder)
     client(published, folder, repo_id, revision="refs/pr/1")
     assert stored(hub, repo_id, "refs/pr/1")["limits.md"] == b"New words.\n"
     assert stored(hub, repo_id) == {}

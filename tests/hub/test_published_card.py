@@ -40,10 +40,21 @@ def test_a_made_card_loads_the_head_from_where_it_is(folder, made_for):
     ]
 
 
-def test_a_card_of_ones_own_is_kept(folder):
-    own = render_card(folder).replace("## Limits", "## What I think of it\n\nMuch.\n\n## Limits")
+@pytest.mark.parametrize("made_for", ["path/to/head", "path/to/elsewhere", "org/other"])
+def test_a_card_of_ones_own_is_kept_and_loads_the_head_from_where_it_is(folder, made_for):
+    words = f'## What I think of it\n\nMuch: of 12.0 [11.3, 12.7] % in "path/to/mine", {made_for}.\n\n## Limits'
+    own = render_card(folder, made_for).replace("## Limits", words)
     (folder / "README.md").write_text(own)
-    assert card(folder) == own
+    # Another repository that the card names is meant
+    expected = own if made_for == "org/other" else own.replace(f'"{made_for}"', '"org/name"')
+    assert card(folder) == expected
+    assert expected.count('"org/name"') == (0 if made_for == "org/other" else 2)
+
+
+def test_a_card_of_ones_own_in_other_lines(folder):
+    own = render_card(folder).replace('    reward_head="path/to/head",', '    reward_head = "path/to/head"')
+    (folder / "README.md").write_text(own)
+    assert card(folder) == own.replace('"path/to/head"', '"org/name"')
 
 
 def test_a_card_without_records_is_kept(folder):
@@ -59,9 +70,29 @@ def test_a_card_without_records_is_kept(folder):
     [
         ("- elhsr\n", "", "heads are found by their model"),
         (f"base_model: {BASE_MODEL}", "base_model: org/other", r"have base_model 'org/other'"),
-        ("value: 37.2", "value: 73.2", r"claim 73.2% on 'arithmetic', split 'test', which is in no file"),
-        ("split: unseen_templates", "split: other", r"claim 26.0% on 'arithmetic', split 'other'"),
+        (
+            "value: 37.2",
+            "value: 73.2",
+            r"claim .*'value': 73.2, .*'split': 'test'.* which is in no file of evaluation/",
+        ),
+        ("split: unseen_templates", "split: other", r"claim .*'value': 26.0, .*'split': 'other'.*: nothing\)"),
         ("---\n", "", r"base_model None and tags None"),
+        ("value: 37.2", "value: '37.2'", r"'value': '37.2'.* \(on this dataset: .*'value': 37.2"),
+        ("type: accuracy\n      value: 37.2", "type: exact_match\n      value: 99.9", r"claim .*exact_match"),
+        ("low: 35.0", "low: 37.0", r"'low': 37.0"),
+        ("best-of-8 accuracy", "best-of-2 accuracy", "claim .*best-of-2 accuracy"),
+        ("of 2000 prompts", "of 200000 prompts", "claim .*of 200000 prompts"),
+        ("      name: best-of-8 accuracy, %, of 2000 prompts\n", "", "which is in no file"),
+        ("    metrics:\n", "    metrics:\n    - type: f1\n      value: 100\n", "claim .*'f1', 'value': 100"),
+        ("    metrics:\n", "    source:\n      url: https://x\n    metrics:\n", "which is in no file"),
+        ("  results:\n", "  result:\n", r"`model-index` .* is none \(KeyError: 'results'\)"),
+        ("\n    metrics:", "\n    metrics: 5\n    other:", r"`model-index` .* is none \(TypeError"),
+        (
+            "**37.2 [",
+            "**97.2 [",
+            r"README\.md tells of '97\.2 \[35\.0, 39\.4\]', which is in no record of the head: mend",
+        ),
+        ("## Limits", "It has 99.0 % [98.0,\n99.9] elsewhere.\n\n## Limits", r"tells of '99\.0 % "),
     ],
 )
 def test_a_card_by_which_it_would_not_be_found_or_that_claims_too_much(folder, before, after, message):
@@ -70,6 +101,26 @@ def test_a_card_by_which_it_would_not_be_found_or_that_claims_too_much(folder, b
     (folder / "README.md").write_text(own.replace(before, after, 1))
     with pytest.raises(ValueError, match=message):
         card(folder)
+
+
+def test_a_card_without_training_claims_no_more(folder):
+    (folder / "training.json").unlink()
+    own = f"---\nbase_model:\n- {BASE_MODEL}\ntags:\n- elhsr\n---\n# Mine: 37.2 [35.0, 39.4]\n"
+    (folder / "README.md").write_text(own)
+    assert card(folder) == own
+    (folder / "README.md").write_text(own.replace("37.2", "47.2"))
+    with pytest.raises(ValueError, match=r"tells of '47\.2 \[35\.0, 39\.4\]'"):
+        card(folder)
+
+
+@pytest.mark.parametrize("written", ["license: mit\n", "license:\n- mit\n", ""])
+def test_the_license_is_the_authors(folder, written):
+    made = render_card(folder).replace("license: apache-2.0\n", written)
+    (folder / "README.md").write_text(made)
+    text = card(folder)
+    assert text.partition("tags:")[0].count("license") == (1 if written else 0)
+    assert written in text
+    assert 'reward_head="org/name"' in text
 
 
 def test_metadata_that_cannot_be_read(folder):

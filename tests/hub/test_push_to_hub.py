@@ -1,5 +1,6 @@
 """Heads push themselves, with what the folder that they were loaded from knows of them: over real HTTP."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -38,8 +39,20 @@ def push(folder, repo_id, change=0.0, **settings):
     head.push_to_hub(repo_id, **settings)
 
 
-def push_made_here(repo_id):
-    tiny_head(tiny_model()).push_to_hub(repo_id)
+def push_from_beside(folder, repo_id):
+    """Loaded by a relative path, from which the process has moved on."""
+    before = os.getcwd()
+    try:
+        os.chdir(folder.parent)
+        head = ElhsrRewardHead.from_pretrained(folder.name)
+        os.chdir(folder)
+        head.push_to_hub(repo_id)
+    finally:
+        os.chdir(before)
+
+
+def push_made_here(repo_id, seed=0):
+    tiny_head(tiny_model(), seed=seed).push_to_hub(repo_id)
 
 
 def save_and_push(source, folder, **settings):
@@ -60,6 +73,11 @@ def test_with_the_card_and_the_records_of_its_folder(hub, client, folder):
     assert files["README.md"].decode() == render_card(folder, "pushing/whole")
 
 
+def test_its_folder_is_found_from_elsewhere(hub, client, folder):
+    client(push_from_beside, folder, "pushing/moved")
+    assert stored(hub, "pushing/moved")["README.md"].decode() == render_card(folder, "pushing/moved")
+
+
 def test_other_weights_have_no_share_in_its_card(hub, client, folder):
     caught = client.error(push, folder, "pushing/changed", change=1.0)
     assert "ValueError" in caught.types
@@ -75,6 +93,26 @@ def test_made_here_it_leaves_a_card_alone(hub, client):
     assert files.keys() == {"config.json", "model.safetensors", "README.md"} | code
     assert files["README.md"] == b"# Mine\n"
     assert len(hub.repositories["pushing/bare"].commits) == 3
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["README.md", "training.json", "evaluation/test.json", "tradeoff/test.json", ".eval_results/gsm8k.yaml"],
+)
+def test_made_here_it_takes_over_no_results_of_other_weights(hub, client, folder, record):
+    repo_id = f"pushing/measured-{record.strip('.').replace('/', '-')}"
+    client(push_made_here, repo_id)
+    content = {"README.md": render_card(folder).encode(), ".eval_results/gsm8k.yaml": b"[]"}.get(record, b"{}")
+    hub.store(repo_id, {record: content})
+    before = stored(hub, repo_id)
+    caught = client.error(push_made_here, repo_id, seed=1)
+    assert "ValueError" in caught.types
+    assert f"{repo_id!r} has results of other weights than these ({record})" in caught.text
+    assert "or push it to another repository" in caught.text
+    assert stored(hub, repo_id) == before
+    # Its own results stay
+    client(push_made_here, repo_id)
+    assert stored(hub, repo_id) == before
 
 
 def test_saved_with_push_to_hub_the_card_stays_here_and_there(hub, client, folder, tmp_path):

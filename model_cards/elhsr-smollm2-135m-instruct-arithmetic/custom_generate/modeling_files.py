@@ -90,7 +90,7 @@ def _downloaded(repo_id: str, name: str, **loading: Any) -> Path:
         return Path(hf_hub_download(repo_id, name, **loading))
     except HFValidationError as error:
         raise OSError(f"{repo_id!r} is neither a folder here nor a repository's id, which is 'org/name'.") from error
-    except (OSError, httpx.HTTPError, EntryNotFoundError) as error:
+    except (OSError, RuntimeError, httpx.HTTPError, EntryNotFoundError) as error:
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise FileNotFoundError(_missing(f"The repository {repo_id!r}", name)) from error
         if came := _what_came(error):
@@ -118,6 +118,8 @@ def _what_came(error: BaseException) -> str | None:
         said = " ".join((answered[-1].server_message or "").split())
         came = f"was answered with {response.status_code} {response.reason_phrase}" + (f" ({said})" if said else "")
         return f"{_asked(response.request)} {came}. {_ADVICE.get(response.status_code, 'Try again later')}."
+    if lost := storage_fault(error):
+        return lost
     broken = [cause for cause in causes if isinstance(cause, httpx.HTTPError)]
     if not broken:
         return None
@@ -135,8 +137,25 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _asked(request: Any) -> str:
-    # What follows the path of a large file is a signature, as good as a password for a while
-    return f"{request.method} {request.url.copy_with(query=None)}"
+    return without_queries(f"{request.method} {request.url}")
+
+
+def storage_fault(error: BaseException) -> str | None:
+    """What to say where the client's own way to the Hub's storage of large files failed; None for any other error.
+
+    hf_xet raises built-in errors, or its own, and leaves out what it was asked for.
+    """
+    if type(error) in (RuntimeError, ConnectionError) or type(error).__module__.partition(".")[0] == "hf_xet":
+        said = without_queries(" ".join(str(error).split()))
+        return (
+            f"the Hub's storage was not reached ({said}). Try again, or set HF_HUB_DISABLE_XET=1 to do without hf_xet."
+        )
+    return None
+
+
+def without_queries(text: str) -> str:
+    """With addresses cut off before their "?": what follows for a large file is as good as a password for a while."""
+    return re.sub(r"(https?://[^\s?]+)\?[^\s)\]'\"]*", r"\1", text)
 
 
 def _check_content(file: Path) -> None:
