@@ -6,7 +6,8 @@
 The language model itself gets a classification head of one label and is trained as a whole with binary cross-entropy,
 on the prompts that `hf-elhsr train --prompts 400` trains on; of the epochs the one that is best on its held-out prompts
 is kept. A run that was killed goes on with the same command. 400 prompts with 8 rollouts each take about half an hour
-on two CPU cores that know bfloat16.
+on two CPU cores that know bfloat16. Rollouts of one's own prompts want the options that they were sampled with, such as
+`--task prompts.jsonl --verifier mine.py:check`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from transformers import (
 
 from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
 from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.rollouts import RolloutSet, prompt_texts
+from hf_elhsr.rollouts import RolloutSet, Task, prompt_texts
 from hf_elhsr.rollouts.rollout_set import by_prompt, write_text
 from hf_elhsr.rollouts.tasks import find_task
 from hf_elhsr.training.prompt_groups import PromptGroups
@@ -38,14 +39,16 @@ def main() -> None:
     parser.add_argument("rollouts", type=Path, help="made by `hf-elhsr sample`")
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default=DEMO_MODEL)
+    parser.add_argument("--task", help="with the prompts that were sampled; default: the task of this name")
+    parser.add_argument("--verifier", help="of one's own prompts, as they were sampled with")
     parser.add_argument("--prompts", type=int, help="the first so many prompts; default: all")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
-    record = fine_tune(
-        RolloutSet(args.rollouts), args.out, args.model, args.prompts, args.epochs, args.learning_rate, args.batch
-    )
+    rollouts = RolloutSet(args.rollouts)
+    task = find_task(args.task or rollouts.settings["task"], args.verifier)
+    record = fine_tune(rollouts, args.out, args.model, args.prompts, args.epochs, args.learning_rate, args.batch, task)
     print(json.dumps(record["log"][-3:], indent=2))
 
 
@@ -57,8 +60,13 @@ def fine_tune(
     epochs: int = 2,
     learning_rate: float = 2e-5,
     batch: int = 16,
+    task: Task | None = None,
 ) -> dict[str, Any]:
-    """Train the classifier into the folder `out`, and return the record that is also written there."""
+    """Train the classifier into the folder `out`, and return the record that is also written there.
+
+    Args:
+        task: With the prompts of the rollouts. Default: the one of the name that they were sampled with.
+    """
     run = {
         "model": model_name,
         "rollouts": rollouts.settings["prompts_sha256"],
@@ -75,7 +83,7 @@ def fine_tune(
     out.mkdir(parents=True, exist_ok=True)
     write_text(begun, json.dumps(run) + "\n")
     source = str(demo_model_folder()) if model_name == DEMO_MODEL else model_name
-    train, held_out, tokenizer = examples(rollouts, source, prompts)
+    train, held_out, tokenizer = examples(rollouts, source, prompts, task or find_task(rollouts.settings["task"]))
     # The new classification head is drawn before the Trainer seeds anything
     set_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -134,7 +142,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
-def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[list[Any], list[Any], Any]:
+def examples(rollouts: RolloutSet, model: str, prompts: int | None, task: Task) -> tuple[list[Any], list[Any], Any]:
     """Token ids and labels of the head's training prompts and held-out prompts, and the tokenizer."""
     rollouts.check_complete()
     settings = rollouts.settings
@@ -143,9 +151,14 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None) -> tuple[lis
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="right")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     skip = settings.get("skip", 0)
-    problems = find_task(settings["task"]).problems(settings["split"], skip + settings["prompts"])[skip:]
+    problems = task.problems(settings["split"], skip + settings["prompts"])[skip:]
     asked = prompt_texts(tokenizer, problems)
     wanted = {problem: part for part, own in enumerate((train, held_out)) for problem in own}
+    if unknown := wanted.keys() - asked.keys():
+        raise ValueError(
+            f"{len(unknown)} prompts of {str(rollouts.folder)!r} are none of the task {task.name!r}: give the prompts "
+            "that were sampled."
+        )
     parts: tuple[list[Any], list[Any]] = ([], [])
     for shard, _ in rollouts.shards():
         for members in by_prompt(shard):

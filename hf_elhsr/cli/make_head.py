@@ -111,9 +111,10 @@ def relabel(
     extract: Extract = None,
     as_json: Json = False,
 ) -> None:
-    """Judge rollouts anew, after their verifier was mended; nothing is sampled.
+    """Judge rollouts anew, with a mended verifier.
 
-    One that was stopped is begun anew, when the same command is given again.
+    Nothing is sampled, and features stay. One that was stopped starts anew, when the same command is given again; until
+    then the rollouts are refused.
     """
     before = [rollout.label for rollout in RolloutSet(rollouts).rollouts()]
     judged = relabel_rollouts(rollouts, find_task(task, verifier, extract))

@@ -38,6 +38,17 @@ def test_sample(made):
     assert sampled["verifier_failures"] == []
 
 
+def test_relabel(tiny, tiny_options, tiny_task, tmp_path):
+    sampled = run("sample", tmp_path / "rollouts", *tiny_task, "--prompts", 6, "--json")
+    (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return len(completion) % 2 == 1\n")
+    own = ["--task", tiny / "mine.jsonl", "--verifier", f"{tmp_path / 'mine.py'}:check"]
+    told = run("relabel", tmp_path / "rollouts", *own, "--json")
+    # The verifier says the contrary of each
+    assert told == sampled | {"right": 24 - sampled["right"], "changed": 24}
+    again = run("sample", tmp_path / "rollouts", *tiny_options, *own, "--prompts", 6, "--json")
+    assert again["right"] == told["right"]
+
+
 def test_train(made):
     folder, _, trained, _ = made
     record = json.loads((folder / "head" / "training.json").read_text())
