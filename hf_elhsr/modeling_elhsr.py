@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, extract_commit_hash
@@ -20,6 +21,8 @@ from .modeling_signals import distribution_features
 _CACHED = 2**19
 # Numbers that torch copies without sharing the work among threads
 _COPIED_BY_ONE = 2**15
+# Arguments of `from_pretrained` that would have weights come from elsewhere than model.safetensors
+_OTHER_WEIGHTS = ("gguf_file", "state_dict", "variant")
 
 
 @dataclass
@@ -142,7 +145,7 @@ class ElhsrRewardHead(PreTrainedModel):
         Raises:
             OSError: There are no such files, or they cannot be had from the Hub.
             ValueError: The configuration is none of a head, or the weights are damaged, of another shape, or not
-                finite.
+                finite; or an argument asks for other weights than those of model.safetensors.
         """
         where = pretrained_model_name_or_path
         loading = {name: kwargs.pop(name) for name in LOADING_ARGUMENTS if name in kwargs}
@@ -150,6 +153,10 @@ class ElhsrRewardHead(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         for name in ("dtype", "torch_dtype", "use_safetensors"):
             kwargs.pop(name, None)
+        if others := [name for name in _OTHER_WEIGHTS if kwargs.get(name) is not None]:
+            raise ValueError(
+                f"A reward head's weights are its model.safetensors and no others: leave out {', '.join(others)}."
+            )
         file = head_file(where, "config.json", **loading)
         if config is None:
             config, kwargs = read_config(file, where, **kwargs)
@@ -158,8 +165,9 @@ class ElhsrRewardHead(PreTrainedModel):
         loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
         weights = head_file(where, "model.safetensors", **loading)
         check_weights(weights, config)
-        kwargs |= {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-        head, info = super().from_pretrained(weights.parent, *args, **kwargs)
+        # The weights themselves and not their folder, in which transformers would look for more, such as PEFT adapters
+        kwargs |= {"config": config, "dtype": torch.float32, "state_dict": load(weights.read_bytes())}
+        head, info = super().from_pretrained(None, *args, output_loading_info=True, **kwargs)
         # A folder's records are looked for when the head is pushed, wherever the process is by then
         place = os.path.abspath(where) if os.path.isdir(where) else str(where)
         head.name_or_path = head.config.name_or_path = place

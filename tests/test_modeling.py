@@ -131,6 +131,45 @@ def test_another_kind_of_configuration_is_refused(tmp_path):
         ElhsrRewardHead.from_pretrained(tmp_path, config=LlamaConfig())
 
 
+def test_an_adapter_beside_a_head_is_not_looked_at(tmp_path):
+    head = random_head()
+    head.save_pretrained(tmp_path)
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "adapter_model.bin").write_bytes(b"a pickle")
+    for loaded in (ElhsrRewardHead.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
+        assert torch.equal(loaded.weight, head.weight)
+        assert loaded.config.name_or_path == loaded.name_or_path == str(tmp_path)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
+def test_a_device_map_and_what_was_loaded(tmp_path, device_map):
+    head = random_head()
+    head.save_pretrained(tmp_path)
+    loaded, info = ElhsrRewardHead.from_pretrained(tmp_path, device_map=device_map, output_loading_info=True)
+    assert torch.equal(loaded.weight, head.weight)
+    assert loaded.weight.requires_grad
+    assert not any(info.values())
+
+
+@pytest.mark.parametrize("name", ["gguf_file", "state_dict", "variant"])
+def test_other_weights_than_its_own_are_refused(tmp_path, name):
+    random_head().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"its model.safetensors and no others: leave out {name}"):
+        ElhsrRewardHead.from_pretrained(tmp_path, **{name: {}})
+    ElhsrRewardHead.from_pretrained(tmp_path, **{name: None})
+
+
+def test_a_loaded_head_does_not_change_with_its_file(tmp_path):
+    head = random_head()
+    head.save_pretrained(tmp_path)
+    loaded = ElhsrRewardHead.from_pretrained(tmp_path)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.seek(-40, 2)
+        file.write(bytes(40))
+    assert torch.equal(loaded.weight, head.weight)
+
+
 def test_parameters_stay_float32(tmp_path):
     head = random_head()
     before = head.weight.clone()

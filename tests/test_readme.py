@@ -81,6 +81,20 @@ def test_every_file_the_readme_links_to_is_there():
         assert (ROOT / link.partition("#")[0]).exists(), link
 
 
+def test_code_samples_as_the_head_was_trained():
+    """Else what it says of P(correct), and decides by it, is of other candidates."""
+    sampling = json.loads((SHIPPED / "training.json").read_text())["rollouts"]["sampling"]
+    used = 0
+    for file in ("README.md", "docs/tutorial.md"):
+        for code in re.findall(r"^```python\n(.*?)^```$", (ROOT / file).read_text(), re.MULTILINE | re.DOTALL):
+            # Single lines are no whole examples
+            if re.search(r"model\.generate\(.*best_of_n=", code, re.DOTALL) and code.count("\n") > 1:
+                used += 1
+                for name in ("temperature", "top_p", "top_k", "max_new_tokens"):
+                    assert re.search(rf'\b{name}(=|": ){sampling[name]}\b', code), (file, name, code)
+    assert used == 5
+
+
 def test_the_speeds_are_the_benchmarks():
     readme = (ROOT / "README.md").read_text()
     result = json.loads((ROOT / "benchmarks" / "decode.json").read_text())

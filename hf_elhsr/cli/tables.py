@@ -1,12 +1,14 @@
 """Tables for the terminal."""
 
 import math
+import re
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ..evaluation import Evaluation, TradeOff
 from ..evaluation.tradeoff import PRUNED, UNTRAINED
+from ..explanation.visible import visible
 
 
 def candidates_table(texts: list[str], rewards: list[float], winner: int, marks: list[str] | None = None) -> Table:
@@ -26,9 +28,10 @@ def candidates_table(texts: list[str], rewards: list[float], winner: int, marks:
         cells = [str(index + 1), f"{rewards[index]:+.2f}", f"{0.5 + 0.5 * math.tanh(rewards[index] / 2):.1%}"]
         if marks is not None:
             cells.append(marks[index])
-        text = escape("".join(c for c in " ".join(texts[index].split()) if c.isprintable()))
         is_winner = index == winner
-        table.add_row(*cells, text + (" <- winner" if is_winner else ""), style="bold green" if is_winner else None)
+        # On one line; of other characters that part lines the names are shown
+        text = Text(visible(re.sub(r"[ \t\n]+", " ", texts[index]).strip(" ")))
+        table.add_row(*cells, text.append(" <- winner" if is_winner else ""), style="bold green" if is_winner else None)
     return table
 
 

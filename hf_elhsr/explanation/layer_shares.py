@@ -31,7 +31,9 @@ def layer_shares(
     Raises:
         ValueError: R read again is another one by more than rounding.
     """
-    input_ids = torch.cat([prompt, completion])[None].to(model.device)
+    # A model whose weights are all offloaded says that it is on "meta"
+    device = "cpu" if model.device.type == "meta" else model.device
+    input_ids = torch.cat([prompt, completion])[None].to(device)
     inputs: dict[str, Any] = plain_inputs(model, input_ids, torch.ones_like(input_ids))
     outputs = model(**inputs, output_hidden_states=list(head.config.layers), return_dict=True)
     states = [outputs.hidden_states[layer][0, len(prompt) :] for layer in head.config.layers]

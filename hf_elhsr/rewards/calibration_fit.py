@@ -23,7 +23,7 @@ def fit_calibration(rewards: np.ndarray, labels: np.ndarray) -> Calibration:
     right = int(labels.sum())
     wrong = len(labels) - right
     if not right or not wrong:
-        raise ValueError(f"Expected right and wrong rollouts, got {right} and {wrong}: hold out more prompts.")
+        raise ValueError(f"Expected right and wrong rollouts, got {right} and {wrong}: use more prompts.")
     targets = np.where(labels, (right + 1) / (right + 2), 1 / (wrong + 2))
     offset, slope = fit_logistic(rewards.astype(np.float64)[:, None], targets)
     if not slope > 0:

@@ -57,7 +57,7 @@ def fit_pruning(scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefix_fea
     if not prefix:
         raise ValueError(
             f"Expected at least {_FEWEST} rollouts of more than {INTERVAL} tokens, right and wrong ones among them, to "
-            f"fit a pruning schedule, got {int((lengths > INTERVAL).sum())}: hold out more prompts."
+            f"fit a pruning schedule, got {int((lengths > INTERVAL).sum())}: use more prompts."
         )
     return PruningSchedule(INTERVAL, prefix, final.tolist(), value, 0.0)
 

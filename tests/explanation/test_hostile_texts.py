@@ -12,6 +12,8 @@ from made_explanations import explanation_of
 from page_structure import Structure
 from rich.console import Console
 
+from hf_elhsr.cli.tables import candidates_table
+from hf_elhsr.explanation.printed_text import print_text
 from hf_elhsr.explanation.visible import visible, visible_pieces
 
 TEXTS = hostile_texts()
@@ -60,11 +62,12 @@ def test_the_page_has_no_unseen_characters_and_asks_for_nothing(page):
     assert "@import" not in style
 
 
+@pytest.mark.parametrize("shown", [HOSTILE, candidates_table(TEXTS, [0.0] * len(TEXTS), 0)], ids=["page", "table"])
 @pytest.mark.parametrize("colours", [None, "truecolor"])
-def test_the_terminal_gets_nothing_but_text_and_styles(colours):
+def test_the_terminal_gets_nothing_but_text_and_styles(colours, shown):
     file = io.StringIO()
     console = Console(file=file, width=100, color_system=colours, force_terminal=colours is not None)
-    console.print(HOSTILE)
+    console.print(shown)
     printed = file.getvalue()
     styles = r"\x1b\[[0-9;]*m"
     assert bool(re.search(styles, printed)) == (colours is not None)
@@ -75,6 +78,29 @@ def test_the_terminal_gets_nothing_but_text_and_styles(colours):
     assert "⟨U+001B⟩]0;title⟨U+0007⟩" in plain
     assert "⟨U+202E⟩" in plain
     assert ":skull:" in plain
+
+
+def test_a_table_of_candidates_has_each_text_on_one_line():
+    file = io.StringIO()
+    texts = ["\n a \n\n\tb ", ":warning: [bold]x[/] \\[y] \\\\", "c\x0bd\x85e\r", ""]
+    Console(file=file, width=200).print(candidates_table(texts, [4.0, 3.0, 2.0, 1.0], 0))
+    cells = [line.split("│")[4].strip() for line in file.getvalue().splitlines() if line.startswith("│")]
+    assert cells == [
+        "a b <- winner",
+        ":warning: [bold]x[/] \\[y] \\\\",
+        "c⟨U+000B⟩d⟨U+0085⟩e⟨U+000D⟩",
+        "",
+    ]
+
+
+def test_printed_in_a_notebook(monkeypatch):
+    shown, file = [], io.StringIO()
+    monkeypatch.setattr("rich.jupyter.display", lambda segments, plain: shown.append(plain))
+    for text in TEXTS:
+        print_text(Console(file=file, width=100, color_system=None, force_jupyter=True), text)
+    assert file.getvalue() == ""
+    assert len(shown) == len(TEXTS)
+    assert all(printable(plain.replace("\t", " ")) for plain in shown)
 
 
 def test_a_notebook_gets_one_frame(page):

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tiny_tokenizer import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from hf_elhsr import ElhsrConfig, enable_best_of_n
+from hf_elhsr import ElhsrConfig, enable_best_of_n, explain
 from tiny_models import tiny_head, tiny_model
 
 _ROPE = {"model.rotary_emb": "cpu"}
@@ -49,6 +50,18 @@ def test_the_same_candidates_and_rewards(model, inputs, load, device_map):
     assert torch.equal(out.candidates, expected.candidates)
     assert torch.equal(out.rewards, expected.rewards)
     assert torch.equal(out["scored"], expected["scored"])
+
+
+@pytest.mark.parametrize("device_map", DEVICE_MAPS.values(), ids=DEVICE_MAPS)
+def test_the_layers_shares_are_explained(model, inputs, load, device_map):
+    head, one = tiny_head(model), load(device_map)
+    settings = {"max_new_tokens": 4, "return_dict_in_generate": True, "output_token_rewards": True}
+    out = one.generate(**inputs, best_of_n=2, reward_head=head, **settings)
+    expected, explained = (
+        explain(out, tiny_tokenizer(), head, read_by, inputs["attention_mask"]) for read_by in (model, one)
+    )
+    assert explained == expected
+    assert explained.prompts[0].candidates[0].layer_shares is not None
 
 
 def test_weights_that_were_offloaded_cannot_be_sampled(load):

@@ -237,6 +237,34 @@ def test_unknown_keys(client, repository, head, changes):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gate": "no"}, "gate='no', expected true or false"),
+        ({"value": 0}, "value=0, expected true or false"),
+        ({"fingerprint": 5}, "fingerprint=5, expected a table or null"),
+        ({"adapter": ["lora_A"]}, r"adapter=['lora_A'], expected a table or null"),
+        ({"base_model": 7}, "base_model=7, expected text or null"),
+        ({"standardization": {}}, "standardization={}, expected text or null"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_fields_of_the_wrong_type(client, repository, head, changes, message):
+    repo_id = repository(config__json=changed_config(head, **changes))
+    for way in WAYS:
+        caught = client.error(load, way, repo_id)
+        assert "ValueError" in caught.types
+        assert message in caught.text
+
+
+@pytest.mark.parametrize("named", ["evil/kernel", 5, {"": "evil/kernel"}], ids=str)
+def test_no_kernel_that_a_configuration_names_is_looked_for(hub, client, repository, head, named):
+    repo_id = repository(config__json=changed_config(head, attn_implementation=named))
+    for way in WAYS:
+        assert client(load, way, repo_id)[0] == head[0]
+    assert not [request for request in hub.requests if "evil" in request]
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         (b"{", "is not a valid JSON file"),
