@@ -64,6 +64,17 @@ def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel)
     return differences
 
 
+def fingerprint_distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """How far two fingerprints, of models or of adapters, are apart at most, in units of the second one's norm."""
+    parts = one.keys() | other.keys()
+    if any(_is_sample(one.get(part)) != _is_sample(other.get(part)) for part in parts):
+        return float("inf")
+    samples = {part: (torch.tensor(one[part]), torch.tensor(other[part])) for part in parts if _is_sample(one[part])}
+    if any(sample.shape != wanted.shape for sample, wanted in samples.values()):
+        return float("inf")
+    return max((_distance(sample.float(), wanted.float()) for sample, wanted in samples.values()), default=0.0)
+
+
 def adapter_fingerprint(model: PreTrainedModel) -> dict[str, list[float]] | None:
     """By kind of weight (such as "lora_A"), a few numbers of the adapters in force; None where there are none.
 

@@ -5,11 +5,12 @@
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, extract_commit_hash
@@ -21,6 +22,10 @@ from .modeling_signals import distribution_features
 
 # Numbers of a block of features that is made float32 at a time
 _CACHED = 2**19
+# Numbers that torch copies without sharing the work among threads
+_COPIED_BY_ONE = 2**15
+# Arguments of `from_pretrained` that would have weights come from elsewhere than model.safetensors
+_OTHER_WEIGHTS = ("gguf_file", "state_dict", "variant")
 
 
 @dataclass
@@ -61,12 +66,24 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     # Autocast would compute it in half precision
     with torch.autocast(device_type=features.device.type, enabled=False):
         flat = features.reshape(-1, features.shape[-1])
-        # On a CPU a float32 copy of many tokens would be written to memory and read again; that of a few stays cached
-        in_blocks = flat.device.type == "cpu" and flat.dtype != torch.float32
-        blocks = flat.split(max(1, _CACHED // flat.shape[-1])) if in_blocks else [flat]
+        blocks: Iterable[torch.Tensor]
+        if flat.device.type == "cpu" and flat.dtype != torch.float32:
+            # A float32 copy of many tokens would be written to memory and read again; that of a few stays cached
+            blocks = map(_float32_copy, flat.split(max(1, _CACHED // flat.shape[-1])))
+        else:
+            blocks = [flat.float()]
         # With the few rows of weights on the left: several times faster than nn.functional.linear
-        logits = torch.cat([torch.addmm(bias[:, None], weight, block.float().T).T for block in blocks])
+        logits = torch.cat([torch.addmm(bias[:, None], weight, block.T).T for block in blocks])
     return logits.reshape(*features.shape[:-1], -1)
+
+
+def _float32_copy(features: torch.Tensor) -> torch.Tensor:
+    # Larger tensors are copied by all threads, and a product with so few rows is computed by one, which would have to
+    # fetch most of the copy from the caches of other cores
+    copy = torch.empty(features.shape, dtype=torch.float32)
+    for own, given in zip(copy.view(-1).split(_COPIED_BY_ONE), features.reshape(-1).split(_COPIED_BY_ONE), strict=True):
+        own.copy_(given)
+    return copy
 
 
 def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,7 +148,7 @@ class ElhsrRewardHead(PreTrainedModel):
         Raises:
             OSError: There are no such files, or they cannot be had from the Hub.
             ValueError: The configuration is none of a head, or the weights are damaged, of another shape, or not
-                finite.
+                finite; or an argument asks for other weights than those of model.safetensors.
         """
         where = pretrained_model_name_or_path
         loading = {name: kwargs.pop(name) for name in LOADING_ARGUMENTS if name in kwargs}
@@ -139,6 +156,10 @@ class ElhsrRewardHead(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         for name in ("dtype", "torch_dtype", "use_safetensors"):
             kwargs.pop(name, None)
+        if others := [name for name in _OTHER_WEIGHTS if kwargs.get(name) is not None]:
+            raise ValueError(
+                f"A reward head's weights are its model.safetensors and no others: leave out {', '.join(others)}."
+            )
         file = head_file(where, "config.json", **loading)
         if config is None:
             config, kwargs = read_config(file, where, **kwargs)
@@ -147,8 +168,9 @@ class ElhsrRewardHead(PreTrainedModel):
         loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
         weights = head_file(where, "model.safetensors", **loading)
         check_weights(weights, config)
-        kwargs |= {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-        head, info = super().from_pretrained(weights.parent, *args, **kwargs)
+        # The weights themselves and not their folder, in which transformers would look for more, such as PEFT adapters
+        kwargs |= {"config": config, "dtype": torch.float32, "state_dict": load(weights.read_bytes())}
+        head, info = super().from_pretrained(None, *args, output_loading_info=True, **kwargs)
         # A folder's records are looked for when the head is pushed, wherever the process is by then
         place = os.path.abspath(where) if os.path.isdir(where) else str(where)
         head.name_or_path = head.config.name_or_path = place
