@@ -95,6 +95,13 @@ def test_the_letter_that_is_chosen(completion, letter):
     assert chosen_letter(completion) == letter
 
 
+@pytest.mark.parametrize("words", ["the answer option choice letter ", "A and B, ", "answer the the ", "is \n the "])
+def test_a_completion_that_repeats_itself_is_read_in_time(words):
+    """Small models do; with repetitions without bounds the first took minutes."""
+    assert chosen_letter(words * 3000) in (None, "A")
+    assert chosen_letter(words * 3000 + ". The answer is C.") == "C"
+
+
 def test_letters_that_the_problem_does_not_have_do_not_count():
     task = MultipleChoiceTask.__new__(MultipleChoiceTask)
     problem = task.problem({"question": "3 * 7?", "options": ["20", "21"], "answer": "B"})

@@ -80,7 +80,8 @@ def test_what_fails():
     for late in (swallowing, going_on, raising):
         with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
             verdict(late, time_limit=0.2)
-    assert time.monotonic() - start < 3
+    # The second would sleep for six seconds more, were it stopped only once
+    assert time.monotonic() - start < 6
     # The alarm is off again, and whose it was before
     before = signal.getsignal(signal.SIGALRM)
     verdict(lambda problem, completion: True)
