@@ -1,5 +1,6 @@
 """train_head: a loss of the rewards on rollouts, stopped early on prompts held out; then the head's decisions."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -96,6 +97,8 @@ def train_head(
     # A training that goes on may have more epochs or patience than it began with
     free = ("max_epochs", "patience")
     run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
+    # They can be judged anew while all else stays as it is
+    run["labels_sha256"] = hashlib.sha256(str(groups.labels(groups.prompts)).encode()).hexdigest()
     state = None if checkpoint is None else TrainingState.load(checkpoint, run)
     if state is not None:
         # Copies: products of tensors that lie unaligned in a file's buffer are rounded otherwise on some processors

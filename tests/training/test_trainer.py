@@ -150,6 +150,22 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path):
     assert TrainingState.load(tmp_path / "none", run) is None
 
 
+def test_a_training_on_other_labels_is_another(tmp_path, monkeypatch):
+    rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(trainer, "fit_decisions", lambda *arguments: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            train_head(rollouts, dataclasses.replace(SETTINGS, max_epochs=2), checkpoint)
+        kept = checkpoint.read_bytes()
+    for index, (shard, file) in enumerate(rollouts.shards()):
+        rows = [dataclasses.replace(row, label=not row.label) for row in shard]
+        rollouts.write_shard(index, rows, read_features(file).clone())
+    with pytest.raises(ZeroDivisionError):
+        train_head(rollouts, dataclasses.replace(SETTINGS, max_epochs=2), checkpoint)
+    assert checkpoint.read_bytes() != kept
+
+
 def test_same_seed_same_head(tmp_path):
     rollouts = planted_rollouts(tmp_path)
     first, second = train_head(rollouts, SETTINGS)[0], train_head(rollouts, SETTINGS)[0]
