@@ -118,6 +118,8 @@ class ElhsrConfig(PreTrainedConfig):
                 f"A reward head's configuration has no {', '.join(unknown)}: check the spelling, or update hf_elhsr if "
                 "a later version made the head."
             )
+        # A head has no attention, and transformers would download the code of a kernel that is named here
+        kwargs.pop("attn_implementation", None)
         super().__init__(**kwargs)
 
     @property

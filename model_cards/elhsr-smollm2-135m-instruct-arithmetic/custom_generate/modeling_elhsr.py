@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, extract_commit_hash
@@ -21,6 +22,8 @@ from .modeling_signals import distribution_features
 
 # Numbers of a block of features that is made float32 at a time
 _CACHED = 2**19
+# Arguments of `from_pretrained` that would have weights come from elsewhere than model.safetensors
+_OTHER_WEIGHTS = ("gguf_file", "state_dict", "variant")
 
 
 @dataclass
@@ -131,7 +134,7 @@ class ElhsrRewardHead(PreTrainedModel):
         Raises:
             OSError: There are no such files, or they cannot be had from the Hub.
             ValueError: The configuration is none of a head, or the weights are damaged, of another shape, or not
-                finite.
+                finite; or an argument asks for other weights than those of model.safetensors.
         """
         where = pretrained_model_name_or_path
         loading = {name: kwargs.pop(name) for name in LOADING_ARGUMENTS if name in kwargs}
@@ -139,6 +142,10 @@ class ElhsrRewardHead(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         for name in ("dtype", "torch_dtype", "use_safetensors"):
             kwargs.pop(name, None)
+        if others := [name for name in _OTHER_WEIGHTS if kwargs.get(name) is not None]:
+            raise ValueError(
+                f"A reward head's weights are its model.safetensors and no others: leave out {', '.join(others)}."
+            )
         file = head_file(where, "config.json", **loading)
         if config is None:
             config, kwargs = read_config(file, where, **kwargs)
@@ -147,8 +154,9 @@ class ElhsrRewardHead(PreTrainedModel):
         loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
         weights = head_file(where, "model.safetensors", **loading)
         check_weights(weights, config)
-        kwargs |= {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-        head, info = super().from_pretrained(weights.parent, *args, **kwargs)
+        # The weights themselves and not their folder, in which transformers would look for more, such as PEFT adapters
+        kwargs |= {"config": config, "dtype": torch.float32, "state_dict": load(weights.read_bytes())}
+        head, info = super().from_pretrained(None, *args, output_loading_info=True, **kwargs)
         head.name_or_path = head.config.name_or_path = str(where)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in head.parameters()):
             raise ValueError(

@@ -4,6 +4,7 @@
 """Which parameters a head has, by its configuration; and that a file of weights holds these and no others."""
 
 import os
+from types import NoneType
 
 from safetensors import SafetensorError, safe_open
 
@@ -11,14 +12,29 @@ from .configuration_elhsr import SIGNALS, ElhsrConfig
 
 # Numbers that h_t can be made of: several times more than any language model has in all its layers
 _MOST_FEATURES = 2**24
+# What the fields must be that are no numbers and are not checked where they are read
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "gate": ((bool,), "true or false"),
+    "value": ((bool,), "true or false"),
+    "fingerprint": ((dict, NoneType), "a table or null"),
+    "adapter": ((dict, NoneType), "a table or null"),
+    "base_model": ((str, NoneType), "text or null"),
+    "standardization": ((str, NoneType), "text or null"),
+}
 
 
 def parameter_shapes(config: ElhsrConfig) -> dict[str, tuple[int, ...]]:
     """The head's parameters by name; [`ElhsrRewardHead`] says what they are.
 
     Raises:
-        ValueError: The configuration makes no head: h_t has no length, or one that no language model has.
+        ValueError: The configuration makes no head: a field is of the wrong type, or h_t has no length, or one that no
+            language model has.
     """
+    for name, (types, expected) in _TYPES.items():
+        if not isinstance(given := getattr(config, name), types):
+            raise ValueError(
+                f"The head's config has {name}={given!r}, expected {expected}: download or save the head again."
+            )
     _check_signal(config)
     features = config.num_features
     if features > _MOST_FEATURES:
