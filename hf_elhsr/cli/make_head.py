@@ -13,10 +13,11 @@ from ..generation.resolve import resolve_reward_head
 from ..hub import convert_published
 from ..rollouts import RolloutSet, SamplingSettings, ScoredRollouts, relabel_rollouts, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes
-from ..rollouts.rollout_set import shared_prompts, write_text
+from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..training import LOSSES, PRESETS, fit_decisions, refit_head, train_head
 from ..training import preset as preset_settings
+from ..training.record import known_as, read_record
 from .load_model import load_model, recorded_base_model
 from .options import (
     BaseModel,
@@ -241,7 +242,7 @@ def refit(
             f"Expected a folder made by `hf-elhsr train`, whose training.json tells which prompts were held out, got "
             f"{str(head)!r}: train a head first."
         )
-    record = json.loads((head / "training.json").read_text())
+    record = read_record(head)
     trained_on, given = record["rollouts"], RolloutSet(rollouts).settings
     # Labels may have been mended since; who is held out does not depend on them
     names = (trained_on.keys() | given.keys()) - {"head_config", "labelled_by"}
@@ -262,6 +263,8 @@ def refit(
         seed=record["settings"]["seed"],
     )
     refitted.save_pretrained(out)
+    # Its decisions are those of the held-out prompts again
+    record.pop("calibrate", None)
     record["refit"] = {
         "rollouts": [
             {name: value for name, value in rollout_set.settings.items() if name != "head_config"}
@@ -292,9 +295,8 @@ def calibrate(
     """
     fitted_on = RolloutSet(rollouts)
     fitted_on.check_complete()
-    record = json.loads((head / "training.json").read_text()) if (head / "training.json").is_file() else {}
-    learned_from = [record.get("rollouts", {}), *record.get("refit", {}).get("rollouts", [])]
-    if any(shared_prompts(fitted_on.settings, other) for other in learned_from):
+    record = read_record(head)
+    if known_as(record, fitted_on.settings) == "trained":
         raise ValueError(
             f"The head in {str(head)!r} was trained on prompts of {str(rollouts)!r}, where it is right more often than "
             "elsewhere: sample others, e.g. with --skip."

@@ -22,6 +22,7 @@ from ..rollouts import RolloutSet, SamplingSettings, prompt_texts, sample_rollou
 from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..rollouts.text_scores import score_rollout_texts
+from ..training.record import known_as, read_record
 from .load_model import load_model, load_text_reward_model
 from .options import (
     Dtype,
@@ -127,7 +128,14 @@ def tradeoff(
     """
     if plot_file is not None:
         check_figure(plot_file)
-    measured = measure_tradeoff(RolloutSet(rollouts), resolve_reward_head(head))
+    measured_on = RolloutSet(rollouts)
+    known = known_as(read_record(Path(head)), measured_on.settings)
+    if known is not None:
+        raise ValueError(
+            f"The head in {head!r} was {known} on prompts of {str(rollouts)!r}, where what it decides costs less than "
+            "elsewhere: sample others, e.g. with --skip."
+        )
+    measured = measure_tradeoff(measured_on, resolve_reward_head(head))
     for file in (numbers_file, plot_file):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from . import strategies
 from .best_of_k import best_of_k, majority_of_k, oracle_of_k
 from .bootstrap import interval_of, resampled_means
 from .calibration import area_under_curve, brier_score, expected_calibration_error
+from .numbers_file import check_names, expecting
 
 STRATEGIES = {
     "single sample": strategies.single_sample,
@@ -43,6 +44,11 @@ class Measured:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def from_values(cls, values: dict[str, float]) -> "Measured":
+        """Of what `asdict` made of one."""
+        return cls(**{name: float(value) for name, value in values.items()})
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
@@ -99,18 +105,25 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
-        """What [`to_json`] wrote."""
-        values = json.loads(text)
-        for name in ("accuracy", "head_minus"):
-            values[name] = {key: Measured(**measured) for key, measured in values[name].items()}
-        values["gap_closed"] = Measured(**values["gap_closed"])
-        judges = values.get("judges_minus", {})
-        values["judges_minus"] = {
-            judge: {key: Measured(**measured) for key, measured in own.items()} for judge, own in judges.items()
-        }
-        curves = values.get("by_k", {})
-        values["by_k"] = {name: [Measured(**measured) for measured in curve] for name, curve in curves.items()}
-        return cls(**values)
+        """What [`to_json`] wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        read = Measured.from_values
+        with expecting("evaluation", "hf-elhsr evaluate --numbers"):
+            values = json.loads(text)
+            for name in ("accuracy", "head_minus"):
+                values[name] = {key: read(measured) for key, measured in values[name].items()}
+            values["gap_closed"] = read(values["gap_closed"])
+            judges = values.get("judges_minus", {})
+            values["judges_minus"] = {
+                judge: {key: read(measured) for key, measured in own.items()} for judge, own in judges.items()
+            }
+            curves = values.get("by_k", {})
+            values["by_k"] = {name: [read(measured) for measured in curve] for name, curve in curves.items()}
+            check_names(values)
+            return cls(**values)
 
 
 def evaluate_rollouts(

@@ -1,5 +1,6 @@
 """measure_tradeoff: tokens against accuracy, for pruning, adaptive n and abstention, replayed on whole rollouts."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards.adaptive import AdaptiveSampling
 from ..rewards.calibration import rollout_calibration, winner_calibration
@@ -19,6 +21,7 @@ from ..rollouts.scored_rollouts import ScoredRollouts
 from .best_of_n import Measured
 from .bootstrap import bootstrap_interval
 from .calibration import brier_score, expected_calibration_error
+from .numbers_file import check_names, expecting
 
 PRUNED = "pruned by the head"
 UNTRAINED = "pruned by mean log-probability"
@@ -84,6 +87,9 @@ class TradeOff:
         by_regret: By PRUNED and ADAPTIVE, the settings that the head's config holds.
         calibration: Of "rollouts" and of "winners", by the calibration in the head's config.
         abstention: Coverage and accuracy of exact best-of-n, by threshold on the winner's confidence.
+        decisions_sha256: Of the decisions in the head's config, see [`decisions_digest`]; None in files that were
+            written before it was recorded.
+        unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
     """
 
     task: str
@@ -99,6 +105,8 @@ class TradeOff:
     calibration: dict[str, CalibrationError]
     abstention: list[Abstention]
     skip: int = 0
+    decisions_sha256: str | None = None
+    unverified: int = 0
 
     def to_json(self) -> str:
         """As `hf-elhsr tradeoff --numbers` writes it."""
@@ -106,18 +114,31 @@ class TradeOff:
 
     @classmethod
     def from_json(cls, text: str) -> "TradeOff":
-        """What [`to_json`] wrote."""
-        values = json.loads(text)
-        for name in ("curves", "by_regret"):
-            values[name] = {key: [_point(point) for point in points] for key, points in values[name].items()}
-        values["exact"] = Measured(**values["exact"])
-        values["calibration"] = {key: CalibrationError(**error) for key, error in values["calibration"].items()}
-        values["abstention"] = [Abstention(**entry) for entry in values["abstention"]]
-        return cls(**values)
+        """What [`to_json`] wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        with expecting("trade-off", "hf-elhsr tradeoff --numbers"):
+            values = json.loads(text)
+            for name in ("curves", "by_regret"):
+                values[name] = {key: [_point(point) for point in points] for key, points in values[name].items()}
+            values["exact"] = Measured.from_values(values["exact"])
+            values["calibration"] = {key: CalibrationError(**error) for key, error in values["calibration"].items()}
+            values["abstention"] = [Abstention(**entry) for entry in values["abstention"]]
+            check_names(values)
+            return cls(**values)
+
+
+def decisions_digest(config: ElhsrConfig) -> str:
+    """SHA-256 of what a head decides by, by which a trade-off knows what was measured: the weights do not tell it."""
+    fields = {name: getattr(config, name) for name in ("calibration", "pruning", "adaptive")}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _point(values: dict[str, Any]) -> Point:
-    return Point(values["setting"], values["tokens"], Measured(**values["accuracy"]), Measured(**values["difference"]))
+    accuracy, difference = (Measured.from_values(values[name]) for name in ("accuracy", "difference"))
+    return Point(float(values["setting"]), float(values["tokens"]), accuracy, difference)
 
 
 def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
@@ -138,7 +159,9 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
         skip=settings.get("skip", 0),
         sampling=settings["sampling"],
         head_sha256=head_digest(head),
+        decisions_sha256=decisions_digest(head.config),
         prompts=len(scored.lengths),
+        unverified=settings["prompts"] - len(scored.lengths),
         n=scored.lengths.shape[1],
         **replayed(scored, head.config.calibration, head.config.pruning, head.config.adaptive),
     )

@@ -1,10 +1,10 @@
 """The model card of a head, written from the records of its training and evaluation."""
 
-import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import ModelCardData, metadata_load
@@ -12,10 +12,11 @@ from huggingface_hub import ModelCardData, metadata_load
 from ..configuration_elhsr import ElhsrConfig
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
-from ..evaluation.tradeoff import ADAPTIVE, PRUNED
+from ..evaluation.tradeoff import ADAPTIVE, PRUNED, decisions_digest
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
 from ..rollouts.rollout_set import write_text
+from ..training.record import damaged_record, known_as, read_record, trained_on
 from .card_commands import making_commands
 from .reported_results import model_index_results
 
@@ -23,6 +24,8 @@ from .reported_results import model_index_results
 TAG = "elhsr"
 #: And, with the signal's name after it, what they read.
 SIGNAL_TAG = "signal:"
+
+_Numbers = TypeVar("_Numbers", Evaluation, TradeOff)
 
 
 def write_card(folder: Path, *, license: str | None = None) -> Path:
@@ -34,8 +37,8 @@ def write_card(folder: Path, *, license: str | None = None) -> Path:
             else "other" where there is a file LICENSE, and none where not.
 
     Raises:
-        ValueError: The folder lacks config.json, training.json or evaluation/*.json, or an evaluation is of another
-            head or on training prompts.
+        ValueError: The folder lacks config.json, training.json or evaluation/*.json; one of these is damaged; or an
+            evaluation or trade-off is of another head, or on prompts that the head was trained or calibrated on.
     """
     file = folder / "README.md"
     write_text(file, render_card(folder, license=license))
@@ -61,14 +64,17 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
             "and `hf-elhsr evaluate --numbers`."
         )
     config = ElhsrConfig.from_pretrained(folder)
-    training = json.loads((folder / "training.json").read_text())
+    training = read_record(folder)
     evaluations = check_measured(folder)
     tradeoffs = _tradeoffs(folder)
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
     source = source or f"path/to/{folder.resolve().name}"
-    values = _values(source, config, training, evaluations, tradeoffs, limits)
+    try:
+        values = _values(source, config, training, evaluations, tradeoffs, limits)
+    except (AttributeError, KeyError, TypeError) as error:  # of values that are missing or of the wrong type
+        raise damaged_record(folder, error) from error
     metadata = _metadata(values["name"], config, evaluations, license or _present_license(folder))
     return Template(template).substitute(values, metadata=metadata)
 
@@ -77,28 +83,51 @@ def check_measured(folder: Path) -> list[Evaluation]:
     """A head's evaluations, as its folder has them.
 
     Raises:
-        ValueError: One, or a trade-off, is of another head or on training prompts.
+        ValueError: One, or a trade-off, is damaged, is of another head, or is on prompts that the head was trained or
+            calibrated on; or a trade-off is of other decisions than those in config.json.
     """
-    evaluations = [Evaluation.from_json(file.read_text()) for file in sorted((folder / "evaluation").glob("*.json"))]
-    digest = head_digest(ElhsrRewardHead.from_pretrained(folder))
-    record = folder / "training.json"
-    training = json.loads(record.read_text()) if record.is_file() else {}
-    learned_from = [training.get("rollouts", {}), *training.get("refit", {}).get("rollouts", [])]
-    trained_on = [(rollouts.get("task"), rollouts.get("split")) for rollouts in learned_from]
-    measured: list[Evaluation | TradeOff] = [*evaluations, *_tradeoffs(folder)]
-    for evaluation in measured:
-        if evaluation.head_sha256 != digest:
+    evaluations, tradeoffs = _read(folder / "evaluation", Evaluation.from_json), _tradeoffs(folder)
+    head = ElhsrRewardHead.from_pretrained(folder)
+    digest, decisions = head_digest(head), decisions_digest(head.config)
+    training = read_record(folder)
+    learned_from = [(rollouts["task"], rollouts["split"]) for rollouts in trained_on(training)]
+    measured: list[tuple[str, Evaluation | TradeOff]] = [("evaluation", evaluation) for evaluation in evaluations]
+    measured += [("trade-off", tradeoff) for tradeoff in tradeoffs]
+    for kind, one in measured:
+        if one.head_sha256 != digest:
             raise ValueError(
-                f"The evaluation on {evaluation.split!r} is of another head than the one in {str(folder)!r}: evaluate "
-                "this head again."
+                f"The {kind} on {one.split!r} is of another head than the one in {str(folder)!r}: measure this head "
+                "again."
             )
-        if (evaluation.task, evaluation.split) in trained_on:
-            raise ValueError(f"The evaluation on {evaluation.split!r} is on training prompts: evaluate another split.")
+        if (one.task, one.split) in learned_from:
+            raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on another split.")
+        prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": one.prompts + one.unverified}
+        if known_as(training, prompts) is not None:
+            raise ValueError(
+                f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure on others, or "
+                "calibrate on others."
+            )
+    if any(tradeoff.decisions_sha256 != decisions for tradeoff in tradeoffs):
+        raise ValueError(
+            f"A trade-off in {str(folder / 'tradeoff')!r} was measured with another calibration, pruning or adaptive n "
+            "than config.json has, or does not say with which: run `hf-elhsr tradeoff` again."
+        )
     return evaluations
 
 
 def _tradeoffs(folder: Path) -> list[TradeOff]:
-    return [TradeOff.from_json(file.read_text()) for file in sorted((folder / "tradeoff").glob("*.json"))]
+    return _read(folder / "tradeoff", TradeOff.from_json)
+
+
+def _read(folder: Path, from_json: Callable[[str], _Numbers]) -> list[_Numbers]:
+    """Of every JSON file in a folder."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found.append(from_json(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{str(file)!r} cannot be told of. {error}") from error
+    return found
 
 
 def _present_license(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
+from hf_elhsr.evaluation.tradeoff import decisions_digest
 from hf_elhsr.rollouts import Rollout, RolloutSet, head_digest
 from hf_elhsr.rollouts.shard_arrays import TOKEN_ARRAYS
 from hf_elhsr.training import fit_decisions
@@ -59,6 +60,25 @@ def test_numbers_table_and_plot(followed):
     assert "<svg" in (folder / "new" / "t.svg").read_text()
     result = run("tradeoff", folder / "rollouts", "--head", folder / "head", "--json")
     assert json.loads(result.stdout) == values
+
+
+@pytest.mark.parametrize("done", ["trained", "calibrated"])
+def test_prompts_that_the_head_knows_are_no_measure(followed, done):
+    folder, _ = followed
+    own = {"task": "made", "split": "test", "skip": 49, "prompts": 9, "sampling": {}}
+    record = {"rollouts": own} if done == "trained" else {"rollouts": own | {"split": "train"}, "calibrate": own}
+    (folder / "head" / "training.json").write_text(json.dumps(record))
+    command = ["tradeoff", folder / "rollouts", "--head", folder / "head", "--json"]
+    result = run(*command)
+    assert isinstance(result.exception, ValueError)
+    assert f"was {done} on prompts of" in str(result.exception)
+    own["skip"] = 50
+    (folder / "head" / "training.json").write_text(json.dumps(record))
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["decisions_sha256"] == decisions_digest(
+        ElhsrConfig.from_pretrained(folder / "head")
+    )
 
 
 def test_a_head_without_decisions_is_refused(followed):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ import hf_elhsr
 
 PROGRAM = [sys.executable, "-m", "hf_elhsr.cli"]
 MODEL = ["--model", "smollm2-demo"]
+SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
 
 def started(*arguments, **options):
@@ -60,6 +63,15 @@ def test_what_the_user_can_mend_is_one_line(tmp_path, monkeypatch, run_program, 
     assert err.count("\n") == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["evaluation/test.json", "tradeoff/test.json", "training.json"])
+def test_a_damaged_record_of_a_head_is_one_line(tmp_path, run_program, name):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+    (folder / name).write_text("{}")
+    code, out, err = run_program("card", folder)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert str(folder / name) in err
 
 
 def own_verifier(tiny, folder, code):

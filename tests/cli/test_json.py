@@ -1,6 +1,8 @@
 """With `--json`, standard output is one JSON object, whatever the command."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +68,16 @@ def test_refit(made):
     told = run("refit", folder / "head", folder / "refitted", "--rollouts", folder / "rollouts", "--json")
     record = json.loads((folder / "refitted" / "training.json").read_text())
     assert told == {"folder": str(folder / "refitted"), **record}
+
+
+def test_a_refitted_head_is_not_calibrated_any_more(made, tmp_path):
+    folder, *_ = made
+    head = Path(shutil.copytree(folder / "head", tmp_path / "head"))
+    record = json.loads((head / "training.json").read_text())
+    calibrated = record | {"calibrate": record["rollouts"] | {"skip": 12}}
+    (head / "training.json").write_text(json.dumps(calibrated))
+    run("refit", head, tmp_path / "refitted", "--rollouts", folder / "rollouts", "--json")
+    assert json.loads((tmp_path / "refitted" / "training.json").read_text()).keys() == {*record, "refit"}
 
 
 def test_card(made):

@@ -142,6 +142,95 @@ def test_a_refit_on_the_test_split_is_refused(tmp_path):
         write_card(folder)
 
 
+@pytest.fixture
+def copied(tmp_path):
+    """The shipped head, and a function that changes a JSON file of its folder."""
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+
+    def change(name, **changes):
+        file = folder / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return folder, change
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"calibration": None}),
+        ("tradeoff/test.json", {"decisions_sha256": "0" * 64}),
+        ("tradeoff/test.json", {"decisions_sha256": None}),
+    ],
+)
+def test_a_trade_off_of_other_decisions_is_refused(copied, name, changes):
+    folder, change = copied
+    write_card(folder)
+    change(name, **changes)
+    with pytest.raises(ValueError, match=r"measured with another calibration.*run `hf-elhsr tradeoff` again"):
+        write_card(folder)
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "trade-off"])
+def test_numbers_of_the_prompts_of_the_calibration_are_refused(copied, kind):
+    folder, change = copied
+    own = json.loads((SHIPPED / "training.json").read_text())["calibrate"]
+    other = folder / "evaluation" / "test.json" if kind == "trade-off" else folder / "tradeoff" / "test.json"
+    other.unlink()
+    for skip, prompts in ((9215, 1), (9216 + 2000, 5)):
+        change("training.json", calibrate=own | {"split": "test", "skip": skip, "prompts": prompts})
+        write_card(folder)
+    for skip, prompts in ((9215, 2), (9216 + 1999, 1), (0, 20_000)):
+        change("training.json", calibrate=own | {"split": "test", "skip": skip, "prompts": prompts})
+        with pytest.raises(ValueError, match=f"{kind} on 'test' is on prompts that the head was calibrated on"):
+            write_card(folder)
+    # Of the prompts before, one could not be verified
+    change("training.json", calibrate=own | {"split": "test", "skip": 9216 + 2000, "prompts": 5})
+    change("tradeoff/test.json" if kind == "trade-off" else "evaluation/test.json", unverified=1)
+    with pytest.raises(ValueError, match="calibrated on"):
+        write_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("evaluation/test.json", "{}", "no evaluation: expected what `hf-elhsr evaluate --numbers` wrote"),
+        ("evaluation/test.json", "{", "no evaluation: expected"),
+        ("evaluation/test.json", "[]", "no evaluation: expected"),
+        ("evaluation/test.json", (SHIPPED / "tradeoff" / "test.json").read_text(), "no evaluation: expected"),
+        ("tradeoff/test.json", "{}", "no trade-off: expected what `hf-elhsr tradeoff --numbers` wrote"),
+        ("tradeoff/test.json", (SHIPPED / "evaluation" / "test.json").read_text(), "no trade-off: expected"),
+        ("training.json", "{}", "no record of a training: expected what `hf-elhsr train` wrote"),
+        ("training.json", "[]", "no record of a training: expected"),
+        ("training.json", "{", "no record of a training: expected"),
+        ("training.json", '{"rollouts": []}', "no record of a training: expected"),
+        (
+            "training.json",
+            '{"rollouts": {"task": "made", "split": "train", "prompts": "4"}}',
+            "rollouts without task, split and number of prompts",
+        ),
+        ("training.json", '{"rollouts": {"task": "made", "split": "train", "prompts": 4}}', "no record of a training"),
+    ],
+)
+def test_damaged_and_misplaced_records_are_named(copied, name, content, message):
+    folder, _ = copied
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        write_card(folder)
+    assert str(folder / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"prompts": "2000"}, {"split": 3}, {"gap_closed": {"value": "x"}}, {"accuracy": {"reward head": 0.4}}, {"x": 1}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_numbers_of_the_wrong_type_are_refused(copied, changes):
+    folder, change = copied
+    change("evaluation/test.json", **changes)
+    with pytest.raises(ValueError, match=r"test\.json' cannot be told of. This is no evaluation"):
+        write_card(folder)
+
+
 def test_prompts_that_could_not_be_verified_are_told(tmp_path):
     folder = shutil.copytree(SHIPPED, tmp_path / "head")
     file = folder / "evaluation" / "test.json"

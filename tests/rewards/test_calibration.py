@@ -45,7 +45,7 @@ def test_rewards_that_part_the_labels_have_a_finite_slope():
 @pytest.mark.parametrize(
     ("rewards", "labels", "message"),
     [
-        ([1.0, 2.0], [True, True], "got 2 and 0"),
+        ([1.0, 2.0], [True, True], "got 2 and 0: use more prompts"),
         ([1.0, 2.0, 3.0, 4.0], [True, True, False, False], "slope of -"),
         ([1.0, np.nan], [True, False], "finite"),
     ],

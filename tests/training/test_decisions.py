@@ -8,6 +8,7 @@ from hf_elhsr.rewards.adaptive import AdaptiveSampling
 from hf_elhsr.rewards.calibration import Calibration, winner_calibration
 from hf_elhsr.rewards.pruning import PruningSchedule
 from hf_elhsr.rewards.regrets import REGRETS
+from hf_elhsr.rollouts.pruning_fit import fit_pruning
 from hf_elhsr.rollouts.replay import Replay, replay_adaptive, replay_exact, replay_pruning
 from hf_elhsr.training import fit_decisions
 from hf_elhsr.training.decisions import regret
@@ -90,3 +91,8 @@ def test_regret_by_hand():
     expected = max(0.02, min(bounds))
     assert regret(exact, Replay(np.ones(100), lost_two, rewards), Calibration(1.0, 0.0)) == pytest.approx(expected)
     assert regret(exact, exact, Calibration(1.0, 0.0)) == 0
+
+
+def test_too_few_rollouts_ask_for_more_prompts():
+    with pytest.raises(ValueError, match=r"at least 50 rollouts .* got \d+: use more prompts"):
+        fit_pruning(made_rollouts(prompts=4))
