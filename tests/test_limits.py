@@ -151,6 +151,14 @@ def test_what_is_said_of_the_tables_holds():
         assert measured.low < 0 < measured.high
     assert sums.head_minus["majority vote"].low > 0
     assert flips.head_minus["mean log-probability"].low > 0
+    # "As guessing would be", between yes and no
+    right = flips.base_rate / flips.answered
+    assert f"{100 * flips.answered:.1f} % of the rollouts give an answer, and {100 * right:.1f} % of these" in " ".join(
+        LIMITS.split()
+    )
+    assert abs(right - 0.5) < 2 * (0.25 / (flips.prompts * flips.n * flips.answered)) ** 0.5
+    assert arithmetic.judges_minus["head on 100 prompts"]["majority vote"].low < 0
+    assert arithmetic.judges_minus["head on 200 prompts"]["majority vote"].low > 0
     # "Below a single sample", and what holds one way round only
     for elsewhere in (arithmetic, sums):
         assert elsewhere.accuracy["head of coin_flip"].value < elsewhere.accuracy["single sample"].value

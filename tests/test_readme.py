@@ -63,7 +63,11 @@ def test_the_small_reproduction_is_its_report():
         expected = (f"{arithmetic['parameters'][folder]:,}", f"{arithmetic['training_seconds'][folder]:,.0f}")
         assert tuple(cell.strip() for cell in told[name]) == expected
     assert f"by {evaluation.head_minus['text reward model']} points" in " ".join(section.split())
-    # "as good": neither is surely ahead
+    top = evaluation.judges_minus["head on top-20 log-probabilities"]["mean log-probability"]
+    assert top.low > 0
+    assert f"ahead of mean log-probability by {top} points" in " ".join(section.split())
+    learned = evaluation.head_minus["head and text, learned"]
+    assert learned.low < 0 < learned.high
     sums = next(name for name in tasks if name.startswith("reasoning_gym:chain_sum"))
     for who in ("single sample", "reward head", f"head of {sums}", "head of coin_flip"):
         assert f"{evaluation.accuracy[who]} %" in " ".join(section.split()), who
