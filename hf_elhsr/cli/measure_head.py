@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from transformers.utils import logging
 
 from ..evaluation import (
     Evaluation,
@@ -47,6 +48,8 @@ from .options import (
 from .result import show
 from .tables import evaluation_table, explain_calibration, explain_columns, tradeoff_table
 
+logger = logging.get_logger(__name__)
+
 
 def evaluate(
     out: RolloutsFolder,
@@ -85,6 +88,12 @@ def evaluate(
     settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_model(model, dtype)
     problems = find_task(task, verifier, extract)
+    asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
+    if known_as(read_record(Path(head)), asked) == "trained":
+        logger.warning(
+            f"The head in {head!r} was trained on some of these prompts, where it is right more often than elsewhere: "
+            "sample others, e.g. with --split or --skip."
+        )
     rollouts = sample_rollouts(
         language_model,
         tokenizer,
@@ -98,9 +107,9 @@ def evaluate(
     )
     text_scores, name = None, None
     if text_reward_model is not None:
-        asked = prompt_texts(tokenizer, problems.problems(split, skip + prompts)[skip:])
+        texts = prompt_texts(tokenizer, problems.problems(split, skip + prompts)[skip:])
         scorer, name = load_text_reward_model(text_reward_model, dtype)
-        text_scores = score_rollout_texts(rollouts, asked, scorer, name)
+        text_scores = score_rollout_texts(rollouts, texts, scorer, name)
     evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores, name)
     for file in (numbers_file, markdown_file, plot_file):
         if file is not None:

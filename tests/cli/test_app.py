@@ -139,6 +139,18 @@ def test_evaluate_and_card(trained):
     assert (folder / "report" / "test.md").read_text() in card
 
 
+def test_evaluating_a_head_on_its_own_prompts_is_warned_of(trained, caplog):
+    folder, _, _ = trained
+    measured = ["evaluate", folder / "own", *MODEL, "--n", 2, "--max-new-tokens", 8, "--head", folder / "head"]
+    transformers.logging.enable_propagation()
+    with caplog.at_level("WARNING"):
+        CliRunner().invoke(app, [str(word) for word in (*measured, "--prompts", 2)])
+        assert "trained on some of these prompts" not in caplog.text
+        CliRunner().invoke(app, [str(word) for word in (*measured, "--split", "train", "--prompts", 2)])
+    transformers.logging.disable_propagation()
+    assert "was trained on some of these prompts, where it is right more often than elsewhere" in caplog.text
+
+
 def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
     folder, _, _ = trained
     tiny_classifier(vocab_size=49152, pad_token_id=2, max_position_embeddings=512).save_pretrained(tmp_path)
