@@ -125,6 +125,22 @@ def test_the_times_of_pruning_are_the_benchmarks():
         assert sentence in readme, sentence
 
 
+def test_what_training_costs_is_the_benchmarks():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    result = json.loads((ROOT / "benchmarks" / "training_speed.json").read_text())
+    own, paper, published = (result["ways"][name] for name in ("default", "paper", "published"))
+    assert {way["epochs"] for way in result["ways"].values()} == {40}
+    assert not own["extrapolated"]
+    assert published["measured_epochs"] == 1
+    for told in (
+        f"on these {result['rollouts']:,} rollouts: 40 epochs over the features",
+        f"take {own['seconds']:.0f} s, and with the paper's recipe {paper['seconds']:.0f} s",
+        f"one epoch took {published['measured_seconds']:.0f} s, so 40 would take "
+        f"{published['seconds'] / own['seconds']:.0f} times as long",
+    ):
+        assert told in readme, told
+
+
 def test_what_a_reward_costs_is_the_benchmarks():
     readme = " ".join((ROOT / "README.md").read_text().split())
     result = json.loads((ROOT / "benchmarks" / "cost.json").read_text())
