@@ -27,7 +27,7 @@ from hf_elhsr import ElhsrRewardHead, RunningReward
 from hf_elhsr.cli.demo_model import demo_model_folder
 from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.rollouts import ArithmeticTask, encode_prompts
-from hf_elhsr.rollouts.rollout_set import write_text
+from hf_elhsr.rollouts.whole_files import write_text
 
 HEAD = "model_cards/elhsr-smollm2-135m-instruct-arithmetic"
 N = 8

@@ -24,7 +24,7 @@ from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
 from hf_elhsr.rollouts import ArithmeticTask, SamplingSettings, encode_prompts
-from hf_elhsr.rollouts.rollout_set import write_text
+from hf_elhsr.rollouts.whole_files import write_text
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 MODES: dict[str, dict[str, float]] = {

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.rollouts import ArithmeticTask, Rollout, RolloutSet, encode_prompts
-from hf_elhsr.rollouts.rollout_set import write_text
+from hf_elhsr.rollouts.whole_files import write_text
 from hf_elhsr.training import PRESETS, train_head
 from hf_elhsr.training.prompt_groups import PromptGroups
 

@@ -66,7 +66,8 @@ def fingerprint_distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     parts = one.keys() | other.keys()
     if any(_is_sample(one.get(part)) != _is_sample(other.get(part)) for part in parts):
         return float("inf")
-    samples = {part: (torch.tensor(one[part]), torch.tensor(other[part])) for part in parts if _is_sample(one[part])}
+    numbers = [part for part in parts if _is_sample(one.get(part))]
+    samples = {part: (torch.tensor(one[part]), torch.tensor(other[part])) for part in numbers}
     if any(sample.shape != wanted.shape for sample, wanted in samples.values()):
         return float("inf")
     return max((_distance(sample.float(), wanted.float()) for sample, wanted in samples.values()), default=0.0)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from hf_elhsr.evaluation import Evaluation, evaluation_markdown, plot_evaluation
 from hf_elhsr.evaluation.figures import save_figure
-from hf_elhsr.rollouts.rollout_set import write_text
+from hf_elhsr.rollouts.whole_files import write_text
 
 from .plan import Plan, TaskPlan
 

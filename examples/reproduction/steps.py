@@ -19,10 +19,11 @@ from hf_elhsr.rewards.last_token_probe import LastTokenProbe
 from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
 from hf_elhsr.rollouts import RolloutSet, ScoredRollouts, Task, prompt_texts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes
-from hf_elhsr.rollouts.rollout_set import by_prompt, write_text
+from hf_elhsr.rollouts.rollout_set import by_prompt
 from hf_elhsr.rollouts.sampling import Judge
 from hf_elhsr.rollouts.tasks import find_task
 from hf_elhsr.rollouts.text_scores import score_rollout_texts
+from hf_elhsr.rollouts.whole_files import write_text
 from hf_elhsr.training import preset, train_head, train_last_token_probe
 from hf_elhsr.training.prompt_groups import PromptGroups
 

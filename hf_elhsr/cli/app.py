@@ -13,7 +13,8 @@ from ..generation.resolve import resolve_reward_head
 from ..rollouts import encode_prompts
 from .inspect_head import inspect
 from .load_model import load_model
-from .make_head import calibrate, convert, refit, relabel, sample, train
+from .make_head import calibrate, convert, refit, train
+from .make_rollouts import relabel, sample
 from .measure_head import card, evaluate, tradeoff
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
 from .result import console, messages, show

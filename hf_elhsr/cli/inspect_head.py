@@ -12,7 +12,7 @@ from rich.markup import escape
 from ..explanation import explain
 from ..generation.resolve import resolve_reward_head
 from ..rollouts import encode_prompts
-from ..rollouts.rollout_set import write_text
+from ..rollouts.whole_files import write_text
 from .load_model import load_model
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, NumbersFile, Prompt, Seed, Temperature, TopP
 from .result import show

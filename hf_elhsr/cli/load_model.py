@@ -53,7 +53,9 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
         digest.update(parameter.contiguous().view(torch.uint8).numpy().tobytes())
     if torch.cuda.is_available():
         model = model.to("cuda")
-    return TextRewardModel(model, tokenizer), f"{name} in {dtype}, {digest.hexdigest()}"
+    # Of a folder its own name: where it lies has no part in what it says, and is nobody's business
+    named = Path(name).resolve().name if Path(name).is_dir() else name
+    return TextRewardModel(model, tokenizer), f"{named} in {dtype}, {digest.hexdigest()}"
 
 
 def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:

@@ -20,9 +20,9 @@ from ..evaluation.figures import check_figure
 from ..generation.resolve import resolve_reward_head
 from ..hub import write_card, write_custom_generate
 from ..rollouts import RolloutSet, SamplingSettings, prompt_texts, sample_rollouts
-from ..rollouts.rollout_set import write_text
 from ..rollouts.tasks import find_task
 from ..rollouts.text_scores import score_rollout_texts
+from ..rollouts.whole_files import write_text
 from ..training.record import known_as, read_record
 from .load_model import load_model, load_text_reward_model
 from .options import (

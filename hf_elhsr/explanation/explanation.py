@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import escape
 from rich.console import RenderableType
 
-from ..rollouts.rollout_set import write_text
+from ..rollouts.whole_files import write_text
 from .page import page
 from .parts import ExplainedPrompt
 from .terminal import terminal

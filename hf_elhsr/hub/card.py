@@ -15,7 +15,7 @@ from ..evaluation.report import skipped_prompts
 from ..evaluation.tradeoff import ADAPTIVE, PRUNED, decisions_digest
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
-from ..rollouts.rollout_set import write_text
+from ..rollouts.whole_files import write_text
 from ..training.record import damaged_record, known_as, read_record, trained_on
 from .card_commands import making_commands
 from .reported_results import model_index_results

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from transformers.utils import logging
 
 from ..configuration_elhsr import ElhsrConfig
+from .whole_files import write_arrays, write_text
 
 logger = logging.get_logger(__name__)
 
@@ -295,28 +294,3 @@ def _described(config: ElhsrConfig) -> dict[str, Any]:
     # decisions were fitted again, goes on with its rollouts
     apart = ("_name_or_path", "calibration", "pruning", "adaptive")
     return {name: value for name, value in config.to_dict().items() if name not in apart}
-
-
-def write_arrays(file: Path, arrays: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all.
-
-    Raises:
-        OSError: It cannot be written, as on a full disk.
-    """
-    partial = file.with_name(file.name + ".partial")
-    try:
-        save_file({name: array.contiguous() for name, array in arrays.items()}, partial, metadata)
-    except SafetensorError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(
-            f"{str(file)!r} cannot be written ({error}). If the disk is full, make room and give the same command: it "
-            "goes on from what was written before."
-        ) from error
-    os.replace(partial, file)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)

@@ -6,7 +6,8 @@ import json
 from transformers.utils.logging import tqdm
 
 from ..rewards.text_reward_model import TextScorer, text_scores
-from .rollout_set import RolloutSet, by_prompt, write_text
+from .rollout_set import RolloutSet, by_prompt
+from .whole_files import write_text
 
 
 def score_rollout_texts(

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers.utils import logging
 
-from ..rollouts.rollout_set import write_arrays
+from ..rollouts.whole_files import write_arrays
 
 logger = logging.get_logger(__name__)
 

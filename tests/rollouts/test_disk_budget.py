@@ -16,8 +16,8 @@ from transformers.utils import logging
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr.rollouts import RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_tokens
-from hf_elhsr.rollouts.rollout_set import write_arrays
 from hf_elhsr.rollouts.shard_arrays import read_features
+from hf_elhsr.rollouts.whole_files import write_arrays
 from hf_elhsr.training import TrainingSettings, refit_head, train_head
 from hf_elhsr.training.prompt_groups import PromptGroups
 from tiny_models import tiny_head, tiny_model

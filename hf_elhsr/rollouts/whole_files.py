@@ -1,0 +1,33 @@
+"""Files written whole or not at all: beside their place and then renamed, so that a killed run leaves no half."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+
+def write_arrays(file: Path, arrays: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk.
+    """
+    partial = file.with_name(file.name + ".partial")
+    try:
+        save_file({name: array.contiguous() for name, array in arrays.items()}, partial, metadata)
+    except SafetensorError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            f"{str(file)!r} cannot be written ({error}). If the disk is full, make room and give the same command: it "
+            "goes on from what was written before."
+        ) from error
+    os.replace(partial, file)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
