@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel, LlamaConfig
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr.modeling_elhsr import token_logits
 from oracle import assert_rewards_close, oracle_reward
 
 
@@ -207,6 +208,22 @@ def test_folded_standardisation_gives_the_same_rewards():
 def test_a_bad_eps_is_refused(eps):
     with pytest.raises(ValueError, match="small positive number"):
         ElhsrRewardHead(ElhsrConfig(hidden_size=4, layers=[0], eps=eps))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("tokens", [0, 1, 33, 70])
+def test_half_precision_features_are_read_whole(dtype, tokens):
+    """As many numbers as are read in several blocks, each copied in several pieces, the last ones shorter."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(tokens, 17_856, generator=generator).to(dtype)
+    weight, bias = torch.randn(3, 17_856, generator=generator), torch.randn(3, generator=generator)
+    expected = features.double().numpy() @ weight.double().numpy().T + bias.double().numpy()
+    actual = token_logits(features, weight, bias)
+    assert actual.dtype == torch.float32
+    np.testing.assert_allclose(actual.numpy(), expected, atol=2e-3)
+    # Rows that lie apart, as layers chosen of those recorded do
+    apart = torch.cat([features, features], dim=1)[:, :17_856]
+    assert torch.equal(token_logits(apart, weight, bias), actual)
 
 
 def test_autocast_does_not_cost_precision():

@@ -18,7 +18,6 @@ def write_arrays(file: Path, arrays: dict[str, torch.Tensor], metadata: dict[str
     try:
         save_file({name: array.contiguous() for name, array in arrays.items()}, partial, metadata)
     except SafetensorError as error:
-        partial.unlink(missing_ok=True)
         raise OSError(
             f"{str(file)!r} cannot be written ({error}). If the disk is full, make room and give the same command: it "
             "goes on from what was written before."
