@@ -71,7 +71,7 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
             blocks = [flat.float()]
         # With the few rows of weights on the left: several times faster than nn.functional.linear
         logits = torch.cat([torch.addmm(bias[:, None], weight, block.T).T for block in blocks])
-    return logits.reshape(*features.shape[:-1], -1)
+    return logits.reshape(*features.shape[:-1], len(bias))
 
 
 def _float32_copy(features: torch.Tensor) -> torch.Tensor:
