@@ -151,7 +151,7 @@ def test_evaluating_a_head_on_its_own_prompts_is_warned_of(trained, caplog):
     assert "was trained on some of these prompts, where it is right more often than elsewhere" in caplog.text
 
 
-def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
+def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path, monkeypatch):
     folder, _, _ = trained
     tiny_classifier(vocab_size=49152, pad_token_id=2, max_position_embeddings=512).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(smollm2_folder).save_pretrained(tmp_path)
@@ -162,10 +162,13 @@ def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path):
     assert {"text reward model", "head and text, worse of ranks", "head and text, min-max"} <= evaluation[
         "accuracy"
     ].keys()
-    assert evaluation["text_reward_model"].startswith(f"{tmp_path} in bfloat16, ")
+    assert evaluation["text_reward_model"].startswith(f"{tmp_path.name} in bfloat16, ")
     kept = {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")}
     assert kept
     assert run("evaluate", *arguments).split("16 prompts")[-1] == printed.split("16 prompts")[-1]
+    # Named otherwise it is the same folder
+    monkeypatch.chdir(tmp_path)
+    run("evaluate", *("." if argument == tmp_path else argument for argument in arguments))
     assert {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")} == kept
     # Another model under the same name is another model
     tiny_classifier(vocab_size=49152, pad_token_id=2, max_position_embeddings=512, seed=1).save_pretrained(tmp_path)
