@@ -7,19 +7,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
-from ..rewards.calibration_fit import fit_calibration
 from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
 from .decisions import fit_decisions
 from .feature_statistics import feature_statistics
+from .log_odds import make_log_odds, start_at_base_rate
 from .losses import COMPARING, LOSSES, prefix_cross_entropy
 from .prompt_groups import Batch, PromptGroups
 from .settings import TrainingSettings, preset
@@ -108,6 +107,7 @@ def train_head(
     else:
         mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
     head = ElhsrRewardHead(config)
+    start_at_base_rate(head, settings.loss, groups.labels(train))
     weights, biases = _parameters(head)
     optimizer = torch.optim.AdamW(
         [
@@ -181,7 +181,7 @@ def train_head(
     head.load_state_dict(best | best_value)
     if settings.loss != "binary_cross_entropy":
         held_out_rewards, _ = _held_out(head, groups, held_out, settings.prompts_per_batch, mean, std)
-        _make_probabilities(head, held_out_rewards, held_out_labels)
+        make_log_odds(head, held_out_rewards, held_out_labels)
     if settings.standardization is not None:
         head.fold_standardization(mean, std)
     scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, groups.subsampled)
@@ -191,18 +191,6 @@ def train_head(
         checkpoint.unlink(missing_ok=True)
     logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")
     return head.eval(), report
-
-
-@torch.no_grad()
-def _make_probabilities(head: ElhsrRewardHead, rewards: torch.Tensor, labels: list[bool]) -> None:
-    """R becomes a R + b: since it is a weighted mean of r_t, the row of r_t alone is changed."""
-    try:
-        calibration = fit_calibration(rewards.double().numpy(), np.array(labels))
-    except ValueError as error:
-        logger.warning(f"sigmoid(R) of this head estimates no probability. {error}")
-        return
-    head.weight[-1] *= calibration.slope
-    head.bias[-1] = calibration.slope * head.bias[-1] + calibration.offset
 
 
 def batch_outputs(

@@ -66,7 +66,7 @@ def rewards_of(head, rollouts):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    rollouts = planted_rollouts(tmp_path_factory.mktemp("refit") / "train", signal=0.7, longest=20)
+    rollouts = planted_rollouts(tmp_path_factory.mktemp("refit") / "train", seed=2, signal=0.7, longest=20)
     return train_head(rollouts, SETTINGS)[0], rollouts
 
 

@@ -40,10 +40,11 @@ def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
     labels = batch.labels.double().numpy()
     rows = np.split(batch.features.double().numpy(), np.cumsum(batch.lengths.numpy())[:-1])
     means = np.stack([own.mean(axis=0) for own in rows])
-    # At zero weights all gates are one half and every sigmoid(R) is, too; the gate's own gradient vanishes
-    gradient = ((0.5 - labels)[:, None] * means).mean(axis=0)
+    # At zero weights all gates are one half, and every sigmoid(R) the base rate; the gate's own gradient vanishes but
+    # for rounding, which AdamW makes steps of
+    gradient = ((labels.mean() - labels)[:, None] * means).mean(axis=0)
     np.testing.assert_allclose(head.weight[1].detach(), -0.01 * np.sign(gradient), rtol=1e-4)
-    assert (head.weight[0] == 0).all()
+    assert head.weight[0].abs().max() < 0.3 * 0.01
     assert head.config.standardization is None
 
 
