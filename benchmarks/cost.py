@@ -4,14 +4,15 @@ Parameters, floating-point operations and milliseconds per candidate, for arithm
 SmolLM2-135M-Instruct in bfloat16. Operations are those that torch's counter counts, and of the head two for each of its
 weights and tokens. Measured are
 
-- "reward head": the shipped head while decoding, where the hidden states are there anyway, for one prompt, and for 16
-  together;
+- "reward head": the shipped head, on all layers, while decoding, where the hidden states are there anyway, for one
+  prompt, and for 16 together; and likewise a head on seven layers, whose weights, which cost nothing to choose, are 0;
 - "text reward model": one forward pass of a sequence classifier of the language model's size over prompt and candidate;
 - "published code": one forward pass of the language model over prompt and candidate, and the head on what it shows.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import platform
 import statistics
@@ -23,13 +24,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
-from hf_elhsr import ElhsrRewardHead, RunningReward
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward
 from hf_elhsr.cli.demo_model import demo_model_folder
 from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.rollouts import ArithmeticTask, encode_prompts
 from hf_elhsr.rollouts.whole_files import write_text
 
 HEAD = "model_cards/elhsr-smollm2-135m-instruct-arithmetic"
+# As in examples/reproduction/small.json, whose report says what such a head is worth
+FEW_LAYERS = [12, 14, 16, 18, 20, 22, 24]
 N = 8
 
 
@@ -61,6 +64,8 @@ def main() -> None:
     model, tokenizer = load_model("smollm2-demo")
     tokenizer.padding_side = "left"
     head = ElhsrRewardHead.from_pretrained(HEAD)
+    few = ElhsrRewardHead(ElhsrConfig.for_model(model, layers=FEW_LAYERS, value=True))
+    heads = {"reward head": head, f"reward head on {len(FEW_LAYERS)} layers": few}
     classifier = AutoModelForSequenceClassification.from_pretrained(
         demo_model_folder(), num_labels=1, dtype=model.dtype
     ).eval()
@@ -68,14 +73,16 @@ def main() -> None:
     questions = [problem.question for problem in ArithmeticTask().problems("train", args.prompts)]
     costs: dict[str, list[tuple[float, float]]] = {}
     tokens = []
-    for together in (1, 16):
-        own = costs[f"reward head, {together} prompts together" if together > 1 else "reward head"] = []
+    for (kind, measured_head), together in itertools.product(heads.items(), (1, 16)):
+        own = costs[f"{kind}, {together} prompts together" if together > 1 else kind] = []
+        # W h_t: a product and a sum for each weight, the row for pruning among them, in one product
+        weights = measured_head.weight.numel() + measured_head.value_weight.numel()
         # The first batch once more: it warms up
         batches = [questions[first : first + together] for first in range(0, len(questions), together)]
         for number, batch in enumerate([batches[0], *batches]):
             inputs = encode_prompts(tokenizer, batch)
             torch.manual_seed(number)
-            timed = TimedReward(head)
+            timed = TimedReward(measured_head)
             candidates = model.sample_candidates(
                 **inputs, n=N, signal_processor=[timed], max_new_tokens=64, temperature=0.8, top_p=0.9, top_k=0
             )
@@ -85,14 +92,12 @@ def main() -> None:
             if not number:
                 continue
             sampled = int(candidates.lengths.sum()) / (N * together)
-            # W h_t: a product and a sum for each weight, the row for pruning among them, in one product
-            weights = head.weight.numel() + head.value_weight.numel()
             own.append((2.0 * weights * sampled, 1000 * timed.seconds / (N * together)))
-            if together == 1:
+            if together == 1 and measured_head is head:
                 tokens.append(sampled)
                 for name, measured in second_passes(classifier, model, head, inputs["input_ids"], candidates).items():
                     costs.setdefault(name, []).append(measured)
-    parameters = {name: head.weight.numel() + head.bias.numel() for name in costs}
+    parameters = {name: of_reward(few if "layers" in name else head) for name in costs}
     parameters["text reward model"] = sum(parameter.numel() for parameter in classifier.parameters())
     result: dict[str, Any] = {
         "question": __doc__.splitlines()[0].partition(" Writes")[0],
@@ -119,6 +124,11 @@ def main() -> None:
     }
     write_text(Path(__file__).with_suffix(".json"), json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+
+
+def of_reward(head: ElhsrRewardHead) -> int:
+    """Parameters of R, without the row for pruning."""
+    return head.weight.numel() + head.bias.numel()
 
 
 def second_passes(

@@ -57,15 +57,25 @@ def test_the_small_reproduction_is_its_report():
         "head on top-20 log-probabilities": "head_top_log_probabilities",
         "head on 100 prompts": "head_100_prompts",
         "head on 200 prompts": "head_200_prompts",
+        "head on 7 layers": "head_7_layers",
     }
-    told = {name: (parameters, seconds) for name, parameters, seconds, _ in rows[1:]}
+    trained = {name: (parameters, seconds) for name, parameters, seconds, _ in rows[1:]}
     for name, folder in folders.items():
         expected = (f"{arithmetic['parameters'][folder]:,}", f"{arithmetic['training_seconds'][folder]:,.0f}")
-        assert tuple(cell.strip() for cell in told[name]) == expected
+        assert tuple(cell.strip() for cell in trained[name]) == expected
     assert f"by {evaluation.head_minus['text reward model']} points" in " ".join(section.split())
-    top = evaluation.judges_minus["head on top-20 log-probabilities"]["mean log-probability"]
-    assert top.low > 0
-    assert f"ahead of mean log-probability by {top} points" in " ".join(section.split())
+    told = " ".join(section.split())
+    assert f"the same {evaluation.prompts:,} unseen prompts" in told
+    ahead = evaluation.judges_minus
+    few, logits, top = (ahead[f"head on {what}"] for what in ("100 prompts", "logits", "top-20 log-probabilities"))
+    votes, likely = "majority vote", "mean log-probability"
+    assert f"ahead of majority vote by {few[votes]} points and of mean log-probability by {few[likely]}." in told
+    assert f"ahead of majority vote by {logits[votes]} and {top[votes]} points" in told
+    assert f"of mean log-probability not surely, by {logits[likely]} and {top[likely]}." in told
+    assert min(few[votes].low, few[likely].low, logits[votes].low, top[votes].low) > 0
+    assert max(logits[likely].low, top[likely].low) < 0
+    same = evaluation.head_minus["head on 7 layers"]
+    assert same.low < 0 < same.high
     learned = evaluation.head_minus["head and text, learned"]
     assert learned.low < 0 < learned.high
     sums = next(name for name in tasks if name.startswith("reasoning_gym:chain_sum"))

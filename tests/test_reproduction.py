@@ -118,7 +118,7 @@ def test_every_step_runs_once_and_a_changed_plan_is_noticed(tmp_path, smollm2_fo
     config = Qwen2Config(vocab_size=49_152, num_hidden_layers=6, pad_token_id=2, eos_token_id=2)
     sampling = {"n": 4, "max_new_tokens": 64}
     task = {"name": "arithmetic", "train_prompts": 400, "test_prompts": 400, "few_prompts": [100, 200]}
-    task |= {"signals": ["top_log_probabilities"], "text_reward_model_epochs": 2}
+    task |= {"signals": ["top_log_probabilities"], "text_reward_model_epochs": 2, "few_layers": [1, 3, 5]}
     plan = {
         "model": model_folder(tmp_path / "qwen", config, smollm2_folder),
         "dtype": "bfloat16",
@@ -137,7 +137,7 @@ def test_every_step_runs_once_and_a_changed_plan_is_noticed(tmp_path, smollm2_fo
     Reproduction(tiny, folder, RandomLabels).run()
     report = json.loads((folder / "report.json").read_text())
     accuracy = report["tasks"]["arithmetic"]["evaluation"]["accuracy"]
-    heads = {"head on 15 prompts", "head on 16 prompts", "head on top-20 log-probabilities"}
+    heads = {"head on 15 prompts", "head on 16 prompts", "head on 2 layers", "head on top-20 log-probabilities"}
     texts = {"text reward model", "head and text, worse of ranks", "head and text, min-max", "head and text, learned"}
     assert accuracy.keys() == {*STRATEGIES, "last-token probe", "head of coin_flip", *heads, *texts}
     assert {"last-token probe", "head of arithmetic"} < report["tasks"]["coin_flip"]["evaluation"]["accuracy"].keys()

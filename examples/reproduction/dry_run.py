@@ -137,6 +137,7 @@ def rehearsal(plan: Plan, folder: Path) -> Plan:
             train_prompts=20,
             test_prompts=8,
             few_prompts=tuple(range(15, 15 + len(task.few_prompts))),
+            few_layers=(0, 2) if task.few_layers else (),
             text_reward_model_epochs=min(task.text_reward_model_epochs, 1),
         )
         for task in plan.tasks

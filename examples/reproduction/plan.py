@@ -19,6 +19,7 @@ class TaskPlan:
         name: As `hf-elhsr sample --task` takes it.
         skip_test_prompts: Leave out the first test prompts, which an earlier head was measured on.
         few_prompts: Heads on only so many of the training prompts are compared.
+        few_layers: A head on these layers alone, as indices into `hidden_states`, is compared; none for no such head.
         signals: Other signals to train a head on.
         text_reward_model_epochs: Epochs of the text reward model; 0 for none.
     """
@@ -28,6 +29,7 @@ class TaskPlan:
     test_prompts: int
     skip_test_prompts: int = 0
     few_prompts: tuple[int, ...] = ()
+    few_layers: tuple[int, ...] = ()
     signals: tuple[str, ...] = ()
     text_reward_model_epochs: int = 0
 

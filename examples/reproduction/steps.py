@@ -76,12 +76,14 @@ class Reproduction:
         """Everything that learns from a task's training prompts."""
         folder = self.folder / task.folder
         rollouts = self._sample(task, "hidden_states", folder / "train")
-        self._train_head(rollouts, folder / "head", None)
+        self._train_head(rollouts, folder / "head")
         for prompts in task.few_prompts:
-            self._train_head(rollouts, folder / f"head_{prompts}_prompts", prompts)
+            self._train_head(rollouts, folder / f"head_{prompts}_prompts", prompts=prompts)
+        if task.few_layers:
+            self._train_head(rollouts, folder / f"head_{len(task.few_layers)}_layers", layers=task.few_layers)
         self._train_probe(rollouts, folder / "probe")
         for signal in task.signals:
-            self._train_head(self._sample(task, signal, folder / f"train_{signal}"), folder / f"head_{signal}", None)
+            self._train_head(self._sample(task, signal, folder / f"train_{signal}"), folder / f"head_{signal}")
         text_reward_model = folder / "text_reward_model"
         wanted = {"epochs": task.text_reward_model_epochs, "rollouts": rollouts.settings["prompts_sha256"]}
         if task.text_reward_model_epochs and not is_done(text_reward_model, wanted):
@@ -95,6 +97,8 @@ class Reproduction:
             "last-token probe": LastTokenProbe(int(probe["layer"]), probe["weight"], float(probe["bias"]))
         }
         judges |= {f"head on {few} prompts": self._head(task, f"head_{few}_prompts") for few in task.few_prompts}
+        if few := len(task.few_layers):
+            judges[f"head on {few} layers"] = self._head(task, f"head_{few}_layers")
         judges |= {SIGNAL_HEADS[signal]: self._head(task, f"head_{signal}") for signal in task.signals}
         judges |= {f"head of {name}": head for name, head in heads.items() if name != task.name}
         rollouts = sample_rollouts(
@@ -146,11 +150,11 @@ class Reproduction:
             disk_budget=parse_bytes(self.plan.disk_budget),
         )
 
-    def _train_head(self, rollouts: RolloutSet, folder: Path, prompts: int | None) -> None:
+    def _train_head(self, rollouts: RolloutSet, folder: Path, **changes: Any) -> None:
         signal = rollouts.config.signal
         # The paper has a recipe for hidden states alone
         chosen = preset(self.plan.preset if signal == "hidden_states" else "default", signal)
-        settings = dataclasses.replace(chosen, prompts=prompts)
+        settings = dataclasses.replace(chosen, **changes)
         made_from = {"settings": dataclasses.asdict(settings), "rollouts": sampled(rollouts)}
         if is_done(folder, made_from):
             return

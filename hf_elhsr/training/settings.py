@@ -15,9 +15,9 @@ class TrainingSettings:
     """How a head is trained; [`PRESETS`] has two sets by name.
 
     Args:
-        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability; with the others R is
-            scaled and shifted to one in the end. Right and wrong rollouts weigh the same, however rare the right ones
-            are: weights would spoil the probabilities.
+        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability, and starts at the share
+            of right rollouts; with the others R is scaled and shifted to one in the end. Right and wrong rollouts weigh
+            the same, however rare the right ones are: weights would spoil the probabilities.
         learning_rate, weight_decay: Of AdamW, on weights that act on features as `standardization` leaves them. Biases
             do not decay.
         prompts_per_batch: Prompts per step, with all their rollouts.
@@ -129,7 +129,7 @@ PRESETS: dict[str, TrainingSettings] = {
 # hidden states have
 _DEFAULT_FOR: dict[str, dict[str, Any]] = {
     "top_log_probabilities": {"loss": "dpo", "learning_rate": 1e-2, "weight_decay": 0.01},
-    "logits": {"learning_rate": 5e-5},
+    "logits": {"learning_rate": 1e-5},
 }
 
 
