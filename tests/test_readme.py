@@ -160,12 +160,17 @@ def test_what_a_reward_costs_is_the_benchmarks():
     )
     over = result["text_reward_model_over"]
     less, least = (over[name]["milliseconds"] for name in ("reward head", "reward head, 16 prompts together"))
+    on_few = [f"reward head on 7 layers{together}" for together in ("", ", 16 prompts together")]
+    few, few_together = (result["costs"][name] for name in on_few)
+    few_less, few_least = (over[name]["milliseconds"] for name in on_few)
     for told in (
         f"for {result['candidates']} candidates of {result['tokens_per_candidate']:.0f} tokens",
         f"{one['operations'] / 1e6:.1f} million operations and {one['milliseconds']:.1f} ms,",
         f"or {many['milliseconds']:.1f} ms where 16 prompts are decoded together",
         f"{text['operations'] / 1e9:.1f} billion operations and {text['milliseconds']:.0f} ms",
         f"{over['reward head']['operations']:,.0f} times the operations and {less:.0f} to {least:.0f} times the time",
+        f"On seven layers it is {few['operations'] / 1e6:.1f} million operations and {few['milliseconds']:.1f} ms, or "
+        f"{few_together['milliseconds']:.1f} ms: {few_less:.0f} to {few_least:.0f} times less time",
         f"takes {published['milliseconds']:.0f} ms",
     ):
         assert told in readme, told
