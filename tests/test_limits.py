@@ -196,7 +196,7 @@ def test_easy_sums_come_first():
         split: sum(re.search(r"\b\d\b", problem.question) is not None for problem in task.problems(split, count))
         for split, count in (("train", 400), ("test", 500))
     }
-    told = f"of the 400 training prompts of bare sums {counts['train']} have one, of the 500 measured {counts['test']}."
+    told = f"they are {counts['train']} of the 400 training prompts and {counts['test']} of the 500 measured ones."
     assert told in " ".join(LIMITS.split())
 
 

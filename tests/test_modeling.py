@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel, LlamaConfig
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.modeling_elhsr import token_logits
+from hf_elhsr.modeling_tokens import token_logits
 from oracle import assert_rewards_close, oracle_reward
 
 

@@ -14,7 +14,9 @@ from reproduction.plan import Plan
 from reproduction.steps import Reproduction
 from transformers import AutoTokenizer, LlamaConfig, Qwen2Config
 
+from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.evaluation import STRATEGIES
+from hf_elhsr.rollouts import RolloutSet
 from hf_elhsr.rollouts.tasks import find_task
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +109,12 @@ def test_plans_that_cannot_be_read(paper, changes, message):
 def test_plans_that_cannot_be_carried_out(paper):
     with pytest.raises(ValueError, match="disk_budget=1000000"):
         estimate(Plan.from_json(json.dumps(paper | {"disk_budget": "1MB"})))
+    paper["tasks"][0]["few_layers"] = [32, 33]
+    with pytest.raises(
+        ValueError, match=r"few_layers \[32, 33\] of task 'math': layers \[33\] are not among those recorded"
+    ):
+        estimate(Plan.from_json(json.dumps(paper)))
+    del paper["tasks"][0]["few_layers"]
     paper["tasks"][0]["train_prompts"] = 10_000
     with pytest.raises(ValueError, match="10000"):
         estimate(Plan.from_json(json.dumps(paper)))
@@ -140,6 +148,10 @@ def test_every_step_runs_once_and_a_changed_plan_is_noticed(tmp_path, smollm2_fo
     heads = {"head on 15 prompts", "head on 16 prompts", "head on 2 layers", "head on top-20 log-probabilities"}
     texts = {"text reward model", "head and text, worse of ranks", "head and text, min-max", "head and text, learned"}
     assert accuracy.keys() == {*STRATEGIES, "last-token probe", "head of coin_flip", *heads, *texts}
+    few = ElhsrRewardHead.from_pretrained(folder / "arithmetic" / "head_2_layers")
+    assert few.config.layers == [0, 2]
+    for rollout in RolloutSet(folder / "arithmetic" / "test").rollouts():
+        assert rollout.judged["head on 2 layers"] not in (rollout.reward, rollout.judged["head on 15 prompts"])
     assert {"last-token probe", "head of arithmetic"} < report["tasks"]["coin_flip"]["evaluation"]["accuracy"].keys()
     for task in ("arithmetic", "coin_flip"):
         assert f"]({task}/evaluation.svg)" in (folder / "report.md").read_text()

@@ -63,6 +63,12 @@ def estimate(plan: Plan) -> tuple[list[str], int]:
             recording = plan_recording(
                 config, model.dtype, task.train_prompts * train.n, train.max_new_tokens, parse_bytes(plan.disk_budget)
             )
+            missing = sorted(set(task.few_layers) - set(recording.config.layers))
+            if missing and signal == "hidden_states":
+                raise ValueError(
+                    f"few_layers {list(task.few_layers)} of task {task.name!r}: layers {missing} are not among those "
+                    f"recorded, {recording.config.layers}: choose among these, or raise disk_budget."
+                )
             tokens = task.train_prompts * train.n * train.max_new_tokens
             disk, hours = disk + recording.num_bytes, hours + tokens / plan.tokens_per_second / 3600
             kept = f"1 token in {recording.every}" if recording.every > 1 else "all tokens"

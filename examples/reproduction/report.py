@@ -39,6 +39,9 @@ def write_report(plan: Plan, folder: Path, evaluations: dict[str, Evaluation]) -
         }
         plot_evaluation(evaluation, own / "evaluation.svg")
         lines += [f"## {task.name}: {task.train_prompts} training prompts", "", evaluation_markdown(evaluation), ""]
+        if task.few_layers:
+            layers = ", ".join(map(str, task.few_layers))
+            lines += [f"The head on {len(task.few_layers)} layers reads `hidden_states` {layers}.", ""]
         lines += ["| trained | parameters | training, s |", "|---|---:|---:|"]
         lines += [f"| {name} | {parameters[name]:,} | {seconds[name]:,.0f} |" for name in seconds]
         lines += ["", f"![Accuracy by number of candidates]({task.folder}/evaluation.svg)", ""]

@@ -2,7 +2,8 @@
 
 import torch
 
-from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
+from ..modeling_elhsr import ElhsrRewardHead
+from ..modeling_tokens import rewards_and_gates, token_logits
 from ..rewards import SignalProcessor
 from ..signals import StepSignal, head_features, head_needs
 

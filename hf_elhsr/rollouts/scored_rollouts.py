@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..configuration_elhsr import ElhsrConfig
-from ..modeling_elhsr import ElhsrRewardHead, token_logits, token_outputs
+from ..modeling_elhsr import ElhsrRewardHead
+from ..modeling_tokens import token_logits, token_outputs
 from ..rewards.pruning import prefix_features
 from .layer_columns import layer_columns
 from .rollout_set import Rollout, RolloutSet, by_prompt

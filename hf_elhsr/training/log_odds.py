@@ -17,7 +17,7 @@ def start_at_base_rate(head: ElhsrRewardHead, loss: str, labels: list[list[bool]
     """The biases of what learns by cross-entropy become the log-odds of the labels; weights are 0 before training.
 
     From 0 a bias would not get there in the steps of a few epochs. The weights would, along directions in which all
-    tokens are alike, and with few prompts the held-out loss would rise before they can tell right from wrong.
+    tokens are alike, and with few prompts the held-out loss could rise before they can tell right from wrong.
 
     Args:
         loss: Of R, a name in [`LOSSES`]; those other than cross-entropy have no use for a base rate.

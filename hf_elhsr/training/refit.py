@@ -10,7 +10,8 @@ import torch
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
+from ..modeling_elhsr import ElhsrRewardHead
+from ..modeling_tokens import rewards_and_gates, token_logits
 from ..rollouts import Rollout, RolloutSet, head_digest
 from ..rollouts.prefix_recorder import PREFIX_INTERVAL
 from ..rollouts.rollout_set import by_prompt

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from ..modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
+from ..modeling_elhsr import ElhsrRewardHead
+from ..modeling_tokens import rewards_and_gates, token_logits
 from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix

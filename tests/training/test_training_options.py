@@ -44,7 +44,7 @@ def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
     # for rounding, which AdamW makes steps of
     gradient = ((labels.mean() - labels)[:, None] * means).mean(axis=0)
     np.testing.assert_allclose(head.weight[1].detach(), -0.01 * np.sign(gradient), rtol=1e-4)
-    assert head.weight[0].abs().max() < 0.3 * 0.01
+    assert head.weight[0].abs().max() < 0.9 * 0.01
     assert head.config.standardization is None
 
 

@@ -5,7 +5,8 @@
 
 import torch
 
-from .modeling_elhsr import ElhsrRewardHead, rewards_and_gates, token_logits
+from .modeling_elhsr import ElhsrRewardHead
+from .modeling_tokens import rewards_and_gates, token_logits
 from .signals_step_signal import StepSignal
 from .signals_head_signal import head_features, head_needs
 from .rewards_processor import SignalProcessor
