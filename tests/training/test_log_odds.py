@@ -1,12 +1,15 @@
 """Where training starts: what learns by cross-entropy predicts the base rate before it knows anything else."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from planted_rollouts import planted_rollouts
 
-from hf_elhsr.training import TrainingSettings, train_head
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr.training import LOSSES, TrainingSettings, train_head
+from hf_elhsr.training.log_odds import start_at_base_rate
 from hf_elhsr.training.prompt_groups import PromptGroups
 
 # Steps too small to get anywhere
@@ -45,3 +48,12 @@ def test_the_held_out_loss_never_begins_above_that_of_the_base_rate(tmp_path):
     labels = torch.tensor([float(label) for own in groups.labels(held_out) for label in own])
     constant = torch.full_like(labels, base_rate(rollouts))
     assert max(report.held_out_loss) < torch.nn.functional.binary_cross_entropy(constant, labels)
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"binary_cross_entropy"}))
+def test_other_losses_start_from_zero(loss):
+    """Theirs are not the log-odds; V_t learns by cross-entropy all the same."""
+    head = ElhsrRewardHead(ElhsrConfig(hidden_size=2, layers=[0], value=True))
+    start_at_base_rate(head, loss, [[True, False], [False, False]])
+    assert head.bias.tolist() == [0.0, 0.0]
+    assert head.value_bias.item() == pytest.approx(-math.log(3))
