@@ -15,6 +15,7 @@ from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
 from hf_elhsr.cli.load_model import DTYPES
 from hf_elhsr.rollouts import Problem, SamplingSettings, Task
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
+from hf_elhsr.rollouts.feature_recorder import recorded_dtype
 from hf_elhsr.rollouts.tasks import find_task
 
 from .plan import Plan
@@ -61,7 +62,11 @@ def estimate(plan: Plan) -> tuple[list[str], int]:
         for signal in ("hidden_states", *task.signals):
             config = _described_head(model, signal)
             recording = plan_recording(
-                config, model.dtype, task.train_prompts * train.n, train.max_new_tokens, parse_bytes(plan.disk_budget)
+                config,
+                recorded_dtype(config, model),
+                task.train_prompts * train.n,
+                train.max_new_tokens,
+                parse_bytes(plan.disk_budget),
             )
             missing = sorted(set(task.few_layers) - set(recording.config.layers))
             if missing and signal == "hidden_states":

@@ -43,7 +43,7 @@ def plan_recording(
     logged. The budget is for features; texts and labels come on top, and are small.
 
     Args:
-        dtype: Of the language model.
+        dtype: Of the recorded features.
         rollouts: How many completions are to be sampled.
         budget: Bytes.
 
@@ -81,10 +81,8 @@ def plan_recording(
 
 
 def most_bytes(config: ElhsrConfig, dtype: torch.dtype, tokens: int) -> int:
-    """What the features of so many tokens take, by a model of this dtype."""
-    # Logits and log-probabilities are recorded as float32, whatever the model's dtype
-    number = dtype.itemsize if config.signal == "hidden_states" else torch.float32.itemsize
-    return tokens * config.num_features * number
+    """What the features of so many tokens take, recorded in this dtype."""
+    return tokens * config.num_features * dtype.itemsize
 
 
 def warn_of_little_room(folder: Path, num_bytes: int) -> None:

@@ -17,7 +17,7 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
 from ..rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
 from .disk_budget import most_bytes, plan_recording, recorded_tokens, warn_of_little_room
-from .feature_recorder import FeatureRecorder
+from .feature_recorder import FeatureRecorder, recorded_dtype
 from .labelling import refuse_unverified, verdict
 from .pooled_recorder import PooledRecorder
 from .prefix_recorder import PrefixRecorder
@@ -141,9 +141,9 @@ def sample_rollouts(
         }
     if pooled:
         described |= {"pooled": True, "prefixes": True}
-    every = 1
+    every, dtype = 1, recorded_dtype(config, model)
     if disk_budget is not None:
-        plan = plan_recording(config, model.dtype, count * settings.n, settings.max_new_tokens, disk_budget)
+        plan = plan_recording(config, dtype, count * settings.n, settings.max_new_tokens, disk_budget)
         config, every = plan.config, plan.every
     if every > 1:
         described["feature_every"] = every
@@ -151,8 +151,8 @@ def sample_rollouts(
     missing = sum(not rollouts.has_shard(index) for index in range(-(-count // settings.prompts_per_batch)))
     if head is None and missing:
         tokens = missing * settings.prompts_per_batch * settings.n * -(-settings.max_new_tokens // every)
-        warn_of_little_room(rollouts.folder, most_bytes(config, model.dtype, tokens))
-    followers = _Followers(head, config, pooled, every, judges)
+        warn_of_little_room(rollouts.folder, most_bytes(config, dtype, tokens))
+    followers = _Followers(head, config, pooled, every, dtype, judges)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
     any_verified = False
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
@@ -193,13 +193,19 @@ class _Followers:
     """The signal processors of a sampling run: the baselines, and the rewards, the features or both pooled."""
 
     def __init__(
-        self, head: ElhsrRewardHead | None, config: ElhsrConfig, pooled: bool, every: int, judges: dict[str, Judge]
+        self,
+        head: ElhsrRewardHead | None,
+        config: ElhsrConfig,
+        pooled: bool,
+        every: int,
+        dtype: torch.dtype,
+        judges: dict[str, Judge],
     ):
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
         self.self_certainty = RunningSelfCertainty()
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
         self.has_values = head is not None and head.config.value
-        self.recorder = FeatureRecorder(config, every) if head is None else None
+        self.recorder = FeatureRecorder(config, every, dtype) if head is None else None
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
         self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
         self.judges = {

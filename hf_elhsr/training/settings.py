@@ -123,13 +123,13 @@ PRESETS: dict[str, TrainingSettings] = {
     ),
 }
 
-# What the default changes for other signals, chosen on held-out prompts. h_t of log-probabilities has two dozen
-# numbers, so that larger steps are safe and decay has little to do; they tell hard prompts from easy ones better than
-# right rollouts from wrong ones, and the loss over pairs looks at the latter alone. h_t of logits has more numbers than
-# hidden states have
+# What the default changes for other signals, chosen on training prompts. They tell less of a rollout, so the held-out
+# loss falls slowly and unevenly, and three epochs without a better one say little. h_t of log-probabilities has two
+# dozen numbers, so that larger steps are safe and decay has little to do; h_t of logits has more numbers than hidden
+# states have
 _DEFAULT_FOR: dict[str, dict[str, Any]] = {
-    "top_log_probabilities": {"loss": "dpo", "learning_rate": 1e-2, "weight_decay": 0.01},
-    "logits": {"learning_rate": 1e-5},
+    "top_log_probabilities": {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10},
+    "logits": {"learning_rate": 5e-5, "patience": 10},
 }
 
 

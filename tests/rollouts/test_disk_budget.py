@@ -35,8 +35,8 @@ def test_all_that_fits_is_kept():
     assert (plan(WHOLE).every, plan(WHOLE).num_bytes) == (1, WHOLE)
     assert plan(WHOLE).config.layers == CONFIG.layers
     assert plan(WHOLE, dtype=torch.float32).every == 2
-    # Logits are stored as float32, whatever the model's dtype
-    assert plan(WHOLE, ElhsrConfig(signal="logits", base_vocab_size=70)).every == 2
+    logits = ElhsrConfig(signal="logits", base_vocab_size=70)
+    assert (plan(WHOLE, logits).every, plan(WHOLE, logits, dtype=torch.float32).every) == (1, 2)
 
 
 def test_tokens_go_first_and_then_layers():
@@ -97,6 +97,22 @@ def test_too_little_room_is_told_before_the_sampling(tmp_path, caplog, monkeypat
         sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path / "again", settings)
     logging.disable_propagation()
     assert "The features may take" not in caplog.text
+
+
+def test_logits_in_bfloat16_keep_twice_the_tokens_in_the_same_bytes(tmp_path):
+    settings = SamplingSettings(n=2, max_new_tokens=32, prompts_per_batch=2)
+    config = ElhsrConfig.for_model(tiny_model(), signal="logits")
+    budget = 4 * 16 * config.num_features * 4
+    every = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model, folder = enable_best_of_n(tiny_model().to(dtype)), tmp_path / str(dtype)
+        sampled = sample_rollouts(
+            model, tiny_tokenizer(), TinyTask(), "train", 2, folder, settings, config=config, disk_budget=budget
+        )
+        every[dtype] = sampled.settings.get("feature_every", 1)
+        features = [read_features(file) for file in sorted(folder.glob("*.safetensors"))]
+        assert {own.dtype for own in features} == {dtype}
+    assert every == {torch.float32: 2, torch.bfloat16: 1}
 
 
 def test_what_was_left_out_is_told(caplog):

@@ -7,7 +7,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n, score_generation, score_logprobs
 from hf_elhsr.modeling_signals import top_log_probabilities
-from hf_elhsr.rollouts.feature_recorder import FeatureRecorder
+from hf_elhsr.rollouts.feature_recorder import FeatureRecorder, recorded_dtype
 from oracle import assert_rewards_close, oracle_reward
 from tiny_models import ragged_prompts, tiny_model
 
@@ -146,6 +146,35 @@ def test_recorded_features_and_a_saved_head(tmp_path, signal):
     loaded = ElhsrRewardHead.from_pretrained(tmp_path)
     assert loaded.config.signal == signal
     assert torch.equal(loaded.weight, head.weight)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3", "mamba"])
+def test_logits_are_recorded_in_what_the_model_computes_them_in(architecture):
+    """Half the size of what the decoding loop shows of a model in bfloat16, and the very same numbers."""
+    model = enable_best_of_n(tiny_model(architecture).bfloat16())
+    config = ElhsrConfig.for_model(model, signal="logits")
+    kept, shown = FeatureRecorder(config, dtype=recorded_dtype(config, model)), FeatureRecorder(config)
+    model.sample_candidates(**ragged_prompts(), n=2, max_new_tokens=8, signal_processor=[kept, shown])
+    assert (kept.features().dtype, shown.features().dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(kept.features().float(), shown.features())
+
+
+def test_nothing_that_is_computed_in_float32_is_recorded_in_less():
+    model = tiny_model("llama").bfloat16()
+    hidden, logits = ElhsrConfig.for_model(model), ElhsrConfig.for_model(model, signal="logits")
+    log_probabilities = ElhsrConfig.for_model(model, signal="top_log_probabilities", num_log_probabilities=5)
+    assert [recorded_dtype(config, model) for config in (hidden, logits, log_probabilities)] == [
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+    ]
+    model.lm_head.float()
+    assert recorded_dtype(logits, model) == torch.float32
+    # As packed weights are
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.uint8), requires_grad=False)
+    assert recorded_dtype(logits, model) == torch.float32
+    model.lm_head = torch.nn.Identity()
+    assert recorded_dtype(logits, model) == torch.float32
 
 
 def logprobs_of(features):
