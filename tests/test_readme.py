@@ -63,24 +63,32 @@ def test_the_small_reproduction_is_its_report():
     for name, folder in folders.items():
         expected = (f"{arithmetic['parameters'][folder]:,}", f"{arithmetic['training_seconds'][folder]:,.0f}")
         assert tuple(cell.strip() for cell in trained[name]) == expected
-    assert f"by {evaluation.head_minus['text reward model']} points" in " ".join(section.split())
     told = " ".join(section.split())
     assert f"the same {evaluation.prompts:,} unseen prompts" in told
     ahead = evaluation.judges_minus
-    few, logits, top = (ahead[f"head on {what}"] for what in ("100 prompts", "logits", "top-20 log-probabilities"))
+    few, more = (ahead[f"head on {prompts} prompts"] for prompts in (100, 200))
+    logits, top = (ahead[f"head on {what}"] for what in ("logits", "top-20 log-probabilities"))
     votes, likely = "majority vote", "mean log-probability"
-    assert f"ahead of majority vote by {few[votes]} points and of mean log-probability by {few[likely]}." in told
-    assert f"ahead of majority vote by {logits[votes]} and {top[votes]} points" in told
-    assert f"of mean log-probability not surely, by {logits[likely]} and {top[likely]}." in told
-    assert min(few[votes].low, few[likely].low, logits[votes].low, top[votes].low) > 0
-    assert max(logits[likely].low, top[likely].low) < 0
+    assert f"ahead of majority vote by {few[votes]} points, and trained on 200 of {likely} by {more[likely]}." in told
+    assert f"ahead of majority vote by {top[votes]} points and of mean log-probability by {top[likely]}" in told
+    assert f"on logits by {logits[votes]} and, not surely, by {logits[likely]}." in told
+    assert min(few[votes].low, more[likely].low, logits[votes].low, top[votes].low, top[likely].low) > 0
+    assert logits[likely].low <= 0
     same = evaluation.head_minus["head on 7 layers"]
-    assert same.low < 0 < same.high
+    assert f"which is ahead of it by {same}." in told
+    assert same.high < 0
+    text = evaluation.head_minus["text reward model"]
+    assert f"not surely ahead of the text reward model, by {text} points" in told
+    assert text.low <= 0
     learned = evaluation.head_minus["head and text, learned"]
     assert learned.low < 0 < learned.high
     sums = next(name for name in tasks if name.startswith("reasoning_gym:chain_sum"))
     for who in ("single sample", "reward head", f"head of {sums}", "head of coin_flip"):
         assert f"{evaluation.accuracy[who]} %" in " ".join(section.split()), who
+    alice = Evaluation.from_json(json.dumps(tasks["reasoning_gym:aiw"]["evaluation"]))
+    shown = [alice.accuracy[who] for who in ("reward head", "majority vote")]
+    assert "gets {} % right and majority vote {} %".format(*shown) in told
+    assert min(alice.head_minus[judge].low for judge in alice.head_minus if "weighted" not in judge) > 0
     # "As good": neither is surely ahead
     for task, other in (("coin_flip", "majority vote"), (sums, "mean log-probability")):
         ahead = tasks[task]["evaluation"]["head_minus"][other]
