@@ -95,17 +95,6 @@ def test_several_heads_and_recorders_at_once(model, inputs):
         torch.testing.assert_close(log_probability.mean[number], chosen, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("cached", [1, 1000, 10**9])
-def test_how_many_steps_are_scored_side_by_side_does_not_matter(model, inputs, monkeypatch, cached):
-    head = tiny_head(model)
-    monkeypatch.setattr("hf_elhsr.rewards.running_reward.CACHED_NUMBERS", cached)
-    torch.manual_seed(0)
-    out = model.generate(
-        **inputs, best_of_n=4, reward_head=head, max_new_tokens=10, temperature=0.7, return_dict_in_generate=True
-    )
-    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
-
-
 def test_without_hidden_state_needs_the_last_token_is_not_fed(model, inputs):
     fed = []
     handle = model.register_forward_pre_hook(
