@@ -1,11 +1,9 @@
 """RunningReward: a head's reward of every candidate while it is written, from running sums."""
 
-from collections.abc import Iterator
-
 import torch
 
 from ..modeling_elhsr import ElhsrRewardHead
-from ..modeling_tokens import CACHED_NUMBERS, rewards_and_gates, token_logits
+from ..modeling_tokens import rewards_and_gates, token_logits
 from ..signals import StepSignal, head_features, head_needs
 from .processor import SignalProcessor
 from .pruning import prefix_features
@@ -57,7 +55,7 @@ class RunningReward(SignalProcessor):
             return
         features, candidates, active = zip(*self._waiting, strict=True)
         self._waiting = []
-        logits = torch.cat([token_logits(block, self._weight, self._bias) for block in _blocks(features)])
+        logits = torch.cat([token_logits(step, self._weight, self._bias) for step in features])
         own = len(self.head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])
         numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
@@ -113,19 +111,3 @@ class RunningReward(SignalProcessor):
             raise ValueError("Token rewards and gates were not kept: make it RunningReward(head, keep_tokens=True).")
         self._score_waiting()
         return self._tokens[name]
-
-
-def _blocks(steps: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:
-    """The steps in their order, as many side by side as stay cached: a product costs less than one for each of them."""
-    block: list[torch.Tensor] = []
-    for step in steps:
-        if block and sum(own.numel() for own in block) + step.numel() > CACHED_NUMBERS:
-            yield _joined(block)
-            block = []
-        block.append(step)
-    yield _joined(block)
-
-
-def _joined(block: list[torch.Tensor]) -> torch.Tensor:
-    # One large step is not copied
-    return block[0] if len(block) == 1 else torch.cat(block)

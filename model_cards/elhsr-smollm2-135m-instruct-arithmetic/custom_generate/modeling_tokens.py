@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import torch
 
-#: Numbers of a block of features that is made float32 at a time, so that it stays cached.
-CACHED_NUMBERS = 2**19
+# Numbers of a block of features that is made float32 at a time
+_CACHED = 2**19
 # Numbers that torch copies without sharing the work among threads
 _COPIED_BY_ONE = 2**15
 
@@ -37,7 +37,7 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
         blocks: Iterable[torch.Tensor]
         if flat.device.type == "cpu" and flat.dtype != torch.float32:
             # A float32 copy of many tokens would be written to memory and read again; that of a few stays cached
-            blocks = map(_float32_copy, flat.split(max(1, CACHED_NUMBERS // flat.shape[-1])))
+            blocks = map(_float32_copy, flat.split(max(1, _CACHED // flat.shape[-1])))
         else:
             blocks = [flat.float()]
         # With the few rows of weights on the left: several times faster than nn.functional.linear
