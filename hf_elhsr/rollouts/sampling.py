@@ -152,7 +152,8 @@ def sample_rollouts(
     if head is None and missing:
         tokens = missing * settings.prompts_per_batch * settings.n * -(-settings.max_new_tokens // every)
         warn_of_little_room(rollouts.folder, most_bytes(config, dtype, tokens))
-    followers = _Followers(head, config, pooled, every, dtype, judges)
+    recorder = FeatureRecorder(config, every, dtype) if head is None else None
+    followers = _Followers(head, recorder, pooled, judges)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]
     any_verified = False
     for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
@@ -193,19 +194,13 @@ class _Followers:
     """The signal processors of a sampling run: the baselines, and the rewards, the features or both pooled."""
 
     def __init__(
-        self,
-        head: ElhsrRewardHead | None,
-        config: ElhsrConfig,
-        pooled: bool,
-        every: int,
-        dtype: torch.dtype,
-        judges: dict[str, Judge],
+        self, head: ElhsrRewardHead | None, recorder: FeatureRecorder | None, pooled: bool, judges: dict[str, Judge]
     ):
         self.log_probability = RunningLogProbability(keep_tokens=head is not None)
         self.self_certainty = RunningSelfCertainty()
         self.reward = None if head is None else RunningReward(head, keep_tokens=True)
         self.has_values = head is not None and head.config.value
-        self.recorder = FeatureRecorder(config, every, dtype) if head is None else None
+        self.recorder = recorder
         self.pooled = PooledRecorder(head) if head is not None and pooled else None
         self.prefixes = PrefixRecorder(head) if head is not None and pooled else None
         self.judges = {
