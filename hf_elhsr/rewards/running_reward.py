@@ -3,14 +3,16 @@
 import torch
 
 from ..modeling_elhsr import ElhsrRewardHead
-from ..modeling_tokens import rewards_and_gates, token_logits
-from ..signals import StepSignal, head_features, head_needs
+from ..modeling_tokens import rewards_and_gates, token_logits_by_part
+from ..signals import StepSignal, head_needs, head_parts
 from .processor import SignalProcessor
 from .pruning import prefix_features
 from .token_store import TokenStore
 
-# Steps wait until they have so many tokens: the few of a step cost less in arithmetic than in calls and cold caches
-_TOKENS_AT_ONCE = 128
+# Steps wait until they have so many tokens, or so many numbers to be read: those of one step cost less in arithmetic
+# than in calls and cold caches, and those of too many do not stay cached while they are scored
+_TOKENS_AT_ONCE = 256
+_NUMBERS_AT_ONCE = 2**20
 
 
 class RunningReward(SignalProcessor):
@@ -18,8 +20,9 @@ class RunningReward(SignalProcessor):
 
     For pruning, the sums of r_t and v_t and the number of tokens are kept, too.
 
-    The features of a few steps wait until they are scored together, or until somebody asks. Nothing grows with the
-    length of the completion, unless `keep_tokens` asks for every r_t and g_t.
+    The features of a few steps wait until they are scored together, or until somebody asks: when that is shows in the
+    last bits of a reward. Nothing grows with the length of the completion, unless `keep_tokens` asks for every r_t and
+    g_t.
 
     Args:
         head: The reward head. It is read, never moved or changed.
@@ -42,20 +45,28 @@ class RunningReward(SignalProcessor):
         # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
         self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
         self._tokens.begin(num_candidates, device)
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]] = []
+        self._waiting_tokens = 0
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self.head.config, input_ids, signal, self._weight.device)
-        self._waiting.append((features, signal.candidates, signal.active))
-        if sum(len(step) for step, _, _ in self._waiting) >= _TOKENS_AT_ONCE:
+        parts = head_parts(self.head.config, input_ids, signal, self._weight.device)
+        if self._weight.device.type != "cpu":
+            # Compiled for an accelerator, the next step may write its hidden states over these
+            parts = [torch.cat(parts, dim=-1)]
+        self._waiting.append((parts, signal.candidates, signal.active))
+        self._waiting_tokens += len(signal.candidates)
+        if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._weight.shape[1]):
             self._score_waiting()
 
     def _score_waiting(self) -> None:
         if not self._waiting:
             return
-        features, candidates, active = zip(*self._waiting, strict=True)
-        self._waiting = []
-        logits = torch.cat([token_logits(step, self._weight, self._bias) for step in features])
+        steps, candidates, active = zip(*self._waiting, strict=True)
+        self._waiting, self._waiting_tokens = [], 0
+        # One copy of all: every layer's states of all steps, layer by layer
+        layers = torch.cat([state for layer in zip(*steps, strict=True) for state in layer])
+        parts = layers.view(len(steps[0]), -1, layers.shape[-1])
+        logits = token_logits_by_part(parts, self._weight, self._bias)
         own = len(self.head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])
         numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)

@@ -78,7 +78,8 @@ def test_a_price_of_zero_changes_nothing(model, head, inputs):
     head = decisive(head, price=0.0)
     exact, unpruned = generate(model, head, inputs), generate(model, head, inputs, prune=0.01)
     assert torch.equal(exact.candidates, unpruned.candidates)
-    assert torch.equal(exact.rewards, unpruned.rewards)
+    # To rounding: tokens that were scored when pruning asked are summed in other company
+    assert_rewards_close(exact.rewards, unpruned.rewards)
     assert not unpruned.pruned.any()
 
 

@@ -7,6 +7,7 @@ import torch
 
 from hf_elhsr import (
     ElhsrConfig,
+    ElhsrRewardHead,
     RunningLogProbability,
     RunningReward,
     SignalNeeds,
@@ -142,18 +143,67 @@ def test_nothing_is_kept_per_token_unless_asked(small_head):
         _ = running.token_rewards
 
 
-def test_features_wait_for_few_steps_alone(small_head):
-    """However many tokens there are: what is held grows to 128 of them and no further."""
-    running = RunningReward(small_head)
+@pytest.mark.parametrize(("layers", "tokens"), [(1, 256), (64, 128)])
+def test_features_wait_for_few_steps_alone(layers, tokens):
+    """However many tokens there are: what is held grows to 256 of them, or 2^20 numbers, and no further."""
+    head = ElhsrRewardHead(ElhsrConfig(hidden_size=128, layers=list(range(layers))))
+    running = RunningReward(head)
     running.begin(1, torch.device("cpu"))
-    width = small_head.config.num_features
     held = []
-    for number in range(1, 384):
-        running(torch.zeros(1, 1, dtype=torch.long), step([0], [True], torch.randn(1, width)))
-        if number % 128 == 127:
-            held.append(sum(type(found) is torch.Tensor and found.shape == (1, width) for found in gc.get_objects()))
-    assert held[0] >= 127
+    for number in range(1, 3 * tokens):
+        states = tuple(torch.randn(1, 128) for _ in range(layers))
+        signal = StepSignal(torch.tensor([0]), torch.tensor([True]), hidden_states=states)
+        running(torch.zeros(1, 1, dtype=torch.long), signal)
+        if number % tokens == tokens - 1:
+            held.append(sum(type(found) is torch.Tensor and found.shape == (1, 128) for found in gc.get_objects()))
+    assert held[0] >= (tokens - 1) * layers
     assert held == [held[0]] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_steps_that_wait_are_scored_as_if_alone(dtype):
+    """Steps of several sizes, scored together or asked for one by one: what R of the equations is, either way."""
+    torch.manual_seed(0)
+    head = ElhsrRewardHead(ElhsrConfig(hidden_size=48, layers=[0, 2, 3], value=True))
+    torch.nn.init.normal_(head.weight)
+    torch.nn.init.normal_(head.value_weight)
+    steps = [list(range(rows)) for rows in (5, 5, 4, 1)]
+    states = [[torch.randn(len(rows), 48, dtype=dtype) for _ in range(4)] for rows in steps]
+    together, alone = RunningReward(head, keep_tokens=True), RunningReward(head, keep_tokens=True)
+    for running in (together, alone):
+        running.begin(5, torch.device("cpu"))
+        for rows, hidden in zip(steps, states, strict=True):
+            signal = StepSignal(torch.tensor(rows), torch.ones(len(rows), dtype=torch.bool), tuple(hidden))
+            running(torch.zeros(len(rows), 1, dtype=torch.long), signal)
+            if running is alone:
+                _ = running.rewards
+    for candidate in range(5):
+        h = torch.stack(
+            [
+                torch.cat([hidden[0], hidden[2], hidden[3]], -1)[candidate]
+                for hidden in states
+                if candidate < len(hidden[0])
+            ]
+        ).double()
+        gates = torch.sigmoid(h @ head.weight[0].double() + head.bias[0].double())
+        token_rewards = h @ head.weight[1].double() + head.bias[1].double()
+        expected = (gates * token_rewards).sum() / gates.sum()
+        for running in (together, alone):
+            assert_rewards_close(running.rewards[candidate], expected.float().detach())
+            assert_rewards_close(running.token_rewards[candidate][: len(h)], token_rewards.float().detach())
+
+
+def test_states_need_not_outlive_a_step_without_a_cache(model, inputs):
+    """What waits holds the last position alone, not the row that was fed again."""
+    held = []
+
+    class Sizes(Journal):
+        def __call__(self, input_ids, signal):
+            held.append((signal.hidden_states[1].untyped_storage().nbytes(), signal.hidden_states[1].nbytes))
+
+    model.sample_candidates(**inputs, n=2, signal_processor=[Sizes()], max_new_tokens=3, use_cache=False)
+    assert len(held) == 3
+    assert all(storage == own for storage, own in held)
 
 
 def test_padding_with_nan_is_not_scored(small_head):
