@@ -62,10 +62,11 @@ class RunningReward(SignalProcessor):
         if not self._waiting:
             return
         steps, candidates, active = zip(*self._waiting, strict=True)
+        tokens = self._waiting_tokens
         self._waiting, self._waiting_tokens = [], 0
         # One copy of all: every layer's states of all steps, layer by layer
         layers = torch.cat([state for layer in zip(*steps, strict=True) for state in layer])
-        parts = layers.view(len(steps[0]), -1, layers.shape[-1])
+        parts = layers.view(len(steps[0]), tokens, layers.shape[-1])
         logits = token_logits_by_part(parts, self._weight, self._bias)
         own = len(self.head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])

@@ -28,7 +28,7 @@ class TrainingSettings:
         held_out: Share of the prompts held out for early stopping.
         seed: Of the split and of the order of prompts.
         prompts: Use the first so many prompts of the rollouts alone, those held out included. Default: all.
-        gate: Whether tokens are weighted by a learned gate. Default: as the rollouts' configuration says, which is on
+        gate: Whether tokens are weighted by a learned gate. None: as the rollouts' configuration says, which is on
             unless they were sampled for a head without.
         layers: Which of the recorded layers the head reads, as indices into `hidden_states`; their order does not
             matter. Default: all that were recorded.
@@ -123,13 +123,13 @@ PRESETS: dict[str, TrainingSettings] = {
     ),
 }
 
-# What the default changes for other signals, chosen on training prompts. They tell less of a rollout, so the held-out
-# loss falls slowly and unevenly, and three epochs without a better one say little. h_t of log-probabilities has two
-# dozen numbers, so that larger steps are safe and decay has little to do; h_t of logits has more numbers than hidden
-# states have
+# What the default changes for other signals, chosen on prompts that no report measures. They tell less of a rollout, so
+# the held-out loss falls slowly and unevenly, and three epochs without a better one say little. h_t of log-probabilities
+# has two dozen numbers, so that larger steps are safe and decay has little to do; h_t of logits has more numbers than
+# hidden states have, and a gate that reads them learns its training prompts by heart
 _DEFAULT_FOR: dict[str, dict[str, Any]] = {
     "top_log_probabilities": {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10},
-    "logits": {"learning_rate": 5e-5, "patience": 10},
+    "logits": {"learning_rate": 5e-5, "patience": 10, "gate": False},
 }
 
 
