@@ -19,7 +19,7 @@ from hf_elhsr.rewards.last_token_probe import LastTokenProbe
 from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
 from hf_elhsr.rollouts import RolloutSet, ScoredRollouts, Task, prompt_texts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes
-from hf_elhsr.rollouts.rollout_set import by_prompt
+from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.sampling import Judge
 from hf_elhsr.rollouts.tasks import find_task
 from hf_elhsr.rollouts.text_scores import score_rollout_texts

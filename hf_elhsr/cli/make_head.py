@@ -15,7 +15,7 @@ from ..rollouts import RolloutSet, ScoredRollouts
 from ..rollouts.whole_files import write_text
 from ..training import LOSSES, PRESETS, fit_decisions, refit_head, train_head
 from ..training import preset as preset_settings
-from ..training.record import known_as, read_record
+from ..training.record import OTHER_ROWS, known_as, order_changed, read_record
 from .load_model import load_model, recorded_base_model
 from .options import (
     BaseModel,
@@ -183,6 +183,8 @@ def calibrate(
     fitted_on = RolloutSet(rollouts)
     fitted_on.check_complete()
     record = read_record(head)
+    if order_changed(record, fitted_on.settings):
+        raise ValueError(OTHER_ROWS)
     if known_as(record, fitted_on.settings) == "trained":
         raise ValueError(
             f"The head in {str(head)!r} was trained on prompts of {str(rollouts)!r}, where it is right more often than "

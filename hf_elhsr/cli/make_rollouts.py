@@ -128,6 +128,6 @@ def _show_rollouts(as_json: bool, rollout_set: RolloutSet, more: dict[str, int])
             **more,
         },
         f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(rollout_set.folder))}, "
-        f"{right / len(rollouts):.1%} right{counts}"
+        f"{right / max(1, len(rollouts) - len(failed)):.1%} right{counts}"
         + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else "."),
     )

@@ -23,7 +23,7 @@ from ..rollouts import RolloutSet, SamplingSettings, prompt_texts, sample_rollou
 from ..rollouts.tasks import find_task
 from ..rollouts.text_scores import score_rollout_texts
 from ..rollouts.whole_files import write_text
-from ..training.record import known_as, read_record
+from ..training.record import OTHER_ROWS, known_as, order_changed, read_record
 from .load_model import load_model, load_text_reward_model
 from .options import (
     Dtype,
@@ -89,7 +89,10 @@ def evaluate(
     language_model, tokenizer = load_model(model, dtype)
     problems = find_task(task, verifier, extract)
     asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
-    if known_as(read_record(Path(head)), asked) == "trained":
+    record = read_record(Path(head))
+    if order_changed(record, asked | {"labelled_by": getattr(problems, "labelled_by", None)}):
+        logger.warning(f"{OTHER_ROWS} The head may be right more often here than elsewhere.")
+    elif known_as(record, asked) == "trained":
         logger.warning(
             f"The head in {head!r} was trained on some of these prompts, where it is right more often than elsewhere: "
             "sample others, e.g. with --split or --skip."
@@ -138,7 +141,10 @@ def tradeoff(
     if plot_file is not None:
         check_figure(plot_file)
     measured_on = RolloutSet(rollouts)
-    known = known_as(read_record(Path(head)), measured_on.settings)
+    record = read_record(Path(head))
+    if order_changed(record, measured_on.settings):
+        raise ValueError(OTHER_ROWS)
+    known = known_as(record, measured_on.settings)
     if known is not None:
         raise ValueError(
             f"The head in {head!r} was {known} on prompts of {str(rollouts)!r}, where what it decides costs less than "

@@ -11,7 +11,7 @@ import torch
 from ..rewards.combination import LearnedCombination, min_max, worse_of_ranks
 from ..rewards.logistic import sigmoid
 from ..rollouts import Rollout, RolloutSet
-from ..rollouts.rollout_set import by_prompt
+from ..rollouts.rollout import by_prompt
 from . import strategies
 from .best_of_k import best_of_k, majority_of_k, oracle_of_k
 from .bootstrap import interval_of, resampled_means

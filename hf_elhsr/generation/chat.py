@@ -28,7 +28,8 @@ class ChatBestOfN:
         text: The winner's.
         winner: Its place among the candidates.
         texts: Of every candidate, as they came.
-        rewards: R of every candidate; sigmoid(R) estimates P(correct). -inf for an empty answer, which cannot win.
+        rewards: R of every candidate; sigmoid(R) estimates P(correct). -inf for an answer without text: it
+            cannot win.
     """
 
     text: str
@@ -96,8 +97,7 @@ def best_of_n_chat(
 
 
 def _reward(head: ElhsrRewardHead, text: str, logprobs: Mapping[str, Any] | None) -> float:
-    content = (logprobs or {}).get("content")
-    if not text and not content:
-        # The model ended at once, and servers leave out the token that ends
+    if not text.strip():
+        # The model ended at once; some servers show the token that ends, others leave it out
         return float("-inf")
     return score_logprobs(head, logprobs or {})

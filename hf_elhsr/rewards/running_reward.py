@@ -45,7 +45,7 @@ class RunningReward(SignalProcessor):
         # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
         self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
         self._tokens.begin(num_candidates, device)
-        self._waiting: list[tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[list[torch.Tensor], list[int], torch.Tensor, torch.Tensor]] = []
         self._waiting_tokens = 0
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
@@ -53,7 +53,7 @@ class RunningReward(SignalProcessor):
         if self._weight.device.type != "cpu":
             # Compiled for an accelerator, the next step may write its hidden states over these
             parts = [torch.cat(parts, dim=-1)]
-        self._waiting.append((parts, signal.candidates, signal.active))
+        self._waiting.append((parts, _versions(parts), signal.candidates, signal.active))
         self._waiting_tokens += len(signal.candidates)
         if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._weight.shape[1]):
             self._score_waiting()
@@ -61,7 +61,12 @@ class RunningReward(SignalProcessor):
     def _score_waiting(self) -> None:
         if not self._waiting:
             return
-        steps, candidates, active = zip(*self._waiting, strict=True)
+        steps, versions, candidates, active = zip(*self._waiting, strict=True)
+        if any(_versions(parts) != before for parts, before in zip(steps, versions, strict=True)):
+            raise ValueError(
+                "A signal processor or a hook changed hidden states in place that a reward is made of: let it change a "
+                "copy."
+            )
         tokens = self._waiting_tokens
         self._waiting, self._waiting_tokens = [], 0
         # One copy of all: every layer's states of all steps, layer by layer
@@ -73,7 +78,8 @@ class RunningReward(SignalProcessor):
         numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
         # masked_fill, not a product: what the model makes of padding may be anything
         numbers = numbers.masked_fill(~torch.cat(active)[:, None], 0.0)
-        self._sums.index_add_(0, torch.cat(candidates), numbers)
+        # Not in place: whoever asks last may be outside of the inference mode that the sums were made in
+        self._sums = self._sums.index_add(0, torch.cat(candidates), numbers)
         if self.keep_tokens:
             steps = numbers.split([len(step) for step in candidates])
             for step, its_candidates, its_active in zip(steps, candidates, active, strict=True):
@@ -123,3 +129,8 @@ class RunningReward(SignalProcessor):
             raise ValueError("Token rewards and gates were not kept: make it RunningReward(head, keep_tokens=True).")
         self._score_waiting()
         return self._tokens[name]
+
+
+def _versions(parts: list[torch.Tensor]) -> list[int]:
+    """How often each was changed in place; tensors of inference mode do not count it."""
+    return [] if parts[0].is_inference() else [part._version for part in parts]

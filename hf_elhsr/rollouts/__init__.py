@@ -1,10 +1,12 @@
 """Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
 
+from .digests import head_digest
 from .feature_recorder import FeatureRecorder
 from .labelling import relabel_rollouts
 from .prompts import encode_prompts, prompt_texts
-from .rollout_set import Rollout, RolloutSet
-from .sampling import SamplingSettings, head_digest, sample_rollouts
+from .rollout import Rollout
+from .rollout_set import RolloutSet
+from .sampling import SamplingSettings, sample_rollouts
 from .scored_rollouts import ScoredRollouts
 from .tasks import ArithmeticTask, Problem, Task
 

@@ -16,8 +16,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,88 +23,10 @@ import torch
 from transformers.utils import logging
 
 from ..configuration_elhsr import ElhsrConfig
+from .rollout import Rollout
 from .whole_files import write_arrays, write_text
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One completion of a task's problem, with its label.
-
-    Args:
-        problem: Id of the problem; rollouts of a prompt share it.
-        template: The problem's family.
-        token_ids: The sampled tokens, the EOS included.
-        text: The completion, special tokens left out.
-        answer: The final answer the task's verifier found, or None.
-        label: Whether that answer is right; None where the verifier failed.
-        mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Where its tokens start in the shard's features and token arrays; there are `num_rows` of them.
-        reward: R by the head that followed the sampling, if one did.
-        verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
-            evaluation, with a warning.
-        self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None where it was not
-            recorded.
-        feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
-        judged: By name, R by the other judges that followed the sampling, if any did.
-    """
-
-    problem: str
-    template: str
-    token_ids: list[int]
-    text: str
-    answer: str | None
-    label: bool | None
-    mean_log_probability: float
-    first_row: int
-    reward: float | None = None
-    verifier_failure: str | None = None
-    feature_tokens: list[int] | None = None
-    self_certainty: float | None = None
-    judged: dict[str, float] | None = None
-
-    @property
-    def num_rows(self) -> int:
-        """How many of its tokens were recorded."""
-        return len(self.token_ids if self.feature_tokens is None else self.feature_tokens)
-
-    @property
-    def right(self) -> bool:
-        """The label.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if self.label is None:
-            raise ValueError(f"This rollout of prompt {self.problem!r} has no label: {self.verifier_failure}")
-        return self.label
-
-
-def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
-    """The rollouts of each prompt of a shard; prompts with a rollout that could not be verified are left out.
-
-    Raises:
-        ValueError: Rollouts of a prompt do not stand together.
-    """
-    seen: set[str] = set()
-    for problem, group in groupby(shard, key=lambda rollout: rollout.problem):
-        members = list(group)
-        if problem in seen:
-            raise ValueError(f"Rollouts of prompt {problem!r} do not stand together: the set is damaged, sample again.")
-        seen.add(problem)
-        if all(rollout.label is not None for rollout in members):
-            yield members
-
-
-def shared_prompts(one: dict[str, Any], other: dict[str, Any]) -> int:
-    """How many prompts the settings of two sets name both: those of a split come in one order."""
-    if any(one.get(name) != other.get(name) for name in ("task", "split")):
-        return 0
-    first, second = (
-        range(settings.get("skip", 0), settings.get("skip", 0) + settings["prompts"]) for settings in (one, other)
-    )
-    return len(range(max(first.start, second.start), min(first.stop, second.stop)))
 
 
 class RolloutSet:
@@ -116,7 +36,7 @@ class RolloutSet:
         folder: Where they are.
 
     Raises:
-        ValueError: No rollout set is there.
+        ValueError: No rollout set is there, or its settings are damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -124,8 +44,14 @@ class RolloutSet:
         settings_file = self.folder / "settings.json"
         if not settings_file.is_file():
             raise ValueError(f"{str(folder)!r} holds no rollouts (no settings.json): make some with `hf-elhsr sample`.")
-        self.settings: dict[str, Any] = json.loads(settings_file.read_text())
-        self.config = ElhsrConfig.from_dict(self.settings["head_config"])
+        try:
+            self.settings: dict[str, Any] = json.loads(settings_file.read_text(encoding="utf-8"))
+            self.config = ElhsrConfig.from_dict(self.settings["head_config"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{str(settings_file)!r} does not hold the settings of rollouts ({type(error).__name__}: {error}): it "
+                "is damaged, or of a later version."
+            ) from error
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any], config: ElhsrConfig) -> "RolloutSet":
@@ -141,6 +67,9 @@ class RolloutSet:
             present = cls(folder)
             # Through the class, so that a field that came with a later version counts as its default
             there = present.settings | {"head_config": json.loads(json.dumps(_described(present.config)))}
+            if "model_sha256" in wanted:
+                # Sets made before it was recorded are gone on with
+                there.setdefault("model_sha256", wanted["model_sha256"])
             different = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
             if not different:
                 return present
@@ -239,6 +168,7 @@ class RolloutSet:
         for shard, file in self.shards():
             failures += [rollout for rollout in shard if rollout.label is None]
             problems = {rollout.problem for rollout in shard}
+            self._check_shard(shard, problems, file.with_suffix(".jsonl"))
             if problems & seen:
                 raise ValueError(f"{str(file.with_suffix('.jsonl'))!r} has prompts that are in another shard, too.")
             seen |= problems
@@ -253,6 +183,21 @@ class RolloutSet:
             logger.warning(
                 f"{prompts} of {wanted} prompts are left out, since the verifier failed on {len(failures)} rollouts of "
                 f"theirs. The first failure: {failures[0].verifier_failure}"
+            )
+
+    def _check_shard(self, shard: list[Rollout], problems: set[str], file: Path) -> None:
+        """Refuse a shard that was cut short: it counts as sampled, so nobody would sample the rest."""
+        sampling = self.settings.get("sampling", {})
+        if "prompts_per_batch" not in sampling:
+            # Of a set that [`sample_rollouts`] did not make nobody knows what a shard holds
+            return
+        size, n = sampling["prompts_per_batch"], sampling["n"]
+        prompts = min(size, self.settings["prompts"] - size * int(file.stem.removeprefix("shard-")))
+        if (len(problems), len(shard)) != (prompts, prompts * n):
+            raise ValueError(
+                f"Expected {prompts * n} rollouts of {prompts} prompts in {str(file)!r}, got {len(shard)} of "
+                f"{len(problems)}: it is damaged. Delete it and give the command that sampled it again, which samples "
+                "this shard alone."
             )
 
     def rollouts(self) -> list[Rollout]:

@@ -16,13 +16,15 @@ from ..generation.decoding import Candidates
 from ..modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
 from ..rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
+from .digests import head_digest, model_digest
 from .disk_budget import most_bytes, plan_recording, recorded_tokens, warn_of_little_room
 from .feature_recorder import FeatureRecorder, recorded_dtype
 from .labelling import refuse_unverified, verdict
 from .pooled_recorder import PooledRecorder
 from .prefix_recorder import PrefixRecorder
 from .prompts import encode_prompts
-from .rollout_set import Rollout, RolloutSet
+from .rollout import Rollout
+from .rollout_set import RolloutSet
 from .shard_arrays import TOKEN_ARRAYS
 from .tasks import Problem, Task
 
@@ -134,6 +136,8 @@ def sample_rollouts(
         described["skip"] = skip
     if head is not None:
         described["head_sha256"] = head_digest(head)
+        # A head may fit several models, such as light fine-tunes of one
+        described["model_sha256"] = model_digest(model)
     if judges:
         described["judges"] = {
             name: head_digest(judge) if isinstance(judge, ElhsrRewardHead) else judge.sha256
@@ -285,12 +289,3 @@ def _label(
         )
         first_row += rollouts[-1].num_rows
     return rollouts
-
-
-def head_digest(head: ElhsrRewardHead) -> str:
-    """SHA-256 of a head's weights, by which rollouts and evaluations know whose they are."""
-    parameters = [head.weight, head.bias]
-    if head.config.value:
-        parameters += [head.value_weight, head.value_bias]
-    values = torch.cat([parameter.detach().flatten() for parameter in parameters]).cpu().numpy()
-    return hashlib.sha256(values.tobytes()).hexdigest()

@@ -12,9 +12,10 @@ from ..configuration_elhsr import ElhsrConfig
 from ..modeling_elhsr import ElhsrRewardHead
 from ..modeling_tokens import token_logits, token_outputs
 from ..rewards.pruning import prefix_features
+from .digests import head_digest
 from .layer_columns import layer_columns
-from .rollout_set import Rollout, RolloutSet, by_prompt
-from .sampling import head_digest
+from .rollout import Rollout, by_prompt
+from .rollout_set import RolloutSet
 from .shard_arrays import read_features, read_token_arrays
 
 
@@ -92,7 +93,9 @@ class ScoredRollouts:
                         f"Of the rollouts in {str(rollouts.folder)!r} some tokens were left out for a disk budget."
                     )
                 if wanted is None or members[0].problem in wanted:
-                    groups.append((members, _token_arrays(members, file, head, rollouts.config)))
+                    arrays = _token_arrays(members, file, head, rollouts.config)
+                    _check_rewards(members, arrays, file, head.config.eps)
+                    groups.append((members, arrays))
                     found.add(members[0].problem)
         if wanted is not None and wanted != found:
             raise ValueError(f"{len(wanted - found)} of the {len(wanted)} prompts asked for have no rollouts.")
@@ -178,13 +181,7 @@ def _token_arrays(
     own = slice(first, first + sum(rollout.num_rows for rollout in members))
     arrays = {name: array[own].numpy() for name, array in read_token_arrays(file).items()}
     if "token_rewards" not in arrays:
-        try:
-            features = read_features(file)[own]
-        except ValueError as error:
-            raise ValueError(
-                f"{str(file)!r} has neither token rewards nor features: these rollouts were sampled by an earlier "
-                "version. Sample them again with a head."
-            ) from error
+        features = read_features(file)[own]
         columns = layer_columns(recorded, head.config)
         # Of all layers, the mapped features themselves and no copy
         features = features[:, columns[0]] if len(columns) == 1 else torch.cat([features[:, c] for c in columns], dim=1)
@@ -195,6 +192,23 @@ def _token_arrays(
                 values = token_logits(features, head.value_weight.cpu(), head.value_bias.cpu())
                 arrays["token_values"] = values[:, 0].numpy()
     return arrays
+
+
+def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: Path, eps: float) -> None:
+    """Refuse token arrays that are not of these rollouts: too few, or giving other rewards than were recorded."""
+    lengths = [rollout.num_rows for rollout in members]
+    fits = all(len(array) == sum(lengths) for array in arrays.values())
+    if fits:
+        ends = np.cumsum(lengths)[:-1]
+        parts = (np.split(arrays[name].astype(np.float64), ends) for name in ("token_rewards", "token_gates"))
+        for rollout, rewards, gates in zip(members, *parts, strict=True):
+            expected = (gates * rewards).sum() / max(gates.sum(), eps)
+            fits &= rollout.reward is None or bool(np.isclose(rollout.reward, expected, rtol=1e-3, atol=1e-3))
+    if not fits:
+        raise ValueError(
+            f"What {str(file)!r} holds of tokens does not belong to the .jsonl beside it. Delete both, and give the "
+            "command that sampled them again, which samples this shard alone."
+        )
 
 
 def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:

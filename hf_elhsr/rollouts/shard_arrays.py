@@ -23,24 +23,40 @@ def read_pooled_features(file: Path) -> torch.Tensor:
     """The pooled features of a shard's rollouts, (rollouts, L * d) float32.
 
     Raises:
-        ValueError: They were not recorded.
+        ValueError: They were not recorded, or are not finite.
     """
-    return _read_array(file, "pooled_features", "sample with `hf-elhsr sample --pooled-by HEAD`.")
+    return _finite(_read_array(file, "pooled_features", "sample with `hf-elhsr sample --pooled-by HEAD`."), file)
 
 
 def read_prefix_means(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The means of prefixes of a shard's rollouts, (prefixes, L * d) float32, and each one's rollout, (prefixes,) long.
 
     Raises:
-        ValueError: They were not recorded.
+        ValueError: They were not recorded, or are not finite.
     """
     otherwise = "sample with `hf-elhsr sample --pooled-by HEAD` of this version."
-    return _read_array(file, "prefix_means", otherwise), _read_array(file, "prefix_rollouts", otherwise)
+    means = _finite(_read_array(file, "prefix_means", otherwise), file)
+    return means, _read_array(file, "prefix_rollouts", otherwise)
 
 
 def read_token_arrays(file: Path) -> dict[str, torch.Tensor]:
     """Those of TOKEN_ARRAYS that were recorded in a shard, (tokens,) float32 each."""
     return _read_arrays(file, TOKEN_ARRAYS)
+
+
+def not_finite(file: Path) -> ValueError:
+    """The error for a shard whose features cannot be learned from."""
+    return ValueError(
+        f"The features in {str(file)!r} contain NaN or infinity. If the model ran in float16, it overflowed: sample "
+        "into another folder in bfloat16. Otherwise the file is damaged: delete it and the .jsonl beside it, and give "
+        "the command that sampled them again: it samples this shard alone."
+    )
+
+
+def _finite(features: torch.Tensor, file: Path) -> torch.Tensor:
+    if not bool(torch.isfinite(features).all()):
+        raise not_finite(file)
+    return features
 
 
 def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:

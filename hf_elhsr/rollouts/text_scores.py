@@ -6,7 +6,8 @@ import json
 from transformers.utils.logging import tqdm
 
 from ..rewards.text_reward_model import TextScorer, text_scores
-from .rollout_set import RolloutSet, by_prompt
+from .rollout import by_prompt
+from .rollout_set import RolloutSet
 from .whole_files import write_text
 
 

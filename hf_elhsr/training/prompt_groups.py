@@ -10,8 +10,8 @@ import torch
 from ..configuration_elhsr import ElhsrConfig
 from ..rollouts import RolloutSet
 from ..rollouts.layer_columns import layer_columns
-from ..rollouts.rollout_set import by_prompt
-from ..rollouts.shard_arrays import read_features
+from ..rollouts.rollout import by_prompt
+from ..rollouts.shard_arrays import not_finite, read_features
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,7 @@ class Batch:
         """
         for file, features in zip(self.files, self.features.split(self.lengths.tolist()), strict=True):
             if not bool(torch.isfinite(features).all()):
-                raise ValueError(
-                    f"The features in {str(file)!r} contain NaN or infinity. If the model ran in float16, it "
-                    "overflowed: sample into another folder in bfloat16. Otherwise the file is damaged: delete it and "
-                    "the .jsonl beside it, and give the command that sampled them again: it samples this shard alone."
-                )
+                raise not_finite(file)
 
 
 @dataclass(frozen=True)

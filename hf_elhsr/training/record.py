@@ -4,7 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..rollouts.rollout_set import shared_prompts
+#: What is said where [`order_changed`].
+OTHER_ROWS = (
+    "The file of this task had other rows when the head learned from this split of it, and the order of its prompts "
+    "depends on all of them, so which prompts the head has seen cannot be told: take the other split, or the file as "
+    "it was."
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -53,9 +58,41 @@ def known_as(record: dict[str, Any], settings: dict[str, Any]) -> str | None:
         settings: Of the set: `task`, `split`, `prompts`, and `skip` if it is not 0.
     """
     for done, sets in (("trained", trained_on(record)), ("calibrated", calibrated_on(record))):
-        if any(shared_prompts(settings, other) for other in sets):
+        if any(_shared_prompts(settings, other) for other in sets):
             return done
     return None
+
+
+def _shared_prompts(one: dict[str, Any], other: dict[str, Any]) -> int:
+    """How many prompts the settings of two sets name both: those of a split come in one order."""
+    if any(one.get(name) != other.get(name) for name in ("task", "split")):
+        return 0
+    first, second = (
+        range(settings.get("skip", 0), settings.get("skip", 0) + settings["prompts"]) for settings in (one, other)
+    )
+    return len(range(max(first.start, second.start), min(first.stop, second.stop)))
+
+
+def order_changed(record: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether the rows of a set's file were others when the head learned from the same split of it.
+
+    The order of prompts depends on all rows, so [`known_as`] cannot tell which of them the head has seen.
+
+    Args:
+        settings: Of the set: `task`, `split`, and `labelled_by` where its task has it.
+    """
+    return any(
+        all(settings.get(name) == other.get(name) for name in ("task", "split"))
+        and _rows(settings) is not None
+        and _rows(settings) != _rows(other)
+        for other in (*trained_on(record), *calibrated_on(record))
+    )
+
+
+def _rows(settings: dict[str, Any]) -> str | None:
+    """What tells the rows of a file from others; None for tasks that are of none."""
+    digest: str | None = (settings.get("labelled_by") or {}).get("rows_sha256")
+    return digest
 
 
 def _names_prompts(rollouts: dict[str, Any]) -> bool:

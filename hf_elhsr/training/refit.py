@@ -14,7 +14,7 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..modeling_tokens import rewards_and_gates, token_logits
 from ..rollouts import Rollout, RolloutSet, head_digest
 from ..rollouts.prefix_recorder import PREFIX_INTERVAL
-from ..rollouts.rollout_set import by_prompt
+from ..rollouts.rollout import by_prompt
 from ..rollouts.scored_rollouts import ScoredRollouts
 from ..rollouts.shard_arrays import read_pooled_features, read_prefix_means
 from .decisions import fit_decisions
@@ -216,7 +216,9 @@ def _pooled_shards(pooled: Sequence[RolloutSet], description: str) -> Iterator[t
 
 def _batches(groups: PromptGroups, prompts: list[str], description: str) -> Iterator[Batch]:
     batches = groups.batches(prompts, _PROMPTS_AT_ONCE)
-    yield from tqdm(batches, desc=description, total=-(-len(prompts) // _PROMPTS_AT_ONCE), unit="batch")
+    for batch in tqdm(batches, desc=description, total=-(-len(prompts) // _PROMPTS_AT_ONCE), unit="batch"):
+        batch.check_finite()
+        yield batch
 
 
 @torch.no_grad()

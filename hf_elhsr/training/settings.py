@@ -124,9 +124,9 @@ PRESETS: dict[str, TrainingSettings] = {
 }
 
 # What the default changes for other signals, chosen on prompts that no report measures. They tell less of a rollout, so
-# the held-out loss falls slowly and unevenly, and three epochs without a better one say little. h_t of log-probabilities
-# has two dozen numbers, so that larger steps are safe and decay has little to do; h_t of logits has more numbers than
-# hidden states have, and a gate that reads them learns its training prompts by heart
+# the held-out loss falls slowly and unevenly, and three epochs without a better one say little. h_t of
+# log-probabilities has two dozen numbers, so that larger steps are safe and decay has little to do; h_t of logits has
+# more numbers than hidden states have, and a gate that reads them learns its training prompts by heart
 _DEFAULT_FOR: dict[str, dict[str, Any]] = {
     "top_log_probabilities": {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10},
     "logits": {"learning_rate": 5e-5, "patience": 10, "gate": False},

@@ -99,6 +99,28 @@ def test_ones_own_prompts(tmp_path):
     assert failed
     assert f"the verifier failed on {len(failed)}, first with: Problem" in printed
     assert "KeyError: 'odd'" in printed
+    # What could not be verified is not wrong
+    assert "100.0% right; the verifier failed on" in printed
+
+
+def test_prompts_of_a_file_that_grew_since_the_training_are_warned_of(tmp_path, caplog):
+    rows = [json.dumps({"question": f"Say {i}."}) + "\n" for i in range(60)]
+    (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return len(completion) % 2 == 0\n")
+    own = ["--task", tmp_path / "mine.jsonl", "--verifier", f"{tmp_path / 'mine.py'}:check"]
+    (tmp_path / "mine.jsonl").write_text("".join(rows[:40]))
+    run("sample", tmp_path / "out", *MODEL, *SMALL, *own, "--prompts", 8)
+    run("train", tmp_path / "out", tmp_path / "head", "--max-epochs", 1)
+    unseen = ["--split", "train", "--skip", 8, "--prompts", 2, "--n", 2, "--max-new-tokens", 4]
+    evaluate = ["evaluate", tmp_path / "measured", *MODEL, *own, *unseen, "--head", tmp_path / "head"]
+    transformers.logging.enable_propagation()
+    with caplog.at_level("WARNING"):
+        CliRunner().invoke(app, [str(word) for word in evaluate])
+        assert len(RolloutSet(tmp_path / "measured").rollouts()) == 4
+        assert "had other rows" not in caplog.text
+        (tmp_path / "mine.jsonl").write_text("".join(rows))
+        CliRunner().invoke(app, [str(word) for word in evaluate])
+    transformers.logging.disable_propagation()
+    assert "had other rows when the head learned" in caplog.text
 
 
 def test_a_head_of_the_first_prompts_is_refitted_on_them(trained, tmp_path):

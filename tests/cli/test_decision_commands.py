@@ -81,6 +81,29 @@ def test_prompts_that_the_head_knows_are_no_measure(followed, done):
     )
 
 
+def test_rows_that_changed_since_the_head_learned_are_no_measure(followed):
+    """The order of a file's prompts depends on all of them: places no longer tell which ones the head has seen."""
+    folder, _ = followed
+    rows = {"labelled_by": {"rows_sha256": "a"}}
+    file = folder / "rollouts" / "settings.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | rows))
+    own = {"task": "made", "split": "test", "skip": 50, "prompts": 9, "sampling": {}}
+    for command in (
+        ["tradeoff", folder / "rollouts", "--head", folder / "head"],
+        ["calibrate", folder / "head", folder / "rollouts"],
+    ):
+        for digest, refused in (("b", True), ("a", False)):
+            record = {"rollouts": own | {"labelled_by": {"rows_sha256": digest}}}
+            (folder / "head" / "training.json").write_text(json.dumps(record))
+            result = run(*command)
+            assert refused == isinstance(result.exception, ValueError), result.output
+            assert not refused or "had other rows when the head learned" in str(result.exception)
+    # Another split is apart, whatever the rows
+    record = {"rollouts": own | {"split": "train", "labelled_by": {"rows_sha256": "b"}}}
+    (folder / "head" / "training.json").write_text(json.dumps(record))
+    assert run("tradeoff", folder / "rollouts", "--head", folder / "head").exit_code == 0
+
+
 def test_a_head_without_decisions_is_refused(followed):
     folder, _ = followed
     ElhsrRewardHead(ElhsrConfig(hidden_size=2, layers=[0])).save_pretrained(folder / "head")

@@ -120,8 +120,10 @@ def test_more_answers_than_asked_for_do_not_count(head):
         assert len(best_of_n_chat(client(url), conversation("?"), 3, head).texts) == 3
 
 
-def test_an_empty_answer_cannot_win(head):
-    choices = [made_choice("", 0.0, tokens=0), made_choice("b", -3.0)]
+@pytest.mark.parametrize(("text", "tokens"), [("", 0), ("", 1), (" \n", 1)])
+def test_an_empty_answer_cannot_win(head, text, tokens):
+    """Servers may show the token that ends, or leave it out."""
+    choices = [made_choice(text, 0.0, tokens=tokens), made_choice("b", -3.0)]
     with chat_server(lambda request: (200, {"choices": choices})) as (url, _):
         out = best_of_n_chat(client(url), conversation("?"), 2, head)
     assert out.rewards[0] == -math.inf

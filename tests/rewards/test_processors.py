@@ -193,6 +193,29 @@ def test_steps_that_wait_are_scored_as_if_alone(dtype):
             assert_rewards_close(running.token_rewards[candidate][: len(h)], token_rewards.float().detach())
 
 
+def test_states_that_are_changed_while_they_wait_are_refused(model, inputs):
+    """Silently, the reward would be another one."""
+
+    class Centring(Journal):
+        def __call__(self, input_ids, signal):
+            signal.hidden_states[1].sub_(1.0)
+
+    running = RunningReward(tiny_head(model, layers=[1]))
+    with torch.no_grad():
+        model.sample_candidates(**inputs, n=2, signal_processor=[running, Centring()], max_new_tokens=3)
+    with pytest.raises(ValueError, match="changed hidden states in place"):
+        _ = running.rewards
+
+
+def test_rewards_of_inference_mode_can_be_asked_for_outside_of_it(model, inputs):
+    running, usual = RunningReward(tiny_head(model)), RunningReward(tiny_head(model))
+    for processor, mode in ((running, torch.inference_mode()), (usual, torch.no_grad())):
+        torch.manual_seed(0)
+        with mode:
+            model.sample_candidates(**inputs, n=2, signal_processor=[processor], max_new_tokens=3)
+    assert_rewards_close(running.rewards, usual.rewards)
+
+
 def test_states_need_not_outlive_a_step_without_a_cache(model, inputs):
     """What waits holds the last position alone, not the row that was fed again."""
     held = []

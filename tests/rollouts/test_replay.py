@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.rewards.adaptive import AdaptiveSampling
@@ -268,11 +269,27 @@ def test_sets_of_another_head_or_without_arrays_are_refused(tmp_path, small_head
     other, _ = stored(tmp_path / "other", small_head, False, digest="0")
     with pytest.raises(ValueError, match="another head"):
         ScoredRollouts.from_rollouts(other, small_head)
-    old, _ = stored(tmp_path / "old", small_head, False)
-    for file in old.folder.glob("*.safetensors"):
+    gone, _ = stored(tmp_path / "gone", small_head, False)
+    for file in gone.folder.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ValueError, match="neither token rewards nor features"):
-        ScoredRollouts.from_rollouts(old, small_head)
+    with pytest.raises(ValueError, match=r"is not there.*delete the .jsonl beside it.*samples this shard alone"):
+        ScoredRollouts.from_rollouts(gone, small_head)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_token_arrays_of_other_rollouts_are_refused(tmp_path, small_head, cut):
+    """Shards that changed places: with as many tokens, or with fewer."""
+    rollouts, features = stored(tmp_path, small_head, False)
+    weight, bias = small_head.weight.detach().numpy(), small_head.bias.detach().numpy()
+    rewards = iter([oracle_reward(own, weight, bias) for own in features])
+    for number, (shard, _) in enumerate(list(rollouts.shards())):
+        rollouts.write_labels(tmp_path / f"shard-{number:05d}", [replace(r, reward=next(rewards)) for r in shard])
+    ScoredRollouts.from_rollouts(rollouts, small_head)
+    file = tmp_path / "shard-00001.safetensors"
+    moved = {name: array.roll(1)[cut:].contiguous() for name, array in load_file(file).items()}
+    save_file(moved, file)
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors' holds of tokens does not belong to .* Delete both"):
+        ScoredRollouts.from_rollouts(rollouts, small_head)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 from typing import ClassVar
 
 import numpy as np
@@ -254,6 +255,52 @@ def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
     line = {"slope": 1.0, "offset": 0.0}
     moved.config.calibration = {**line, "winner": line, "n": 3, "prompts": 9}
     assert sample_rollouts(*arguments, head=moved).rollouts() == first.rollouts()
+
+
+def test_rollouts_of_two_models_that_a_head_fits_are_not_mixed(smollm2, tmp_path):
+    """A light fine-tune passes for the model that the head was made for; its rollouts are others all the same."""
+    model, tokenizer = smollm2
+    head = tiny_head_of(model)
+    arguments = (ArithmeticTask(), "test", 2, tmp_path, SETTINGS)
+    first = sample_rollouts(model, tokenizer, *arguments, head=head)
+    weight = model.get_parameter("model.layers.29.mlp.down_proj.weight")
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(1.05)
+        head.config.check_fits(model)
+        with pytest.raises(ValueError, match=r"other settings \(model_sha256 differ\)"):
+            sample_rollouts(model, tokenizer, *arguments, head=head)
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+    # Sets made before it was recorded are gone on with
+    settings = {name: value for name, value in first.settings.items() if name != "model_sha256"}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert sample_rollouts(model, tokenizer, *arguments, head=head).rollouts() == first.rollouts()
+
+
+def test_a_shard_that_was_cut_short_is_named(smollm2, config, rollouts, tmp_path):
+    """It counts as sampled, so to say that sampling goes on would be to go round in a circle."""
+    shutil.copytree(rollouts.folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "shard-00001.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    for kept, said in ((0, "0 of 0"), (3, "3 of 1"), (5, "5 of 2")):
+        file.write_text("".join(lines[:kept]))
+        with pytest.raises(
+            ValueError, match=rf"Expected 6 rollouts of 2 prompts in .*{file.name}', got {said}.*Delete"
+        ):
+            RolloutSet(tmp_path).check_complete()
+    file.unlink()
+    sample(smollm2, config, tmp_path).check_complete()
+    assert files(tmp_path) == files(rollouts.folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"head_config": 5}'])
+def test_damaged_settings_are_named(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ValueError, match=r"settings.json' does not hold the settings of rollouts .* damaged"):
+        RolloutSet(tmp_path)
 
 
 def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):

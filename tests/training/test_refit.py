@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from planted_rollouts import planted_rollouts
+from safetensors.torch import load_file, save_file
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.evaluation.calibration import area_under_curve
@@ -265,11 +266,39 @@ def test_what_cannot_be_refitted(trained, tmp_path):
     with pytest.raises(ValueError, match="no pooled features"):
         refit_head(head, rollouts, [RolloutSet(features_only.folder)])
     poisoned = planted_rollouts(tmp_path / "poisoned", poison=True)
-    with pytest.raises(ValueError, match="NaN or infinity"):
+    with pytest.raises(ValueError, match=r"shard-0000\d.safetensors' contain NaN or infinity"):
         refit_head(head, poisoned)
     plain = ElhsrRewardHead(ElhsrConfig(hidden_size=8, layers=[0, 1], gate=False))
     with pytest.raises(ValueError, match="a head with a gate"):
         refit_head(plain, rollouts)
+
+
+def test_a_held_out_rollout_that_is_not_finite_is_found_in_its_file(trained, tmp_path):
+    head, _ = trained
+    damaged = planted_rollouts(tmp_path, seed=2, signal=0.7, longest=20)
+    held_out = PromptGroups(damaged).split(0.2, 0)[1][0]
+    [row, *_], file = next(
+        ([r.first_row for r in shard if r.problem == held_out], file)
+        for shard, file in damaged.shards()
+        if any(r.problem == held_out for r in shard)
+    )
+    features = load_file(file)["features"]
+    features[row, 3] = float("nan")
+    save_file({"features": features}, file)
+    with pytest.raises(ValueError, match=f"{file.name}' contain NaN or infinity"):
+        refit_head(head, damaged)
+
+
+@pytest.mark.parametrize("name", ["pooled_features", "prefix_means"])
+def test_pooled_features_that_are_not_finite_are_found_in_their_file(trained, tmp_path, name):
+    head, rollouts = trained
+    more = pooled_rollouts(tmp_path, head, seed=5, prompts=8, first=500, longest=20)
+    file = more.folder / "shard-00001.safetensors"
+    arrays = load_file(file)
+    arrays[name][0, 2] = float("inf")
+    save_file(arrays, file)
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors' contain NaN or infinity"):
+        refit_head(head, rollouts, [more])
 
 
 def test_values_learn_from_the_rewards_of_whole_completions(trained, tmp_path):

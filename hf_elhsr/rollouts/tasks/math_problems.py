@@ -33,9 +33,9 @@ class MathTask(RowsTask):
         return Problem(question_id(question), question, _last_boxed(text_of(row, "solution")), family or self.name)
 
     def extract(self, completion: str) -> str | None:
-        """The final answer, in sympy's notation where it can be parsed, so that equal answers count as one vote."""
+        """The final answer, in sympy's notation where it can be parsed, so that equal numbers count as one vote."""
         parsed = _parsed(completion)
-        return str(parsed[0]) if parsed else None
+        return str(_exact(parsed[0])) if parsed else None
 
     def verify(self, problem: Problem, completion: str) -> bool:
         from math_verify import verify
@@ -61,6 +61,18 @@ class Gsm8kTask(MathTask):
         if not marker:
             raise ValueError(f"Expected an answer that ends in '#### NUMBER', got {solution[-80:]!r}.")
         return Problem(question_id(question), question, answer.strip().replace(",", ""), self.name)
+
+
+def _exact(answer: Any) -> Any:
+    """A number as a fraction where it is one: 18.00 as 18, and 50*(1/100) as 1/2. Other answers stay as they are."""
+    from sympy import Add, Mul, Number, NumberSymbol, Pow, UnevaluatedExpr, nsimplify, preorder_traversal
+
+    for part in preorder_traversal(answer):
+        # A tower of powers or a factorial might take hours
+        small = not isinstance(part, Pow) or (part.exp.is_Rational and abs(part.exp) <= 64)
+        if not isinstance(part, Add | Mul | Pow | Number | NumberSymbol | UnevaluatedExpr) or not small:
+            return answer
+    return nsimplify(answer.doit(), rational=True)
 
 
 @lru_cache(maxsize=64)

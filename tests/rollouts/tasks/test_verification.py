@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
-from hf_elhsr.rollouts.rollout_set import by_prompt
+from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.tasks import Problem, VerifierFailure, verify
 from hf_elhsr.training.prompt_groups import PromptGroups
 from tiny_models import tiny_head

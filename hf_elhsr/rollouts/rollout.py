@@ -1,0 +1,74 @@
+"""Rollout: one completion with its label, as a line of a shard's .jsonl holds it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion of a task's problem, with its label.
+
+    Args:
+        problem: Id of the problem; rollouts of a prompt share it.
+        template: The problem's family.
+        token_ids: The sampled tokens, the EOS included.
+        text: The completion, special tokens left out.
+        answer: The final answer the task's verifier found, or None.
+        label: Whether that answer is right; None where the verifier failed.
+        mean_log_probability: Per token, under the raw distribution, in nats.
+        first_row: Where its tokens start in the shard's features and token arrays; there are `num_rows` of them.
+        reward: R by the head that followed the sampling, if one did.
+        verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
+            evaluation, with a warning.
+        self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None where it was not
+            recorded.
+        feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
+        judged: By name, R by the other judges that followed the sampling, if any did.
+    """
+
+    problem: str
+    template: str
+    token_ids: list[int]
+    text: str
+    answer: str | None
+    label: bool | None
+    mean_log_probability: float
+    first_row: int
+    reward: float | None = None
+    verifier_failure: str | None = None
+    feature_tokens: list[int] | None = None
+    self_certainty: float | None = None
+    judged: dict[str, float] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many of its tokens were recorded."""
+        return len(self.token_ids if self.feature_tokens is None else self.feature_tokens)
+
+    @property
+    def right(self) -> bool:
+        """The label.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.label is None:
+            raise ValueError(f"This rollout of prompt {self.problem!r} has no label: {self.verifier_failure}")
+        return self.label
+
+
+def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
+    """The rollouts of each prompt of a shard; prompts with a rollout that could not be verified are left out.
+
+    Raises:
+        ValueError: Rollouts of a prompt do not stand together.
+    """
+    seen: set[str] = set()
+    for problem, group in groupby(shard, key=lambda rollout: rollout.problem):
+        members = list(group)
+        if problem in seen:
+            raise ValueError(f"Rollouts of prompt {problem!r} do not stand together: the set is damaged, sample again.")
+        seen.add(problem)
+        if all(rollout.label is not None for rollout in members):
+            yield members
