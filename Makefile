@@ -66,11 +66,12 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/dev
-	for benchmark in $(filter-out benchmarks/training_speed.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark || exit 1; done
+	for benchmark in $(filter-out benchmarks/training_speed.py benchmarks/training_memory.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark || exit 1; done
 
 # What training takes, on rollouts/train, which `make head` samples first
 bench-training: $(VENV)/dev
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/training_memory.py
 
 # Makes the shipped head again: about five hours on two cores and 75 GB of disk
 head: $(VENV)/dev

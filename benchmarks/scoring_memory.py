@@ -19,7 +19,7 @@ CANDIDATES, LAYERS, WIDTH = 8, 31, 576
 def held_bytes(processor: RunningReward) -> int:
     """Bytes of tensors the processor holds beyond its copy of the head."""
     own = {id(processor._weight), id(processor._bias)}
-    waiting = [tensor for step in processor._waiting for tensor in step]
+    waiting = [part for parts, *_ in processor._waiting for part in parts]
     held = [*vars(processor).values(), *vars(processor._tokens).values(), *waiting]
     tensors = [v for v in held if isinstance(v, torch.Tensor) and id(v) not in own]
     return sum(t.numel() * t.element_size() for t in tensors)
@@ -30,13 +30,14 @@ def main() -> None:
     head = ElhsrRewardHead(ElhsrConfig(hidden_size=WIDTH, layers=list(range(LAYERS)), value=True))
     running = RunningReward(head)
     running.begin(CANDIDATES, torch.device("cpu"))
-    states = tuple(torch.randn(CANDIDATES, WIDTH) for _ in range(LAYERS))
-    signal = StepSignal(torch.arange(CANDIDATES), torch.ones(CANDIDATES, dtype=torch.bool), states)
+    candidates, active = torch.arange(CANDIDATES), torch.ones(CANDIDATES, dtype=torch.bool)
     input_ids = torch.zeros(CANDIDATES, 1, dtype=torch.long)
     rows, most = [], 0
     tracemalloc.start()
     for token in range(1, 4097):
-        running(input_ids, signal)
+        # Not twice the same, as they come from a model: they are held while they wait
+        states = tuple(torch.randn(CANDIDATES, WIDTH) for _ in range(LAYERS))
+        running(input_ids, StepSignal(candidates, active, states))
         # Features of a few steps wait to be scored together: the most counts
         most = max(most, held_bytes(running))
         if token & (token - 1) == 0 and token >= 16:
