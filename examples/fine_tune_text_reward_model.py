@@ -11,6 +11,7 @@ on two CPU cores that know bfloat16. Rollouts of one's own prompts want the opti
 """
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -70,7 +71,7 @@ def fine_tune(
     """
     run = {
         "model": model_name,
-        "rollouts": rollouts.settings["prompts_sha256"],
+        "rollouts": rollouts_digest(rollouts),
         "prompts": prompts,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -134,6 +135,12 @@ def fine_tune(
     tokenizer.save_pretrained(out)
     write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
     return record
+
+
+def rollouts_digest(rollouts: RolloutSet) -> str:
+    """SHA-256 of all that is learned from: prompts, completions and labels."""
+    learned = [(rollout.problem, rollout.token_ids, rollout.label) for rollout in rollouts.rollouts()]
+    return hashlib.sha256(str(learned).encode()).hexdigest()
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

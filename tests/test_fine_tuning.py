@@ -1,12 +1,13 @@
 """The example that fine-tunes a text reward model: what it goes on from, and what it refuses."""
 
+import dataclasses
 import json
 import sys
 
 import fine_tune_text_reward_model
 import pytest
 import torch
-from fine_tune_text_reward_model import fine_tune, last_whole_checkpoint
+from fine_tune_text_reward_model import fine_tune, last_whole_checkpoint, rollouts_digest
 from tiny_tokenizer import tiny_tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Trainer
 
@@ -57,6 +58,21 @@ def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_fo
     assert json.loads((killed / "training.json").read_text())["epochs"] == 2
     with pytest.raises(ValueError, match="begun with other settings"):
         fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=3)
+
+
+def test_a_digest_tells_what_was_learned_from(tmp_path):
+    """Other completions or labels of the same prompts are other rollouts."""
+
+    def digest(name, **changes):
+        rollout = Rollout("p", "t", [1, 2], "", None, True, -1.0, 0)
+        settings = {"task": "made", "split": "train", "prompts": 1, "prompts_sha256": "0"}
+        rollouts = RolloutSet.create(tmp_path / name, settings, ElhsrConfig(hidden_size=2, layers=[0]))
+        rollouts.write_shard(0, [dataclasses.replace(rollout, **changes)], torch.zeros(2, 2))
+        return rollouts_digest(rollouts)
+
+    digests = [digest("a"), digest("b", token_ids=[1, 3]), digest("c", label=False), digest("d", problem="q")]
+    assert len(set(digests)) == 4
+    assert digest("e", mean_log_probability=-2.0) == digests[0]
 
 
 def test_it_reads_rollouts_of_ones_own_prompts(tmp_path, monkeypatch):

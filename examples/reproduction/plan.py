@@ -49,6 +49,15 @@ class TaskPlan:
         """Its name as one folder."""
         return re.sub(r"\W+", "_", self.name)
 
+    @property
+    def trained(self) -> list[str]:
+        """The folders of all that is trained on the task."""
+        heads = ["head", *(f"head_{few}_prompts" for few in self.few_prompts)]
+        if self.few_layers:
+            heads.append(f"head_{len(self.few_layers)}_layers")
+        heads += [f"head_{signal}" for signal in self.signals]
+        return [*heads, "probe", *(["text_reward_model"] if self.text_reward_model_epochs else [])]
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:

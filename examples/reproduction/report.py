@@ -28,7 +28,8 @@ def write_report(plan: Plan, folder: Path, evaluations: dict[str, Evaluation]) -
     numbers = {}
     for task in plan.tasks:
         evaluation, own = evaluations[task.name], folder / task.folder
-        training = {file.parent.name: json.loads(file.read_text()) for file in sorted(own.glob("*/training.json"))}
+        # Not all that is in the folder: a former plan may have had more
+        training = {name: json.loads((own / name / "training.json").read_text()) for name in task.trained}
         # What a classifier's training took before it was killed, if it was, is not counted
         seconds = {n: record.get("seconds", record.get("seconds_since_last_start")) for n, record in training.items()}
         parameters = {name: _parameters(own / name) for name in training}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fine_tune_text_reward_model import fine_tune
+from fine_tune_text_reward_model import fine_tune, rollouts_digest
 from safetensors.torch import load_file, save_file
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
@@ -85,9 +85,10 @@ class Reproduction:
         for signal in task.signals:
             self._train_head(self._sample(task, signal, folder / f"train_{signal}"), folder / f"head_{signal}")
         text_reward_model = folder / "text_reward_model"
-        wanted = {"epochs": task.text_reward_model_epochs, "rollouts": rollouts.settings["prompts_sha256"]}
-        if task.text_reward_model_epochs and not is_done(text_reward_model, wanted):
-            fine_tune(rollouts, text_reward_model, self.plan.model, epochs=task.text_reward_model_epochs)
+        if epochs := task.text_reward_model_epochs:
+            wanted = {"model": self.plan.model, "epochs": epochs, "rollouts": rollouts_digest(rollouts)}
+            if not is_done(text_reward_model, wanted):
+                fine_tune(rollouts, text_reward_model, self.plan.model, epochs=epochs)
 
     def evaluate(self, task: TaskPlan, heads: dict[str, ElhsrRewardHead]) -> Evaluation:
         """All judges on the same rollouts of unseen prompts."""

@@ -174,6 +174,7 @@ def _values(
         "base_model": config.base_model,
         "parameters": f"{rows * (config.num_features + 1):,}",
         "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
+        "linear": "linear gated" if config.gate else "linear",
         "source": "hidden states" if config.signal == "hidden_states" else "next-token distributions",
         "features": _features(config),
         "task": rollouts["task"] + _TASKS.get(rollouts["task"], ""),

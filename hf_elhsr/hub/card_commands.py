@@ -77,6 +77,9 @@ def _trained(config: ElhsrConfig, settings: dict[str, Any]) -> list[str]:
     for key, value in changes[nearest].items():
         if key == "layers":
             words += [word for layer in value for word in ("--layer", str(layer))]
+        elif key == "gate" and value is None:
+            # As the rollouts said, which the head does, too
+            words.append(_SWITCHES[key, config.gate])
         elif (key, value) in _SWITCHES:
             words.append(_SWITCHES[key, value])
         elif key not in _NO_OPTIONS:

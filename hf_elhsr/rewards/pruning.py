@@ -84,8 +84,8 @@ class PruningSchedule:
         """
         if config is None:
             raise ValueError(
-                "This reward head has no pruning schedule: train it with this version of hf_elhsr, which fits one on "
-                "the held-out prompts."
+                "This reward head has no pruning schedule. Training fits one on the held-out prompts, if all tokens of "
+                "them were recorded; `hf-elhsr calibrate` does on rollouts of other prompts, by `hf-elhsr evaluate`."
             )
         return cls.with_price(config, setting_for(config["prices"], regret, "prune"))
 

@@ -70,7 +70,7 @@ def plan_recording(
     if chosen is not plans[0]:
         parts = []
         if chosen.every > 1:
-            parts.append(f"one token in {chosen.every} and the last, so that heads get no pruning schedule")
+            parts.append(f"one token in {chosen.every} and the last, so that training fits no pruning schedule")
         if chosen.config.layers != config.layers:
             parts.append(f"layers {chosen.config.layers} of {len(config.layers)}")
         logger.warning(

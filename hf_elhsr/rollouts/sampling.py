@@ -21,7 +21,7 @@ from .disk_budget import most_bytes, plan_recording, recorded_tokens, warn_of_li
 from .feature_recorder import FeatureRecorder, recorded_dtype
 from .labelling import refuse_unverified, verdict
 from .pooled_recorder import PooledRecorder
-from .prefix_recorder import PrefixRecorder
+from .prefix_recorder import PREFIX_INTERVAL, PrefixRecorder
 from .prompts import encode_prompts
 from .rollout import Rollout
 from .rollout_set import RolloutSet
@@ -104,6 +104,8 @@ def sample_rollouts(
         raise ValueError(f"skip={skip} is no number of prompts to leave out: give 0 or more.")
     if pooled and head is None:
         raise ValueError("pooled=True needs a head, whose gates weigh the tokens.")
+    if pooled and head is not None and not head.config.gate:
+        raise ValueError("pooled=True needs a head with a gate: `refit` keeps the gates and solves for the rest.")
     if disk_budget is not None and head is not None:
         raise ValueError("disk_budget is for features of tokens, and with a head none are recorded: leave it out.")
     judges = dict(judges or {})
@@ -156,6 +158,11 @@ def sample_rollouts(
     if head is None and missing:
         tokens = missing * settings.prompts_per_batch * settings.n * -(-settings.max_new_tokens // every)
         warn_of_little_room(rollouts.folder, most_bytes(config, dtype, tokens))
+    if pooled and missing:
+        # Of half of all prefixes, one in PREFIX_INTERVAL tokens, and of the whole
+        vectors = settings.n * (1 + settings.max_new_tokens // (2 * PREFIX_INTERVAL))
+        needed = missing * settings.prompts_per_batch * vectors * config.num_features * 4
+        warn_of_little_room(rollouts.folder, needed)
     recorder = FeatureRecorder(config, every, dtype) if head is None else None
     followers = _Followers(head, recorder, pooled, judges)
     batches = [problems[i : i + settings.prompts_per_batch] for i in range(0, count, settings.prompts_per_batch)]

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers.utils import logging
 
 from ..rollouts.whole_files import write_arrays
+from .settings import TrainingSettings
 
 logger = logging.get_logger(__name__)
 
@@ -51,6 +52,17 @@ class TrainingState:
                 return None
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return cls(tensors, json.loads(metadata["report"]))
+
+
+def too_far(held_out_loss: list[float], settings: TrainingSettings) -> bool:
+    """Whether a training with these settings would have stopped before it had done so many epochs."""
+    best = 0
+    for epoch, loss in enumerate(held_out_loss):
+        if epoch >= settings.max_epochs or (epoch and epoch - 1 - best >= settings.patience):
+            return True
+        if loss < held_out_loss[best]:
+            best = epoch
+    return False
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from ..modeling_elhsr import ElhsrRewardHead
 from ..modeling_tokens import rewards_and_gates, token_logits
 from ..rollouts import RolloutSet
 from ..rollouts.scored_rollouts import ScoredRollouts
-from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, without_prefix
+from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, too_far, without_prefix
 from .decisions import fit_decisions
 from .feature_statistics import feature_statistics
 from .log_odds import make_log_odds, start_at_base_rate
@@ -88,7 +88,7 @@ def train_head(
     if groups.subsampled:
         logger.warning(
             "Some tokens of these rollouts were left out for a disk budget, so the head gets no row of V_t, which "
-            "learns from whole prefixes, and no pruning schedule."
+            "learns from whole prefixes, and no pruning schedule before `hf-elhsr calibrate` fits one."
         )
     train, held_out = groups.split(settings.held_out, settings.seed)
     _refuse_one_class(groups, training=train, held_out=held_out)
@@ -100,6 +100,9 @@ def train_head(
     # They can be judged anew while all else stays as it is
     run["labels_sha256"] = hashlib.sha256(str(groups.labels(groups.prompts)).encode()).hexdigest()
     state = None if checkpoint is None else TrainingState.load(checkpoint, run)
+    if state is not None and too_far(state.report["held_out_loss"], settings):
+        logger.warning(f"{str(checkpoint)!r} is of more epochs than are wanted now, and is overwritten.")
+        state = None
     if state is not None:
         # Copies: products of tensors that lie unaligned in a file's buffer are rounded otherwise on some processors
         mean, std = state.tensors["mean"].clone(), state.tensors["std"].clone()

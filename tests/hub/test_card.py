@@ -243,7 +243,12 @@ def test_prompts_that_could_not_be_verified_are_told(tmp_path):
     ("fields", "words"),
     [
         ({"signal": "logits"}, "next-token distributions of the language model while it writes"),
-        ({"signal": "logits"}, "layer over the 49,152 raw logits of every sampled token"),
+        ({"signal": "logits"}, "It is one linear gated layer over the 49,152 raw logits of every sampled token"),
+        ({"signal": "logits", "gate": False}, "49,153 parameters"),
+        (
+            {"signal": "logits", "gate": False},
+            "It is one linear layer over the 49,152 raw logits of every sampled token",
+        ),
         (
             {"signal": "top_log_probabilities", "num_log_probabilities": 20},
             "layer over the 20 highest log-probabilities and the own one of every sampled token",
@@ -299,6 +304,9 @@ def test_the_commands_of_a_card_make_its_head():
     [
         ("default", "hidden_states", {}, []),
         ("default", "top_log_probabilities", {}, []),
+        ("default", "logits", {}, []),
+        ("default", "logits", {"gate": None}, ["--gate"]),
+        ("default", "logits", {"gate": True}, ["--gate"]),
         ("paper", "hidden_states", {}, ["--preset", "paper"]),
         ("paper", "hidden_states", {"loss": "hinge"}, ["--preset", "paper", "--loss", "hinge"]),
         ("default", "hidden_states", {"gate": False, "layers": (3, 4)}, ["--no-gate", "--layer", "3", "--layer", "4"]),

@@ -57,6 +57,8 @@ def test_a_learned_combination_finds_the_weights_that_made_the_labels():
     fitted = fit_combination(given, labels)
     np.testing.assert_allclose(fitted.weights, [1.5, 0.1, 0.0], atol=0.05)
     assert fitted.intercept == pytest.approx(-1.0, abs=0.08)
+    # As `generate` returns them
+    assert fit_combination(torch.from_numpy(given), torch.from_numpy(labels)) == fitted
     applied = fitted(torch.from_numpy(given[:2]).float())
     expected = given[:2] @ np.array(fitted.weights) + fitted.intercept
     np.testing.assert_allclose(applied.numpy(), expected, rtol=1e-4, atol=1e-4)

@@ -257,6 +257,14 @@ def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
     assert sample_rollouts(*arguments, head=moved).rollouts() == first.rollouts()
 
 
+def test_pooling_by_a_head_without_a_gate_is_refused_before_sampling(smollm2, tmp_path):
+    model, tokenizer = smollm2
+    head = tiny_head(model, gate=False)
+    with pytest.raises(ValueError, match="needs a head with a gate"):
+        sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path / "x", SETTINGS, head=head, pooled=True)
+    assert not (tmp_path / "x").exists()
+
+
 def test_rollouts_of_two_models_that_a_head_fits_are_not_mixed(smollm2, tmp_path):
     """A light fine-tune passes for the model that the head was made for; its rollouts are others all the same."""
     model, tokenizer = smollm2

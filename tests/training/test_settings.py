@@ -52,6 +52,14 @@ def test_the_papers_recipe():
     assert PRESETS["default"] == TrainingSettings()
 
 
+def test_heads_on_logits_have_a_gate_only_if_asked_for():
+    recorded = ElhsrConfig(hidden_size=8, signal="logits", layers=[], base_vocab_size=64)
+    assert recorded.gate
+    assert not preset("default", "logits").head_config(recorded).gate
+    assert dataclasses.replace(preset("default", "logits"), gate=True).head_config(recorded).gate
+    assert preset("paper", "logits").head_config(recorded).gate
+
+
 def test_the_heads_configuration():
     assert TrainingSettings().head_config(RECORDED).to_dict() == RECORDED.to_dict()
     config = TrainingSettings(layers=[5, 0, 5], gate=False).head_config(RECORDED)

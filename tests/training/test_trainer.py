@@ -139,6 +139,32 @@ def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, kille
     assert not checkpoint.exists()
 
 
+@pytest.mark.parametrize("fewer", [{"max_epochs": 3}, {"patience": 1}])
+def test_a_training_that_went_too_far_starts_anew(tmp_path, monkeypatch, fewer):
+    """Gone on with, it would keep what fewer epochs or less patience never come to."""
+    rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60, signal=0.0)
+    settings = TrainingSettings(learning_rate=0.1, max_epochs=12, patience=11)
+    expected, expected_report = train_head(rollouts, dataclasses.replace(settings, **fewer))
+    assert len(expected_report.held_out_loss) < 7
+    evaluate, epochs = trainer._held_out, 0
+
+    def die(*args):
+        nonlocal epochs
+        epochs += 1
+        if epochs == 9:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "_held_out", die)
+        with pytest.raises(KeyboardInterrupt):
+            train_head(rollouts, settings, checkpoint)
+    again, report = train_head(rollouts, dataclasses.replace(settings, **fewer), checkpoint)
+    assert report == expected_report
+    assert torch.equal(again.weight, expected.weight)
+
+
 def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path):
     checkpoint = tmp_path / "checkpoint.safetensors"
     run = {"seed": 0}

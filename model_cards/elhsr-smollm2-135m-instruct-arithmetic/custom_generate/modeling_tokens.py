@@ -45,6 +45,22 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     return logits.reshape(*features.shape[:-1], len(bias))
 
 
+def token_logits_by_part(parts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """W h_t + b in float32, from the parts of h_t one after the other: they need not be copied side by side.
+
+    Args:
+        parts: (L, tokens, d), any floating dtype.
+        weight: (rows, L * d) float32.
+        bias: (rows,) float32.
+
+    Returns:
+        (tokens, rows) float32.
+    """
+    with torch.autocast(device_type=parts.device.type, enabled=False):
+        weight_by_part = weight.view(len(weight), len(parts), -1).transpose(0, 1)
+        return torch.bmm(weight_by_part, parts.float().transpose(1, 2)).sum(dim=0).T + bias
+
+
 def _float32_copy(features: torch.Tensor) -> torch.Tensor:
     # Larger tensors are copied by all threads, and a product with so few rows is computed by one, which would have to
     # fetch most of the copy from the caches of other cores

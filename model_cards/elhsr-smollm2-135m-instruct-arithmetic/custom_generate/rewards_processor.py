@@ -31,7 +31,8 @@ class SignalProcessor(ABC):
 
         Args:
             input_ids: (rows, length), the prompt and everything sampled so far, the token in question last.
-            signal: What the model showed of that token. Rows with `signal.active` false must be passed over.
+            signal: What the model showed of that token. Rows with `signal.active` false must be passed over. Others
+                read the same tensors, now or some steps later: copy what you want to change.
         """
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:

@@ -6,15 +6,17 @@
 import torch
 
 from .modeling_elhsr import ElhsrRewardHead
-from .modeling_tokens import rewards_and_gates, token_logits
+from .modeling_tokens import rewards_and_gates, token_logits_by_part
 from .signals_step_signal import StepSignal
-from .signals_head_signal import head_features, head_needs
+from .signals_head_signal import head_needs, head_parts
 from .rewards_processor import SignalProcessor
 from .rewards_pruning import prefix_features
 from .rewards_token_store import TokenStore
 
-# Steps wait until they have so many tokens: the few of a step cost less in arithmetic than in calls and cold caches
-_TOKENS_AT_ONCE = 128
+# Steps wait until they have so many tokens, or so many numbers to be read: those of one step cost less in arithmetic
+# than in calls and cold caches, and those of too many do not stay cached while they are scored
+_TOKENS_AT_ONCE = 256
+_NUMBERS_AT_ONCE = 2**20
 
 
 class RunningReward(SignalProcessor):
@@ -22,8 +24,9 @@ class RunningReward(SignalProcessor):
 
     For pruning, the sums of r_t and v_t and the number of tokens are kept, too.
 
-    The features of a few steps wait until they are scored together, or until somebody asks. Nothing grows with the
-    length of the completion, unless `keep_tokens` asks for every r_t and g_t.
+    The features of a few steps wait until they are scored together, or until somebody asks: when that is shows in the
+    last bits of a reward. Nothing grows with the length of the completion, unless `keep_tokens` asks for every r_t and
+    g_t.
 
     Args:
         head: The reward head. It is read, never moved or changed.
@@ -46,26 +49,41 @@ class RunningReward(SignalProcessor):
         # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
         self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
         self._tokens.begin(num_candidates, device)
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[list[torch.Tensor], list[int], torch.Tensor, torch.Tensor]] = []
+        self._waiting_tokens = 0
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self.head.config, input_ids, signal, self._weight.device)
-        self._waiting.append((features, signal.candidates, signal.active))
-        if sum(len(step) for step, _, _ in self._waiting) >= _TOKENS_AT_ONCE:
+        parts = head_parts(self.head.config, input_ids, signal, self._weight.device)
+        if self._weight.device.type != "cpu":
+            # Compiled for an accelerator, the next step may write its hidden states over these
+            parts = [torch.cat(parts, dim=-1)]
+        self._waiting.append((parts, _versions(parts), signal.candidates, signal.active))
+        self._waiting_tokens += len(signal.candidates)
+        if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._weight.shape[1]):
             self._score_waiting()
 
     def _score_waiting(self) -> None:
         if not self._waiting:
             return
-        features, candidates, active = zip(*self._waiting, strict=True)
-        self._waiting = []
-        logits = torch.cat([token_logits(step, self._weight, self._bias) for step in features])
+        steps, versions, candidates, active = zip(*self._waiting, strict=True)
+        if any(_versions(parts) != before for parts, before in zip(steps, versions, strict=True)):
+            raise ValueError(
+                "A signal processor or a hook changed hidden states in place that a reward is made of: let it change a "
+                "copy."
+            )
+        tokens = self._waiting_tokens
+        self._waiting, self._waiting_tokens = [], 0
+        # One copy of all: every layer's states of all steps, layer by layer
+        layers = torch.cat([state for layer in zip(*steps, strict=True) for state in layer])
+        parts = layers.view(len(steps[0]), tokens, layers.shape[-1])
+        logits = token_logits_by_part(parts, self._weight, self._bias)
         own = len(self.head.bias)
         rewards, gates = rewards_and_gates(logits[:, :own])
         numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
         # masked_fill, not a product: what the model makes of padding may be anything
         numbers = numbers.masked_fill(~torch.cat(active)[:, None], 0.0)
-        self._sums.index_add_(0, torch.cat(candidates), numbers)
+        # Not in place: whoever asks last may be outside of the inference mode that the sums were made in
+        self._sums = self._sums.index_add(0, torch.cat(candidates), numbers)
         if self.keep_tokens:
             steps = numbers.split([len(step) for step in candidates])
             for step, its_candidates, its_active in zip(steps, candidates, active, strict=True):
@@ -115,3 +133,8 @@ class RunningReward(SignalProcessor):
             raise ValueError("Token rewards and gates were not kept: make it RunningReward(head, keep_tokens=True).")
         self._score_waiting()
         return self._tokens[name]
+
+
+def _versions(parts: list[torch.Tensor]) -> list[int]:
+    """How often each was changed in place; tensors of inference mode do not count it."""
+    return [] if parts[0].is_inference() else [part._version for part in parts]

@@ -25,9 +25,16 @@ def head_features(
     Raises:
         ValueError: The step does not show what [`head_needs`] names.
     """
+    return torch.cat(head_parts(config, input_ids, signal, device), dim=-1)
+
+
+def head_parts(
+    config: ElhsrConfig, input_ids: torch.Tensor, signal: StepSignal, device: torch.device | str | None = None
+) -> list[torch.Tensor]:
+    """What [`head_features`] puts side by side: (rows, d) of every layer, or h_t itself where it has no layers."""
     if config.signal == "hidden_states":
-        return signal.features(config.layers, device)
+        return signal.states(config.layers, device)
     if signal.logits is None:
         raise ValueError("This step has no logits: name them in the processor's `needs`.")
     features = distribution_features(config.signal, signal.logits, input_ids[:, -1], config.num_log_probabilities)
-    return features if device is None else features.to(device)
+    return [features if device is None else features.to(device)]

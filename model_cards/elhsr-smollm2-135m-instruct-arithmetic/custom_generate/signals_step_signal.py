@@ -61,6 +61,10 @@ class StepSignal:
 
     def features(self, layers: Iterable[int], device: torch.device | str | None = None) -> torch.Tensor:
         """h_t of the given layers side by side: (rows, L * d), in the language model's dtype."""
+        return torch.cat(self.states(layers, device), dim=-1)
+
+    def states(self, layers: Iterable[int], device: torch.device | str | None = None) -> list[torch.Tensor]:
+        """The hidden states of the given layers: (rows, d) each, in the language model's dtype."""
         if self.hidden_states is None:
             raise ValueError("This step has no hidden states: name the layers in the processor's `needs`.")
         states = []
@@ -69,7 +73,7 @@ class StepSignal:
             if state is None:
                 raise ValueError(f"This step has no hidden state {layer}: name it in the processor's `needs`.")
             states.append(state if device is None or state.device == device else state.to(device))
-        return torch.cat(states, dim=-1)
+        return states
 
 
 def read_step(
@@ -91,6 +95,13 @@ def read_step(
         unselected = [layer for layer in sorted(needs.layers) if returned[layer] is None]
         if unselected:
             raise ValueError(f"Layers {unselected} were asked for, but output_hidden_states selects others: pass True.")
-        # The last position only: without a cache the model is fed the whole row each time
-        hidden_states = tuple(state[:, -1] if layer in needs.layers else None for layer, state in enumerate(returned))
+        hidden_states = tuple(_last(state) if layer in needs.layers else None for layer, state in enumerate(returned))
     return StepSignal(candidates, active, hidden_states, drawn_from if needs.logits else None)
+
+
+def _last(state: torch.Tensor) -> torch.Tensor:
+    """(rows, d): the last position of (rows, positions, d)."""
+    if state.shape[1] == 1:
+        return state.squeeze(1)
+    # Without a cache the model is fed the whole row each time. Not a view, which would keep it all from being freed
+    return state[:, -1].clone()

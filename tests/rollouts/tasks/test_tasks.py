@@ -92,7 +92,12 @@ def test_gsm8k_from_a_file():
         assert not task.verify(natalia, wrong), wrong
     # Equal answers are one vote, however they are written
     assert task.extract("\\boxed{72}") == task.extract("The answer is 72.") == "72"
-    for one, other in (("72", r"\$72.00"), ("18.5", r"\frac{37}{2}"), (r"50\%", "0.5"), (r"1.5 \times 10^3", "1{,}500.0")):
+    for one, other in (
+        ("72", r"\$72.00"),
+        ("18.5", r"\frac{37}{2}"),
+        (r"50\%", "0.5"),
+        (r"1.5 \times 10^3", "1{,}500.0"),
+    ):
         assert task.extract(f"\\boxed{{{one}}}") == task.extract(f"\\boxed{{{other}}}") is not None, one
     # What is no fraction stays, and what nobody could write out is not worked out
     assert task.extract(r"\boxed{2\sqrt{2}}") == "2*sqrt(2)"
