@@ -192,8 +192,8 @@ def test_what_is_said_of_the_tables_holds():
         assert elsewhere.accuracy[judge].high < elsewhere.accuracy["single sample"].low
     assert sums.head_minus["head of arithmetic"].low < 0
     assert arithmetic.head_minus[f"head of {SUMS}"].low > 0
-    # "Not behind"
-    assert -1 < arithmetic.head_minus["text reward model"].low < 0 < arithmetic.head_minus["text reward model"].value
+    # "A little ahead"
+    assert 0 < arithmetic.head_minus["text reward model"].low < arithmetic.head_minus["text reward model"].value < 3
     learned = arithmetic.head_minus["head and text, learned"]
     assert learned.low < 0 < learned.high
     seen, unseen = shipped("test"), shipped("unseen_templates")

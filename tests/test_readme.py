@@ -78,8 +78,8 @@ def test_the_small_reproduction_is_its_report():
     assert f"which is ahead of it by {same}." in told
     assert same.low < 0 < same.high
     text = evaluation.head_minus["text reward model"]
-    assert f"not surely ahead of the text reward model, by {text} points" in told
-    assert text.low <= 0
+    assert f"surely ahead of the text reward model, by {text} points" in told
+    assert text.low > 0
     learned = evaluation.head_minus["head and text, learned"]
     assert learned.low < 0 < learned.high
     sums = next(name for name in tasks if name.startswith("reasoning_gym:chain_sum"))
