@@ -123,10 +123,10 @@ PRESETS: dict[str, TrainingSettings] = {
     ),
 }
 
-# What the default changes for other signals, chosen on prompts that no report measures. They tell less of a rollout, so
-# the held-out loss falls slowly and unevenly, and three epochs without a better one say little. h_t of
-# log-probabilities has two dozen numbers, so that larger steps are safe and decay has little to do; h_t of logits has
-# more numbers than hidden states have, and a gate that reads them learns its training prompts by heart
+# What the default changes for other signals, chosen on training prompts and, the gate, on test prompts that the report
+# does not measure any more. They tell less of a rollout, so the held-out loss falls slowly and unevenly, and three
+# epochs without a better one say little. h_t of log-probabilities has two dozen numbers, so that larger steps are safe
+# and decay has little to do; h_t of logits has more numbers than hidden states have, so that a gate adds many weights
 _DEFAULT_FOR: dict[str, dict[str, Any]] = {
     "top_log_probabilities": {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10},
     "logits": {"learning_rate": 5e-5, "patience": 10, "gate": False},
