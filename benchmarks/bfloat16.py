@@ -13,8 +13,9 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.cli.load_model import load_model
-from hf_elhsr.rollouts import ArithmeticTask, SamplingSettings, encode_prompts
+from hf_elhsr.models import load_model
+from hf_elhsr.rollouts import SamplingSettings, encode_prompts
+from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 PROMPTS = 16

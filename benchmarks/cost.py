@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward
-from hf_elhsr.cli.demo_model import demo_model_folder
-from hf_elhsr.cli.load_model import load_model
-from hf_elhsr.rollouts import ArithmeticTask, encode_prompts
-from hf_elhsr.rollouts.whole_files import write_text
+from hf_elhsr._files import write_text
+from hf_elhsr.models import demo_model_folder, load_model
+from hf_elhsr.rollouts import encode_prompts
+from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = "model_cards/elhsr-smollm2-135m-instruct-arithmetic"
 # As in examples/reproduction/small.json, whose report says what such a head is worth

@@ -40,8 +40,9 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward, enable_best_of_n
-from hf_elhsr.cli.load_model import load_model
-from hf_elhsr.rollouts import ArithmeticTask, encode_prompts
+from hf_elhsr.models import load_model
+from hf_elhsr.rollouts import encode_prompts
+from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 SAMPLING = {"temperature": 0.8, "top_p": 0.9, "top_k": 0}

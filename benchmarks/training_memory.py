@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from training_speed import first_prompts
 
+from hf_elhsr._files import write_text
 from hf_elhsr.rollouts import RolloutSet
-from hf_elhsr.rollouts.whole_files import write_text
 from hf_elhsr.training import TrainingSettings, train_head
 
 EPOCHS = 2

@@ -25,11 +25,12 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from hf_elhsr.cli.load_model import load_model
-from hf_elhsr.rollouts import ArithmeticTask, Rollout, RolloutSet, encode_prompts
-from hf_elhsr.rollouts.whole_files import write_text
+from hf_elhsr._files import write_text
+from hf_elhsr.models import load_model
+from hf_elhsr.rollouts import Rollout, RolloutSet, encode_prompts
+from hf_elhsr.tasks import ArithmeticTask
 from hf_elhsr.training import PRESETS, train_head
-from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.data import PromptGroups
 
 BATCH = 16
 

@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 
 from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.cli.tables import candidates_table, evaluation_table, explain_columns
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.rollouts import ArithmeticTask, SamplingSettings, encode_prompts, sample_rollouts
+from hf_elhsr.models import load_model
+from hf_elhsr.rollouts import SamplingSettings, encode_prompts, sample_rollouts
+from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 # Of the test split, like all questions below

@@ -27,13 +27,13 @@ from transformers import (
     set_seed,
 )
 
-from hf_elhsr.cli.demo_model import DEMO_MODEL, demo_model_folder
-from hf_elhsr.evaluation.calibration import area_under_curve
-from hf_elhsr.rollouts import RolloutSet, Task, prompt_texts
+from hf_elhsr._files import write_text
+from hf_elhsr.evaluation.metrics import area_under_curve
+from hf_elhsr.models import DEMO_MODEL, demo_model_folder
+from hf_elhsr.rollouts import RolloutSet, prompt_texts
 from hf_elhsr.rollouts.rollout import by_prompt
-from hf_elhsr.rollouts.tasks import find_task
-from hf_elhsr.rollouts.whole_files import write_text
-from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.tasks import Task, find_task
+from hf_elhsr.training.data import PromptGroups
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hf_elhsr.cli.load_model import load_model
 from hf_elhsr.cli.tables import evaluation_table
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.rollouts import Problem, SamplingSettings, sample_rollouts
+from hf_elhsr.models import load_model
+from hf_elhsr.rollouts import SamplingSettings, sample_rollouts
+from hf_elhsr.tasks import Problem
 from hf_elhsr.training import train_head
 
 

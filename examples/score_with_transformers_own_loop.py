@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hf_elhsr import ElhsrRewardHead, score_generation
-from hf_elhsr.cli.load_model import load_model
+from hf_elhsr.models import load_model
 from hf_elhsr.rollouts import encode_prompts
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"

@@ -7,7 +7,8 @@ from .supported_versions import check_versions
 check_versions()
 
 from .auto_classes import register_auto_classes
-from .configuration_elhsr import ElhsrConfig
+from .decisions.fit import fit_combination
+from .decisions.selection import LearnedCombination
 from .explanation import CandidateStreamer, Explanation, explain
 from .generation import (
     BestOfNGenerationMixin,
@@ -17,21 +18,13 @@ from .generation import (
     disable_best_of_n,
     enable_best_of_n,
 )
+from .generation.chat import score_logprobs
+from .generation.score_generation import GenerationRewards, score_generation
+from .head.configuration_elhsr import ElhsrConfig
+from .head.modeling_elhsr import ElhsrRewardHead, ElhsrRewardOutput
+from .head.signals import SignalNeeds, StepSignal
 from .hub import FoundHead, find_heads, publish
-from .modeling_elhsr import ElhsrRewardHead, ElhsrRewardOutput
-from .rewards import (
-    GenerationRewards,
-    LearnedCombination,
-    RunningLogProbability,
-    RunningReward,
-    SignalProcessor,
-    SignalProcessorList,
-    TextRewardModel,
-    fit_combination,
-    score_generation,
-    score_logprobs,
-)
-from .signals import SignalNeeds, StepSignal
+from .rewards import RunningLogProbability, RunningReward, SignalProcessor, SignalProcessorList, TextRewardModel
 
 register_auto_classes()
 

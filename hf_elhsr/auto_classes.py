@@ -6,8 +6,8 @@ the name.
 
 from transformers import AutoConfig, AutoModel
 
-from .configuration_elhsr import ElhsrConfig
-from .modeling_elhsr import ElhsrRewardHead
+from .head.configuration_elhsr import ElhsrConfig
+from .head.modeling_elhsr import ElhsrRewardHead
 
 
 def register_auto_classes() -> None:

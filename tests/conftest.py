@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_elhsr import enable_best_of_n
-from hf_elhsr.cli.demo_model import demo_model_folder
+from hf_elhsr.models import demo_model_folder
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
 # Workers side by side have one core each, and so have the processes that they start

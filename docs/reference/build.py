@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "hf_elhsr",
     "hf_elhsr.rollouts",
-    "hf_elhsr.rollouts.tasks",
+    "hf_elhsr.tasks",
     "hf_elhsr.training",
     "hf_elhsr.evaluation",
     "hf_elhsr.hub",

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from hf_elhsr._files import write_text
 from hf_elhsr.evaluation import Evaluation, evaluation_markdown, plot_evaluation
-from hf_elhsr.evaluation.figures import save_figure
-from hf_elhsr.rollouts.whole_files import write_text
-
-from .plan import Plan, TaskPlan
+from hf_elhsr.evaluation.report import save_figure
+from hf_elhsr.plan import Plan, TaskPlan
 
 
 def write_report(plan: Plan, folder: Path, evaluations: dict[str, Evaluation]) -> None:

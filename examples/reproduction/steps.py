@@ -13,22 +13,22 @@ from fine_tune_text_reward_model import fine_tune, rollouts_digest
 from safetensors.torch import load_file, save_file
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
-from hf_elhsr.cli.load_model import base_model_id, load_model, load_text_reward_model
+from hf_elhsr._files import write_text
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts
-from hf_elhsr.rewards.last_token_probe import LastTokenProbe
+from hf_elhsr.models import base_model_id, load_model, load_text_reward_model
+from hf_elhsr.plan import SIGNAL_HEADS, Plan, TaskPlan
+from hf_elhsr.report import write_report
+from hf_elhsr.rewards.baselines import LastTokenProbe
 from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
-from hf_elhsr.rollouts import RolloutSet, ScoredRollouts, Task, prompt_texts, sample_rollouts
+from hf_elhsr.rollouts import RolloutSet, prompt_texts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes
 from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.sampling import Judge
-from hf_elhsr.rollouts.tasks import find_task
+from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.text_scores import score_rollout_texts
-from hf_elhsr.rollouts.whole_files import write_text
+from hf_elhsr.tasks import Task, find_task
 from hf_elhsr.training import preset, train_head, train_last_token_probe
-from hf_elhsr.training.prompt_groups import PromptGroups
-
-from .plan import SIGNAL_HEADS, Plan, TaskPlan
-from .report import write_report
+from hf_elhsr.training.data import PromptGroups
 
 
 def is_done(folder: Path, wanted: dict[str, Any]) -> bool:
@@ -131,7 +131,7 @@ class Reproduction:
             text_scores(scorer, [prompts[own[0].problem]] * len(own), [rollout.text for rollout in own]).numpy()
             for own in groups
         ]
-        scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, subsampled=True)
+        scored = score_rollouts(rollouts, head, held_out, subsampled=True)
         return fit_combination(np.stack([scored.rewards, np.stack(said)], axis=-1), scored.labels)
 
     def _prompts(self, task: TaskPlan, split: str) -> dict[str, str]:

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from transformers.utils import logging
 
-from ..configuration_elhsr import SIGNALS
-from ..rollouts.tasks import TASKS
-from .load_model import DTYPES
+from ..head.configuration_elhsr import SIGNALS
+from ..head.loading import is_hub_id
+from ..models import DTYPES, base_model_id
+from ..tasks import TASKS
+
+logger = logging.get_logger(__name__)
 
 
 def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
@@ -85,3 +89,26 @@ PlotFile = Annotated[Path | None, typer.Option("--plot", help="Also draw the cur
 Prompt = Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")]
 RolloutsFolder = Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")]
 HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.")]
+
+
+def recorded_base_model(name: str, given: str | None = None) -> str:
+    """The id that a head to be made records; a warning where it could not be published by it, before all the work.
+
+    Args:
+        name: The language model, as `--model` names it.
+        given: What `--base-model` says.
+
+    Raises:
+        ValueError: What was given is no id on the Hub.
+    """
+    if given is not None and not is_hub_id(given):
+        raise ValueError(
+            f'--base-model {given}: expected the model\'s id on the Hub, as "org/name", and no folder here.'
+        )
+    base_model = given or base_model_id(name)
+    if not is_hub_id(base_model):
+        logger.warning(
+            f"The head will record {base_model!r} as its language model, which is no id on the Hub: publishing needs "
+            'one. Give it now, as --base-model "org/name".'
+        )
+    return base_model

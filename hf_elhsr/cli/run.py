@@ -6,11 +6,28 @@ import sys
 from typing import Any
 
 import typer
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.text import Text
+from transformers.utils import logging
 
-from ..explanation.visible import visible
-from .progress_bars import arrange_progress_bars
+from ..explanation.texts import visible
 from .result import messages
+
+
+def arrange_progress_bars() -> None:
+    """Take bars away when they are done, and draw none where standard error is no terminal.
+
+    It holds for our own bars, which are transformers' kind, and for those of transformers, huggingface_hub and
+    datasets.
+    """
+    if sys.stderr.isatty():
+        logging.set_tqdm_hook(lambda make, args, kwargs: make(*args, **{"leave": False} | kwargs))
+        return
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    # Read by datasets at its import, which is later and only for some tasks
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
 
 #: The commands that go on where they stopped.
 GO_ON = ("sample", "train", "evaluate")

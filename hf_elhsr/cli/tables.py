@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..evaluation import Evaluation, TradeOff
 from ..evaluation.tradeoff import PRUNED, UNTRAINED
-from ..explanation.visible import visible
+from ..explanation.texts import visible
 
 
 def candidates_table(texts: list[str], rewards: list[float], winner: int, marks: list[str] | None = None) -> Table:

@@ -1,9 +1,8 @@
 """Evaluation: how often the chosen candidate is right, against baselines, with intervals over prompts."""
 
 from .best_of_n import STRATEGIES, Evaluation, Measured, evaluate_rollouts
-from .report import evaluation_markdown, plot_evaluation
+from .report import evaluation_markdown, plot_evaluation, plot_tradeoff
 from .tradeoff import TradeOff, measure_tradeoff
-from .tradeoff_plot import plot_tradeoff
 
 __all__ = [
     "STRATEGIES",

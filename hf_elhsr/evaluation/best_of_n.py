@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..rewards.combination import LearnedCombination, min_max, worse_of_ranks
-from ..rewards.logistic import sigmoid
+from ..decisions.logistic import sigmoid
+from ..decisions.selection import LearnedCombination, min_max, worse_of_ranks
 from ..rollouts import Rollout, RolloutSet
 from ..rollouts.rollout import by_prompt
 from . import strategies
 from .best_of_k import best_of_k, majority_of_k, oracle_of_k
 from .bootstrap import interval_of, resampled_means
-from .calibration import area_under_curve, brier_score, expected_calibration_error
+from .metrics import area_under_curve, brier_score, expected_calibration_error
 from .numbers_file import check_names, expecting
 
 STRATEGIES = {

@@ -1,10 +1,51 @@
 """An evaluation for people: as Markdown, which model cards include, and as a plot."""
 
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .best_of_n import Evaluation
-from .figures import save_figure
 from .tradeoff import TradeOff
+
+
+def check_figure(file: Path) -> None:
+    """Refuse a plot that could not be drawn, before long work for it begins.
+
+    Raises:
+        ValueError: matplotlib is not installed, or the file is named otherwise than *.svg or *.png.
+    """
+    if file.suffix not in (".svg", ".png"):
+        raise ValueError(f"Plots are drawn as .svg or .png, not as {file.name!r}: name the file so.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("The plot needs matplotlib: run `pip install 'hf-elhsr[plot]'`.")
+
+
+@contextmanager
+def save_figure(file: Path) -> Iterator[Any]:
+    """Axes to draw on; in the end they are in the file, which is whole or not there.
+
+    Args:
+        file: *.svg or *.png. The same numbers give the same file.
+
+    Raises:
+        ValueError: See [`check_figure`].
+    """
+    check_figure(file)
+    form = file.suffix.removeprefix(".")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "hf_elhsr", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(alpha=0.3)
+        yield axes
+        partial = file.with_name(file.name + ".partial")
+        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        figure.savefig(partial, format=form, dpi=150, metadata=metadata)
+        partial.replace(file)
 
 
 def evaluation_markdown(evaluation: Evaluation) -> str:
@@ -85,3 +126,33 @@ def _answered(evaluation: Evaluation) -> str:
 
 def _brier(evaluation: Evaluation) -> str:
     return "" if evaluation.brier_score is None else f", Brier score {evaluation.brier_score:.3f}"
+
+
+def plot_tradeoff(tradeoff: TradeOff, file: Path) -> None:
+    """Draw every curve with a 95 % band of its paired difference to exact best-of-n.
+
+    Raises:
+        ValueError: matplotlib is not installed, or the file is neither .svg nor .png.
+    """
+    with save_figure(file) as axes:
+        for name, points in tradeoff.curves.items():
+            points = sorted(points, key=lambda point: point.tokens)
+            tokens = [100 * point.tokens for point in points]
+            (line,) = axes.plot(tokens, [100 * point.difference.value for point in points], label=name)
+            low, high = ([100 * getattr(point.difference, end) for point in points] for end in ("low", "high"))
+            axes.fill_between(tokens, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+            stored = tradeoff.by_regret.get(name, [])
+            axes.plot(
+                [100 * point.tokens for point in stored],
+                [100 * point.difference.value for point in stored],
+                "o",
+                color=line.get_color(),
+                markersize=5,
+            )
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xlim(20, 102)
+        axes.set_ylim(-10, 1.5)
+        axes.set_xlabel(f"sampled tokens, % of exact best of {tradeoff.n}")
+        axes.set_ylabel("accuracy less that of exact best of n, points")
+        axes.set_title(f"{tradeoff.prompts} prompts ({tradeoff.split}), 95 % bands; dots: the regrets a user can name")
+        axes.legend(loc="lower right")

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..configuration_elhsr import ElhsrConfig
-from ..modeling_elhsr import ElhsrRewardHead
-from ..rewards.adaptive import AdaptiveSampling
-from ..rewards.calibration import rollout_calibration, winner_calibration
-from ..rewards.pruning import PruningSchedule
+from ..decisions.adaptive import AdaptiveSampling
+from ..decisions.calibration import rollout_calibration, winner_calibration
+from ..decisions.fit import PRICES, cross_fitted_replays
+from ..decisions.pruning import PruningSchedule
+from ..decisions.replay import Replay, replay_adaptive, replay_exact, replay_pruning
+from ..decisions.scored_rollouts import ScoredRollouts
+from ..head.configuration_elhsr import ElhsrConfig
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rollouts import RolloutSet, head_digest
-from ..rollouts.pruning_fit import PRICES, cross_fitted_replays
-from ..rollouts.replay import Replay, replay_adaptive, replay_exact, replay_pruning
-from ..rollouts.scored_rollouts import ScoredRollouts
+from ..rollouts.scoring import score_rollouts
 from .best_of_n import Measured
 from .bootstrap import bootstrap_interval
-from .calibration import brier_score, expected_calibration_error
+from .metrics import brier_score, expected_calibration_error
 from .numbers_file import check_names, expecting
 
 PRUNED = "pruned by the head"
@@ -152,7 +153,7 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
     """
     rollouts.check_complete()
     settings = rollouts.settings
-    scored = ScoredRollouts.from_rollouts(rollouts, head)
+    scored = score_rollouts(rollouts, head)
     return TradeOff(
         task=settings["task"],
         split=settings["split"],

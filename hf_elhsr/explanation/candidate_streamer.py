@@ -12,12 +12,10 @@ from rich.table import Table
 from rich.text import Text
 from transformers.generation import BaseStreamer
 
-from ..generation.resolve import resolve_reward_head
-from ..modeling_elhsr import ElhsrRewardHead
+from ..head.modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from ..head.signals import StepSignal
 from ..rewards import RunningReward, SignalProcessor
-from ..signals import StepSignal
-from .printed_text import print_text
-from .visible import visible
+from .texts import print_text, visible
 
 _SECONDS = 0.1
 # Tokens of a candidate's end, and the room beside it

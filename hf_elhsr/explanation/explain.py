@@ -1,19 +1,116 @@
 """explain: why a candidate won, from what `generate` returned."""
 
+import dataclasses
+import json
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import escape
+from rich.console import RenderableType
+from transformers import PreTrainedModel
 
-from ..configuration_elhsr import unwrap_language_model
+from .._files import write_text
+from ..decisions.calibration import Calibration, rollout_calibration
 from ..generation import BestOfNOutput
-from ..generation.resolve import resolve_reward_head
-from ..modeling_elhsr import ElhsrRewardHead
-from ..rewards.calibration import Calibration, rollout_calibration
-from .explanation import Explanation
-from .layer_shares import layer_shares
+from ..head.configuration_elhsr import unwrap_language_model
+from ..head.modeling_elhsr import ElhsrRewardHead, plain_inputs, resolve_reward_head
+from .page import page
 from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerShares
-from .token_texts import token_texts
+from .terminal import terminal
+from .texts import token_texts
+
+# R while decoding and R re-scored differ by rounding, which benchmarks/bfloat16.py measures; more is a mistake
+_TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}
+_HALF_TOLERANCE = 0.3
+
+
+@torch.no_grad()
+def layer_shares(
+    model: PreTrainedModel, head: ElhsrRewardHead, prompt: torch.Tensor, completion: torch.Tensor, reward: float
+) -> LayerShares:
+    """Read one candidate again and take its reward apart.
+
+    R = sum_t g_t (sum_l w_l h_{l,t} + b) / sum_t g_t is a sum over layers, once the gates are known. The pass is of one
+    candidate without padding, so that it takes the memory of one sequence's hidden states.
+
+    Args:
+        model: The language model, unwrapped, that the head was made for.
+        head: Reads hidden states.
+        prompt, completion: (tokens,) long, of one candidate, without padding.
+        reward: R while decoding.
+
+    Raises:
+        ValueError: R read again is another one by more than rounding.
+    """
+    # A model whose weights are all offloaded says that it is on "meta"
+    device = "cpu" if model.device.type == "meta" else model.device
+    input_ids = torch.cat([prompt, completion])[None].to(device)
+    inputs: dict[str, Any] = plain_inputs(model, input_ids, torch.ones_like(input_ids))
+    outputs = model(**inputs, output_hidden_states=list(head.config.layers), return_dict=True)
+    states = [outputs.hidden_states[layer][0, len(prompt) :] for layer in head.config.layers]
+    del outputs
+    weights = head.weight.detach().cpu().double().split(head.config.hidden_size, dim=-1)
+    bias = head.bias.detach().cpu().double()
+    # (rows of the head, layers, tokens): a layer at a time, and the copy in float64 is on the CPU, since not every
+    # device has it
+    parts = torch.stack([weight @ state.cpu().double().T for weight, state in zip(weights, states, strict=True)], dim=1)
+    gates = torch.sigmoid(parts[0].sum(dim=0) + bias[0]) if head.config.gate else torch.ones(len(completion)).double()
+    total = gates.sum().clamp_min(head.config.eps)
+    shares = (parts[-1] @ gates) / total
+    of_bias = bias[-1] * gates.sum() / total
+    rounding = reward - float(shares.sum() + of_bias)
+    tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE) * max(1.0, abs(reward))
+    if not abs(rounding) <= tolerance:
+        raise ValueError(
+            f"A candidate's reward was {reward:.4f} while decoding and is {reward - rounding:.4f} read again: pass the "
+            "model, the head and the attention_mask of the call to generate; a prompt of more than token ids (images, "
+            "a cache of its own) cannot be read again, so leave out the model."
+        )
+    return LayerShares(tuple(head.config.layers), tuple(shares.tolist()), float(of_bias), rounding)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What [`explain`] returns. `rich.print(explanation)` shows it in a terminal, a notebook displays it by itself.
+
+    Texts in it are as the model wrote them; the page and the terminal show them without effect.
+
+    Args:
+        prompts: In the order of the batch.
+        calibrated: Whether P(correct) is made by the head's calibration, or is sigmoid(R).
+        base_model: The language model that the head was made for, where it is known.
+    """
+
+    prompts: tuple[ExplainedPrompt, ...]
+    calibrated: bool = False
+    base_model: str | None = None
+
+    def to_html(self) -> str:
+        """A page of its own: no scripts, and nothing that is loaded from elsewhere."""
+        return page(self.prompts, self.calibrated, self.base_model)
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the page, whole or not at all; its folder is made."""
+        file = Path(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, self.to_html())
+
+    def to_json(self) -> str:
+        """All numbers and texts, in ASCII."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that neither the notebook's style nor the page's reaches the other
+        return (
+            f'<iframe title="Why this candidate won" sandbox srcdoc="{escape(self.to_html())}" '
+            'style="width: 100%; height: 40rem; border: 0"></iframe>'
+        )
+
+    def __rich__(self) -> RenderableType:
+        return terminal(self.prompts, self.calibrated, self.base_model)
 
 
 def explain(

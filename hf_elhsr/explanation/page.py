@@ -9,9 +9,16 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerShares
-from .scales import largest_push, relative_shares, reward_range
-from .visible import visible, visible_pieces
+from .parts import (
+    ExplainedCandidate,
+    ExplainedPrompt,
+    ExplainedToken,
+    LayerShares,
+    largest_push,
+    relative_shares,
+    reward_range,
+)
+from .texts import visible, visible_pieces
 
 _FOLDER = Path(__file__).parent
 # Of a chart, in its own units; the page stretches it

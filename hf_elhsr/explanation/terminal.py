@@ -8,9 +8,8 @@ from rich.rule import Rule
 from rich.style import Style
 from rich.text import Text
 
-from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken
-from .scales import largest_push, relative_shares, reward_range
-from .visible import visible, visible_pieces
+from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, largest_push, relative_shares, reward_range
+from .texts import visible, visible_pieces
 
 # By depth, a colour and one that is read on it: for tokens that speak for being right, and against
 _FOR = (("#bfdbfe", "#000000"), ("#60a5fa", "#000000"), ("#1d4ed8", "#ffffff"))

@@ -1,12 +1,11 @@
 """The Hub: publishing and finding heads, their cards, the code they bring along, and heads of the paper's own code."""
 
-from ..modeling_elhsr import ElhsrRewardHead
+from ..head.modeling_elhsr import ElhsrRewardHead
 from .card import write_card
+from .convert import convert_published
 from .custom_generate import write_custom_generate
 from .find_heads import FoundHead, find_heads
-from .publish import is_hub_id, publish
-from .published_weights import convert_published
-from .push_to_hub import push_to_hub, save_pretrained
+from .publish import publish, push_to_hub, save_pretrained
 
 # The class travels to the Hub, where there is no package: so what uploads the package's code is given to it here
 ElhsrRewardHead.push_to_hub = push_to_hub  # type: ignore[assignment, method-assign]
@@ -16,7 +15,6 @@ __all__ = [
     "FoundHead",
     "convert_published",
     "find_heads",
-    "is_hub_id",
     "publish",
     "push_to_hub",
     "write_card",

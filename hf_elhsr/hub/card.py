@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import ModelCardData, metadata_load
 
-from ..configuration_elhsr import ElhsrConfig
+from .._files import write_text
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
 from ..evaluation.tradeoff import ADAPTIVE, PRUNED, decisions_digest
-from ..modeling_elhsr import ElhsrRewardHead
+from ..head.configuration_elhsr import ElhsrConfig
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
-from ..rollouts.whole_files import write_text
-from ..training.record import damaged_record, known_as, read_record, trained_on
 from .card_commands import making_commands
-from .reported_results import model_index_results
+from .record import damaged_record, known_as, read_record, trained_on
+from .results import model_index_results
 
 #: What heads are found by.
 TAG = "elhsr"

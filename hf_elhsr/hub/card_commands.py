@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from typing import Any
 
-from ..configuration_elhsr import ElhsrConfig
+from ..head.configuration_elhsr import ElhsrConfig
 from ..training import PRESETS
 from ..training import preset as preset_settings
 

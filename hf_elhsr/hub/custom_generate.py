@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from .. import __version__
-from ..rollouts.whole_files import write_text
+from .._files import write_text
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ENTRY = "hub.no_install"

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from .card import SIGNAL_TAG, TAG
 from .hub_errors import asking_the_hub
-from .reported_results import reported_results
+from .results import reported_results
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     OfflineModeIsEnabled,
 )
 
-from ..modeling_files import storage_fault, without_queries
+from ..head.loading import storage_fault, without_queries
 
 _LOG_IN = "log in with `hf auth login`, or give a token"
 # By status: the error that Python has for it, and what to do

@@ -2,12 +2,11 @@
 
 import torch
 
-from ..modeling_elhsr import ElhsrRewardHead
-from ..modeling_tokens import rewards_and_gates, token_logits_by_part
-from ..signals import StepSignal, head_needs, head_parts
-from .processor import SignalProcessor
-from .pruning import prefix_features
-from .token_store import TokenStore
+from ..decisions.pruning import prefix_features
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.signals import StepSignal, head_needs, head_parts
+from ..head.token_outputs import rewards_and_gates, token_logits_by_part
+from .processor import SignalProcessor, TokenStore
 
 # Steps wait until they have so many tokens, or so many numbers to be read: those of one step cost less in arithmetic
 # than in calls and cold caches, and those of too many do not stay cached while they are scored

@@ -5,8 +5,8 @@ import hashlib
 import torch
 from transformers import PreTrainedModel
 
-from ..configuration_fingerprint import adapter_fingerprint, model_fingerprint
-from ..modeling_elhsr import ElhsrRewardHead
+from ..head.base_model import adapter_fingerprint, model_fingerprint
+from ..head.modeling_elhsr import ElhsrRewardHead
 
 
 def head_digest(head: ElhsrRewardHead) -> str:

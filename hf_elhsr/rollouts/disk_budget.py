@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ..configuration_elhsr import ElhsrConfig
+from ..head.configuration_elhsr import ElhsrConfig
 
 logger = logging.get_logger(__name__)
 

@@ -6,9 +6,9 @@ import os
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
+from ..tasks import Problem, Task, VerifierFailure, verify
 from .rollout import Rollout
 from .rollout_set import RolloutSet
-from .tasks import Problem, Task, VerifierFailure, verify
 
 logger = logging.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """layer_columns: where the layers that a head reads stand in features that were recorded with more of them."""
 
-from ..configuration_elhsr import ElhsrConfig
-from ..configuration_fingerprint import FINGERPRINT_TOLERANCE, fingerprint_distance
+from ..head.base_model import FINGERPRINT_TOLERANCE, fingerprint_distance
+from ..head.configuration_elhsr import ElhsrConfig
 
 
 def layer_columns(recorded: ElhsrConfig, wanted: ElhsrConfig) -> list[slice]:

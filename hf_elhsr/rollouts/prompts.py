@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from .tasks import Problem
+from ..tasks import Problem
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> BatchEncoding:

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ..configuration_elhsr import ElhsrConfig
+from .._files import write_arrays, write_text
+from ..head.configuration_elhsr import ElhsrConfig
 from .rollout import Rollout
-from .whole_files import write_arrays, write_text
 
 logger = logging.get_logger(__name__)
 

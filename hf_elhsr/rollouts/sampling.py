@@ -11,22 +11,20 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
-from ..configuration_elhsr import ElhsrConfig
-from ..generation.decoding import Candidates
-from ..modeling_elhsr import ElhsrRewardHead
+from ..generation.loop import Candidates
+from ..head.configuration_elhsr import ElhsrConfig
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
-from ..rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
+from ..rewards.baselines import LastTokenProbe, RunningLastTokenProbe
+from ..tasks import Problem, Task
 from .digests import head_digest, model_digest
 from .disk_budget import most_bytes, plan_recording, recorded_tokens, warn_of_little_room
-from .feature_recorder import FeatureRecorder, recorded_dtype
 from .labelling import refuse_unverified, verdict
-from .pooled_recorder import PooledRecorder
-from .prefix_recorder import PREFIX_INTERVAL, PrefixRecorder
 from .prompts import encode_prompts
+from .recorders import PREFIX_INTERVAL, FeatureRecorder, PooledRecorder, PrefixRecorder, recorded_dtype
 from .rollout import Rollout
 from .rollout_set import RolloutSet
 from .shard_arrays import TOKEN_ARRAYS
-from .tasks import Problem, Task
 
 #: What else can follow a sampling that a head follows.
 Judge = ElhsrRewardHead | LastTokenProbe

@@ -5,10 +5,10 @@ import json
 
 from transformers.utils.logging import tqdm
 
+from .._files import write_text
 from ..rewards.text_reward_model import TextScorer, text_scores
 from .rollout import by_prompt
 from .rollout_set import RolloutSet
-from .whole_files import write_text
 
 
 def score_rollout_texts(

@@ -1,8 +1,7 @@
 """Training: from rollouts with labels and features to a head."""
 
-from .decisions import fit_decisions
-from .last_token_probe import train_last_token_probe
 from .losses import LOSSES, binary_cross_entropy
+from .probe import train_last_token_probe
 from .refit import RefitReport, refit_head
 from .settings import PRESETS, TrainingSettings, preset
 from .trainer import TrainingReport, train_head
@@ -14,7 +13,6 @@ __all__ = [
     "TrainingReport",
     "TrainingSettings",
     "binary_cross_entropy",
-    "fit_decisions",
     "preset",
     "refit_head",
     "train_head",

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers.utils import logging
 
-from ..rollouts.whole_files import write_arrays
+from .._files import write_arrays
 from .settings import TrainingSettings
 
 logger = logging.get_logger(__name__)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..modeling_elhsr import ElhsrRewardHead
-from ..rewards.calibration_fit import fit_calibration
+from ..decisions.fit import fit_calibration
+from ..head.modeling_elhsr import ElhsrRewardHead
 
 logger = logging.get_logger(__name__)
 

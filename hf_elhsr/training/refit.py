@@ -10,16 +10,16 @@ import torch
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from ..modeling_elhsr import ElhsrRewardHead
-from ..modeling_tokens import rewards_and_gates, token_logits
+from ..decisions.fit import fit_decisions
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.token_outputs import rewards_and_gates, token_logits
 from ..rollouts import Rollout, RolloutSet, head_digest
-from ..rollouts.prefix_recorder import PREFIX_INTERVAL
+from ..rollouts.recorders import PREFIX_INTERVAL
 from ..rollouts.rollout import by_prompt
-from ..rollouts.scored_rollouts import ScoredRollouts
+from ..rollouts.scoring import score_rollouts
 from ..rollouts.shard_arrays import read_pooled_features, read_prefix_means
-from .decisions import fit_decisions
+from .data import Batch, PromptGroups
 from .losses import binary_cross_entropy
-from .prompt_groups import Batch, PromptGroups
 from .ridge_path import LabelledRows, RidgePath, fit_ridge_path
 from .trainer import accuracy_of_best
 
@@ -124,7 +124,7 @@ def refit_head(
                 f"{min(losses['held_out_loss']):.4f} against {losses['held_out_loss_before']:.4f}): give it more "
                 "rollouts, or keep the head as it was."
             )
-    scored = ScoredRollouts.from_rollouts(rollouts, refitted, kept_out, groups.subsampled)
+    scored = score_rollouts(rollouts, refitted, kept_out, groups.subsampled)
     report.held_out_best_of_n = accuracy_of_best(torch.from_numpy(scored.rewards).flatten(), scored.labels.tolist())
     for name, fitted in fit_decisions(scored, not groups.subsampled).items():
         setattr(refitted.config, name, fitted)

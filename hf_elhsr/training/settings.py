@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..configuration_elhsr import ElhsrConfig
+from ..head.configuration_elhsr import ElhsrConfig
 from .losses import LOSSES
 
 

@@ -12,16 +12,15 @@ from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from ..modeling_elhsr import ElhsrRewardHead
-from ..modeling_tokens import rewards_and_gates, token_logits
+from ..decisions.fit import fit_decisions
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.token_outputs import rewards_and_gates, token_logits
 from ..rollouts import RolloutSet
-from ..rollouts.scored_rollouts import ScoredRollouts
+from ..rollouts.scoring import score_rollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, too_far, without_prefix
-from .decisions import fit_decisions
-from .feature_statistics import feature_statistics
+from .data import Batch, PromptGroups, feature_statistics
 from .log_odds import make_log_odds, start_at_base_rate
 from .losses import COMPARING, LOSSES, prefix_cross_entropy
-from .prompt_groups import Batch, PromptGroups
 from .settings import TrainingSettings, preset
 
 logger = logging.get_logger(__name__)
@@ -188,7 +187,7 @@ def train_head(
         make_log_odds(head, held_out_rewards, held_out_labels)
     if settings.standardization is not None:
         head.fold_standardization(mean, std)
-    scored = ScoredRollouts.from_rollouts(rollouts, head, held_out, groups.subsampled)
+    scored = score_rollouts(rollouts, head, held_out, groups.subsampled)
     for name, fitted in fit_decisions(scored, not groups.subsampled).items():
         setattr(head.config, name, fitted)
     if checkpoint is not None:

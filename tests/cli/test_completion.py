@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_elhsr.cli.app import app
-from hf_elhsr.configuration_elhsr import SIGNALS
+from hf_elhsr.head.configuration_elhsr import SIGNALS
 from hf_elhsr.training import LOSSES, PRESETS
 
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
+from hf_elhsr.decisions.fit import fit_decisions
 from hf_elhsr.evaluation.tradeoff import decisions_digest
 from hf_elhsr.rollouts import Rollout, RolloutSet, head_digest
 from hf_elhsr.rollouts.shard_arrays import TOKEN_ARRAYS
-from hf_elhsr.training import fit_decisions
 from made_rollouts import made_rollouts
 
 

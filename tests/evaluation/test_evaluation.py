@@ -8,12 +8,11 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from hf_elhsr import ElhsrConfig, fit_combination
+from hf_elhsr.decisions.selection import select_winners, worse_of_ranks
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts, strategies
 from hf_elhsr.evaluation.best_of_n import LEARNED_STRATEGY, TEXT_STRATEGIES, Measured
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
-from hf_elhsr.evaluation.calibration import area_under_curve, expected_calibration_error
-from hf_elhsr.generation.selection import select_winners
-from hf_elhsr.rewards.combination import worse_of_ranks
+from hf_elhsr.evaluation.metrics import area_under_curve, expected_calibration_error
 from hf_elhsr.rollouts import Rollout, RolloutSet
 
 

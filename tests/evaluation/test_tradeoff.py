@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
-from hf_elhsr.evaluation.calibration import brier_score
+from hf_elhsr.decisions.adaptive import AdaptiveSampling
+from hf_elhsr.decisions.fit import fit_decisions
+from hf_elhsr.decisions.pruning import PruningSchedule
+from hf_elhsr.decisions.replay import replay_adaptive, replay_exact, replay_pruning
+from hf_elhsr.decisions.tolerance import REGRETS
+from hf_elhsr.evaluation.metrics import brier_score
+from hf_elhsr.evaluation.report import plot_tradeoff
 from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED, UNTRAINED, TradeOff, replayed
-from hf_elhsr.evaluation.tradeoff_plot import plot_tradeoff
-from hf_elhsr.rewards.adaptive import AdaptiveSampling
-from hf_elhsr.rewards.pruning import PruningSchedule
-from hf_elhsr.rewards.regrets import REGRETS
-from hf_elhsr.rollouts.replay import replay_adaptive, replay_exact, replay_pruning
-from hf_elhsr.training import fit_decisions
 from made_rollouts import made_rollouts
 
 NAMES = {"task": "made", "split": "test", "sampling": {}, "head_sha256": "0", "prompts": 300, "n": 6}

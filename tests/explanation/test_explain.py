@@ -9,7 +9,7 @@ from tiny_tokenizer import tiny_tokenizer
 from transformers import AutoTokenizer
 
 from hf_elhsr import enable_best_of_n, explain
-from hf_elhsr.explanation.token_texts import token_texts
+from hf_elhsr.explanation.texts import token_texts
 from oracle import assert_rewards_close, oracle_reward, plain_features
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 

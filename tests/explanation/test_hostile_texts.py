@@ -13,8 +13,7 @@ from page_structure import Structure
 from rich.console import Console
 
 from hf_elhsr.cli.tables import candidates_table
-from hf_elhsr.explanation.printed_text import print_text
-from hf_elhsr.explanation.visible import visible, visible_pieces
+from hf_elhsr.explanation.texts import print_text, visible, visible_pieces
 
 TEXTS = hostile_texts()
 HOSTILE, HARMLESS = explanation_of(TEXTS), explanation_of(["word"] * len(TEXTS))

@@ -5,7 +5,7 @@ import torch
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrRewardHead, LearnedCombination, TextRewardModel
-from hf_elhsr.rewards.combination import COMBINATIONS
+from hf_elhsr.decisions.selection import COMBINATIONS
 from tiny_models import tiny_classifier, tiny_head
 
 

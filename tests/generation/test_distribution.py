@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from hf_elhsr import enable_best_of_n
-from hf_elhsr.generation.sampling import (
+from hf_elhsr.generation.next_token import (
     NucleusWarpers,
     PartialTopP,
     _top_of_vocabulary,

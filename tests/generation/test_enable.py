@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, pipeline
 
 from hf_elhsr import BestOfNGenerationMixin, disable_best_of_n, enable_best_of_n
-from hf_elhsr.generation.enable import best_of_n_view
+from hf_elhsr.generation.mixin import best_of_n_view
 from oracle import assert_rewards_close, oracle_rewards
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 

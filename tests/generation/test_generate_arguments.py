@@ -180,7 +180,7 @@ def test_repetition_penalty_follows_its_rows(head, inputs):
 
     from transformers import RepetitionPenaltyLogitsProcessor
 
-    from hf_elhsr.generation.rows import multiply_processors, select_processor_rows
+    from hf_elhsr.generation.batch import multiply_processors, select_processor_rows
 
     padding = torch.tensor([0, 2, 4])
     [processor] = multiply_processors(

@@ -74,7 +74,7 @@ def test_the_shipped_head_closes_the_gap_that_was_asked_for(evaluation):
 
 
 def test_shipped_training_and_evaluation_share_no_prompt():
-    from hf_elhsr.rollouts import ArithmeticTask
+    from hf_elhsr.tasks import ArithmeticTask
 
     task = ArithmeticTask()
     record = json.loads((SHIPPED / "training.json").read_text())

@@ -51,7 +51,7 @@ def run_in_plain_transformers(folder, jobs, **environment):
     """The folder with a safetensors file for every job that ended well, and what was said of every job."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     environment = {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_CACHE": str(folder / "hub")} | environment
-    script = Path(__file__).parents[1] / "plain_transformers.py"
+    script = Path(__file__).parents[1] / "support" / "plain_transformers.py"
     command = [sys.executable, "-I", str(script), str(folder / "jobs.json")]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | environment, check=False

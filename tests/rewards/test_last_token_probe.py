@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_elhsr.rewards.last_token_probe import LastTokenProbe, RunningLastTokenProbe
+from hf_elhsr.rewards.baselines import LastTokenProbe, RunningLastTokenProbe
 from oracle import plain_features
 
 

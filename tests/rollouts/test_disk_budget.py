@@ -14,12 +14,13 @@ from planted_rollouts import auc_on, planted_rollouts
 from transformers.utils import logging
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
-from hf_elhsr.rollouts import RolloutSet, SamplingSettings, ScoredRollouts, sample_rollouts
+from hf_elhsr._files import write_arrays
+from hf_elhsr.rollouts import RolloutSet, SamplingSettings, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_tokens
+from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.rollouts.whole_files import write_arrays
 from hf_elhsr.training import TrainingSettings, refit_head, train_head
-from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.data import PromptGroups
 from tiny_models import tiny_head, tiny_model
 
 CONFIG = ElhsrConfig(hidden_size=10, layers=list(range(7)))
@@ -227,7 +228,7 @@ def test_a_head_is_learned_from_what_was_recorded(tmp_path):
     unseen = planted_rollouts(tmp_path / "unseen", seed=1, longest=24, scales=(1, 2), offset=1)
     assert auc_on(head, unseen) > 0.9
     # Rewards of subsampled rollouts are gated means over what is there
-    scored = ScoredRollouts.from_rollouts(rollouts, head, subsampled=True)
+    scored = score_rollouts(rollouts, head, subsampled=True)
     weight, bias = head.weight.detach().double().numpy(), head.bias.detach().double().numpy()
     expected = []
     for members, file in rollouts.shards():
@@ -242,7 +243,7 @@ def test_a_head_is_learned_from_what_was_recorded(tmp_path):
     assert head.config.calibration is not None
     assert (report.held_out_prefix_loss, report.best_value_epoch) == ([], -1)
     with pytest.raises(ValueError, match="left out for a disk budget"):
-        ScoredRollouts.from_rollouts(rollouts, head)
+        score_rollouts(rollouts, head)
     refitted, after = refit_head(head, rollouts)
     assert min(after.reward["held_out_loss"]) <= after.reward["held_out_loss_before"] + 1e-3
     assert refitted.config.pruning is None

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.rewards.last_token_probe import LastTokenProbe
-from hf_elhsr.rollouts import ArithmeticTask, RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from hf_elhsr.rewards.baselines import LastTokenProbe
+from hf_elhsr.rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
 from hf_elhsr.rollouts.shard_arrays import (
     TOKEN_ARRAYS,
     read_features,
@@ -20,6 +20,7 @@ from hf_elhsr.rollouts.shard_arrays import (
     read_prefix_means,
     read_token_arrays,
 )
+from hf_elhsr.tasks import ArithmeticTask
 from oracle import assert_rewards_close, plain_features
 from tiny_models import tiny_head
 

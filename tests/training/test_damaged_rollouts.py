@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import TrainingSettings, train_head
-from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.data import PromptGroups
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 

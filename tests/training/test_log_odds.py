@@ -9,8 +9,8 @@ from planted_rollouts import planted_rollouts
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.training import LOSSES, TrainingSettings, train_head
+from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.log_odds import start_at_base_rate
-from hf_elhsr.training.prompt_groups import PromptGroups
 
 # Steps too small to get anywhere
 STILL = TrainingSettings(learning_rate=1e-12, max_epochs=1)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
 
-from hf_elhsr.evaluation.calibration import area_under_curve
+from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.training import TrainingSettings, train_head
-from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)

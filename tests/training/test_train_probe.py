@@ -6,7 +6,7 @@ import torch
 from planted_rollouts import planted_rollouts
 
 from hf_elhsr import ElhsrConfig
-from hf_elhsr.evaluation.calibration import area_under_curve
+from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.rollouts import Rollout, RolloutSet
 from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import train_last_token_probe

@@ -11,19 +11,12 @@ import torch
 from planted_rollouts import auc_on, planted_rollouts
 from safetensors.torch import save_file
 
-from hf_elhsr.evaluation.calibration import area_under_curve
+from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import (
-    LOSSES,
-    TrainingSettings,
-    binary_cross_entropy,
-    train_head,
-    trainer,
-)
+from hf_elhsr.training import LOSSES, TrainingSettings, binary_cross_entropy, train_head, trainer
 from hf_elhsr.training.checkpoint import TrainingState
-from hf_elhsr.training.feature_statistics import feature_statistics
+from hf_elhsr.training.data import PromptGroups, feature_statistics
 from hf_elhsr.training.losses import COMPARING, prefix_cross_entropy
-from hf_elhsr.training.prompt_groups import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)

@@ -7,12 +7,11 @@ import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
 
-from hf_elhsr.rewards.calibration_fit import fit_calibration
-from hf_elhsr.rollouts.scored_rollouts import ScoredRollouts
+from hf_elhsr.decisions.fit import fit_calibration
+from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
 from hf_elhsr.training import PRESETS, TrainingSettings, refit_head, train_head
-from hf_elhsr.training.feature_statistics import feature_statistics
-from hf_elhsr.training.prompt_groups import PromptGroups
+from hf_elhsr.training.data import PromptGroups, feature_statistics
 
 SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 
@@ -118,9 +117,9 @@ def test_rewards_of_every_loss_are_log_odds(tmp_path, loss, gate):
     rollouts = planted_rollouts(tmp_path / "train", scales=(1, 2), offset=1, signal=0.5)
     head, _ = train_head(rollouts, dataclasses.replace(SETTINGS, loss=loss, gate=gate))
     _, held_out = PromptGroups(rollouts).split(SETTINGS.held_out, SETTINGS.seed)
-    scored = ScoredRollouts.from_rollouts(rollouts, head, held_out)
+    scored = score_rollouts(rollouts, head, held_out)
     fitted = fit_calibration(scored.rewards.ravel(), scored.labels.ravel())
     assert fitted.slope == pytest.approx(1, abs=1e-3)
     assert fitted.offset == pytest.approx(0, abs=1e-3)
-    unseen = ScoredRollouts.from_rollouts(planted_rollouts(tmp_path / "unseen", seed=1, scales=(1, 2), offset=1), head)
+    unseen = score_rollouts(planted_rollouts(tmp_path / "unseen", seed=1, scales=(1, 2), offset=1), head)
     assert abs((1 / (1 + np.exp(-unseen.rewards))).mean() - unseen.labels.mean()) < 0.1

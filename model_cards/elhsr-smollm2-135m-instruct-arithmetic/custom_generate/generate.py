@@ -15,9 +15,8 @@ from typing import Any
 
 from transformers.generation import GenerationMixin
 
-from .generation_enable import best_of_n_view
-from .generation_resolve import resolve_reward_head
-from .modeling_elhsr import ElhsrRewardHead
+from .generation_mixin import best_of_n_view
+from .head_modeling_elhsr import ElhsrRewardHead, resolve_reward_head
 
 # Written in when the head is published
 PUBLISHED_AS: str | None = None

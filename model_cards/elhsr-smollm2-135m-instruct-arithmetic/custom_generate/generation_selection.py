@@ -1,47 +1,248 @@
 # Made by hf_elhsr 0.1.0 from its hf_elhsr/generation/selection.py, where changes belong.
 # Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0
 
-"""Selection: which candidates win."""
+"""RewardSources: the heads and text scorers that `reward_head` names, and what each says of every candidate."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .decisions_calibration import Calibration
+from .decisions_selection import COMBINATIONS, VOTES, Combination, check_finite, select_winners, votes_for_answers
+from .head_modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from .rewards_running_reward import RunningReward
+from .rewards_text_reward_model import TextScorer, text_scores
+from .generation_loop import Candidates
+from .generation_output import BestOfNOutput
+
+RewardSource = ElhsrRewardHead | TextScorer | str | os.PathLike[str]
 
 
-def select_winners(
-    rewards: torch.Tensor, k: int = 1, finished: torch.Tensor | None = None, ties: torch.Tensor | None = None
-) -> torch.Tensor:
-    """The k candidates with the highest reward of every prompt, best first; of equal ones the earlier.
+@dataclass(frozen=True)
+class RewardSources:
+    """What judges candidates: heads that follow the decoding, and scorers that read the text afterwards.
 
     Args:
-        rewards: (batch, n).
-        k: How many, at most n.
-        finished: (batch, n) bool, who may win: at least k of every prompt. Default: all.
-        ties: (batch, n), by which equal ones are ordered, highest first, before the earlier wins.
+        sources: In the order of `reward_head`.
+    """
 
-    Returns:
-        (batch, k) long, indices of candidates.
+    sources: tuple["RunningReward | TextScorer", ...]
+
+    @classmethod
+    def of(
+        cls, reward_head: RewardSource | Sequence[RewardSource], model: Any, keep_tokens: bool = False
+    ) -> "RewardSources":
+        """Load the heads and see that they fit the model.
+
+        Raises:
+            ValueError: No source at all, one that is neither a head nor a function, or a head for another model.
+        """
+        given: Any = reward_head if isinstance(reward_head, (list, tuple)) else [reward_head]
+        if not given:
+            raise ValueError("reward_head is empty: pass at least one head, folder, 'org/name' or function.")
+        return cls(tuple(_source(source, model, keep_tokens) for source in given))
+
+    @property
+    def running(self) -> list[RunningReward]:
+        """The heads' processors."""
+        return [source for source in self.sources if isinstance(source, RunningReward)]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a source needs the candidates' texts."""
+        return len(self.running) < len(self.sources)
+
+    @property
+    def only_head(self) -> RunningReward | None:
+        """The head, where it is the only source."""
+        return self.running[0] if len(self.sources) == 1 and not self.reads_text else None
+
+    def rewards(self, candidates: Candidates, prompts: list[str], texts: list[list[str]]) -> torch.Tensor:
+        """(batch, n, sources) float32: what every source says.
+
+        Args:
+            prompts, texts: Of every prompt, and of every candidate of every prompt; empty where no source reads them.
+
+        Raises:
+            ValueError: A scorer returns another number of scores than it was given texts, or one that is not finite.
+        """
+        batch, n, _ = candidates.token_ids.shape
+        columns = []
+        for source in self.sources:
+            if isinstance(source, RunningReward):
+                columns.append(source.rewards.view(batch, n))
+            else:
+                repeated = [prompt for prompt in prompts for _ in range(n)]
+                columns.append(text_scores(source, repeated, [text for row in texts for text in row]).view(batch, n))
+        return torch.stack([column.to(columns[0].device) for column in columns], dim=-1)
+
+
+def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningReward | TextScorer":
+    if callable(source) and not isinstance(source, ElhsrRewardHead):
+        if isinstance(source, PreTrainedModel):
+            raise ValueError(
+                f"reward_head names a {type(source).__name__}: a model that reads texts comes with its tokenizer, as "
+                "TextRewardModel(model, tokenizer)."
+            )
+        return source
+    head = resolve_reward_head(source)  # type: ignore[arg-type]
+    head.config.check_fits(model)
+    return RunningReward(head, keep_tokens=keep_tokens)
+
+
+AnswerExtractor = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Combining:
+    """What `combine`, `extract_answer` and `tokenizer` ask for.
+
+    Args:
+        combine: A name in [`COMBINATIONS`] or [`VOTES`], a function of one's own, or None for a single source.
+        extract_answer: The final answer in a completion's text, for votes.
+        tokenizer: Of the language model, where texts are needed.
+        attention_mask: Of the prompts, as `generate` was given it.
+    """
+
+    sources: RewardSources
+    combine: str | Combination | None = None
+    extract_answer: AnswerExtractor | None = None
+    tokenizer: Any = None
+    attention_mask: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        count, combine = len(self.sources.sources), self.combine
+        votes = isinstance(combine, str) and combine in VOTES
+        known = combine is None or votes or callable(combine) or (isinstance(combine, str) and combine in COMBINATIONS)
+        if not known:
+            names = ", ".join([*COMBINATIONS, *VOTES])
+            raise ValueError(f"combine={combine!r}: expected a function or one of {names}.")
+        if count > 1 and combine is None:
+            raise ValueError(f"reward_head names {count} sources: say with combine= how they decide together.")
+        if count > 1 and votes:
+            raise ValueError(f"combine={combine!r} takes the rewards of one source; reward_head names {count}.")
+        if count == 1 and combine is not None and not votes:
+            raise ValueError("combine is for several sources, and reward_head names one: leave it out, or name more.")
+        if votes != (self.extract_answer is not None):
+            raise ValueError(
+                "Votes need extract_answer, a function that finds the final answer in a text (or None)."
+                if votes
+                else "extract_answer is for votes: pass combine='majority_vote' or 'weighted_vote', or leave it out."
+            )
+        if votes and not callable(self.extract_answer):
+            raise ValueError(f"extract_answer={self.extract_answer!r}: expected a function of a text.")
+        if self._needs_texts and self.tokenizer is None:
+            raise ValueError("Text reward models and votes read texts: pass tokenizer=, the language model's own.")
+
+    @property
+    def _needs_texts(self) -> bool:
+        return self.sources.reads_text or self.extract_answer is not None
+
+    def rewards(self, candidates: Candidates) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, n) float32, by which candidates win, and (batch, n, sources), what the sources said.
+
+        Raises:
+            ValueError: A source says what is no number, a function of the user's returns another shape, or text reward
+                models are asked about prompts of which no token ids are known.
+        """
+        texts = self._texts(candidates) if self._needs_texts else []
+        prompts = self._prompts(candidates) if self.sources.reads_text else []
+        said = self.sources.rewards(candidates, prompts, texts)
+        if self.combine is None:
+            return said[..., 0], said
+        for column in said.unbind(-1):
+            check_finite(column)
+        if self.extract_answer is not None and isinstance(self.combine, str):
+            answers = [[self.extract_answer(text) for text in row] for row in texts]
+            return votes_for_answers(VOTES[self.combine](said[..., 0]), answers), said
+        combination = COMBINATIONS[self.combine] if isinstance(self.combine, str) else self.combine
+        combined = torch.as_tensor(combination(said))
+        if combined.shape != said.shape[:2]:
+            raise ValueError(
+                f"combine was given rewards (batch, n, sources) = {tuple(said.shape)} and returned "
+                f"{tuple(combined.shape)}: expected (batch, n)."
+            )
+        if not bool(torch.isfinite(combined).all()):
+            raise ValueError("combine returned NaN or infinity, so that no order exists: mend the function.")
+        return combined.to(said), said
+
+    def _texts(self, candidates: Candidates) -> list[list[str]]:
+        completions = candidates.token_ids[:, :, candidates.prompt_length :]
+        return [
+            [
+                self.tokenizer.decode(ids[:length], skip_special_tokens=True)
+                for ids, length in zip(own, lengths, strict=True)
+            ]
+            for own, lengths in zip(completions.tolist(), candidates.lengths.tolist(), strict=True)
+        ]
+
+    def _prompts(self, candidates: Candidates) -> list[str]:
+        ids = candidates.token_ids[:, 0, : candidates.prompt_length]
+        if not candidates.prompt_length:
+            raise ValueError("Text reward models read the prompt: pass input_ids, not inputs_embeds alone.")
+        pad = self.tokenizer.pad_token_id
+        if self.attention_mask is not None:
+            present = self.attention_mask.to(ids.device).bool()
+        elif pad is not None and pad != self.tokenizer.eos_token_id:
+            # As generate does where no mask is given
+            present = ids != pad
+        else:
+            present = torch.ones_like(ids, dtype=torch.bool)
+        return [self.tokenizer.decode(row[mask].tolist()) for row, mask in zip(ids, present, strict=True)]
+
+
+logger = logging.get_logger(__name__)
+
+
+def choose(
+    candidates: Candidates,
+    combining: Combining,
+    k: int,
+    calibration: Calibration | None,
+    min_confidence: float | None,
+) -> BestOfNOutput:
+    """The k winners of every prompt, and all that `generate` returns of them.
 
     Raises:
-        ValueError: A reward is NaN or infinite, so that no order exists.
+        ValueError: Rewards that have no order, see [`Combining.rewards`].
     """
-    if finished is None:
-        finished = torch.ones_like(rewards, dtype=torch.bool)
-    check_finite(rewards)
-    judged = rewards.masked_fill(~finished, -torch.inf)
-    if ties is None:
-        return judged.argsort(dim=-1, descending=True, stable=True)[:, :k]
-    order = ties.argsort(dim=-1, descending=True, stable=True)
-    return order.gather(-1, judged.gather(-1, order).argsort(dim=-1, descending=True, stable=True))[:, :k]
-
-
-def check_finite(rewards: torch.Tensor) -> None:
-    """Refuse a head's (batch, n) rewards that have no order.
-
-    Raises:
-        ValueError: One is NaN or infinite.
-    """
-    if not bool(torch.isfinite(rewards).all()):
-        prompt, candidate = (int(i) for i in (~torch.isfinite(rewards)).nonzero()[0])
-        raise ValueError(
-            f"The reward of candidate {candidate} of prompt {prompt} is {float(rewards[prompt, candidate])}: the "
-            "model's hidden states overflowed or hold NaN. Load the model in bfloat16 or float32, not float16."
-        )
+    batch, n, _ = candidates.token_ids.shape
+    rewards, said = combining.rewards(candidates)
+    finished = ((candidates.lengths > 0) & ~candidates.pruned).to(rewards.device)
+    ties = None if combining.combine is None else said[..., 0]
+    winners = select_winners(rewards, k, finished, ties).to(candidates.token_ids.device)
+    offsets = torch.arange(batch, device=winners.device)[:, None] * n
+    sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
+    lengths = candidates.lengths.gather(1, winners).flatten()
+    asked_for: dict[str, Any] = candidates.records.of((winners + offsets).flatten(), lengths)
+    if combining.combine is not None:
+        asked_for["source_rewards"] = said
+    head = combining.sources.only_head
+    if head is not None and head.keep_tokens:
+        asked_for["token_rewards"] = head.token_rewards.view(batch, n, -1)
+        asked_for["token_gates"] = head.token_gates.view(batch, n, -1)
+    if calibration is not None:
+        best = rewards.gather(1, winners[:, :1].to(rewards.device)).squeeze(1)
+        asked_for["confidence"] = calibration.probability(best)
+    if min_confidence is not None:
+        asked_for["abstained"] = asked_for["confidence"] < min_confidence
+        count = int(asked_for["abstained"].sum())
+        if count and not candidates.generation_config.return_dict_in_generate:
+            logger.warning(
+                f"The winners of {count} of {batch} prompts are trusted less than min_confidence={min_confidence}; "
+                "return_dict_in_generate=True says which (`abstained`)."
+            )
+    return BestOfNOutput(
+        sequences=sequences[:, : candidates.prompt_length + int(lengths.max())],
+        rewards=rewards.masked_fill((candidates.lengths == 0).to(rewards.device), -torch.inf),
+        candidates=candidates.token_ids,
+        lengths=candidates.lengths,
+        pruned=candidates.pruned,
+        winners=winners,
+        **asked_for,
+    )

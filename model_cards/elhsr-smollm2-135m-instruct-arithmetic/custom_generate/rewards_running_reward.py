@@ -5,13 +5,11 @@
 
 import torch
 
-from .modeling_elhsr import ElhsrRewardHead
-from .modeling_tokens import rewards_and_gates, token_logits_by_part
-from .signals_step_signal import StepSignal
-from .signals_head_signal import head_needs, head_parts
-from .rewards_processor import SignalProcessor
-from .rewards_pruning import prefix_features
-from .rewards_token_store import TokenStore
+from .decisions_pruning import prefix_features
+from .head_modeling_elhsr import ElhsrRewardHead
+from .head_signals import StepSignal, head_needs, head_parts
+from .head_token_outputs import rewards_and_gates, token_logits_by_part
+from .rewards_processor import SignalProcessor, TokenStore
 
 # Steps wait until they have so many tokens, or so many numbers to be read: those of one step cost less in arithmetic
 # than in calls and cold caches, and those of too many do not stay cached while they are scored

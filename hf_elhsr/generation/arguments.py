@@ -1,0 +1,271 @@
+"""What generation configs say about best-of-n: settings saved with a model, which hold unless the call differs."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from transformers import GenerationConfig
+from transformers.generation import GenerationMixin, GenerationMode
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from ..head.base_model import learns_prompts
+
+#: Arguments of `generate` that a generation config may hold, since JSON can.
+SAVED_SETTINGS = (
+    "best_of_n",
+    "reward_head",
+    "combine",
+    "output_token_rewards",
+    "prune",
+    "adaptive",
+    "min_confidence",
+    "max_parallel",
+)
+_FOR_CALLS_ALONE = ("extract_answer", "signal_processor")
+_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
+
+
+class _Saved(NamedTuple):
+    value: Any
+    source: str
+
+
+def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
+    """`generate` with what the call leaves out taken from the generation configs, where these have any of it.
+
+    The call comes first, then a `generation_config` passed to it, then the model's own; like transformers' own
+    settings, None means unset. Settings without a `best_of_n` anywhere are not looked at. Errors are told which
+    settings come from a config, since whoever calls may not know of them.
+
+    Raises:
+        ValueError: A config holds what could not be saved: a head that is not named by text, or a function.
+    """
+
+    @functools.wraps(generate)
+    def with_settings(model: Any, *args: Any, **kwargs: Any) -> Any:
+        passed = dict(zip(_GENERATE_PARAMETERS, args, strict=False)) | kwargs
+        saved = _saved_settings(passed.get("generation_config"), model.generation_config)
+        saved = {name: setting for name, setting in saved.items() if kwargs.get(name) is None}
+        if not saved or (kwargs.get("best_of_n") is None and "best_of_n" not in saved):
+            return generate(model, *args, **kwargs)
+        try:
+            _check(saved)
+            return generate(model, *args, **kwargs | {name: setting.value for name, setting in saved.items()})
+        except ValueError as error:
+            for name, setting in saved.items():
+                error.add_note(f"{name}={setting.value!r} comes from {setting.source}.")
+            raise
+
+    return with_settings
+
+
+def _saved_settings(passed: GenerationConfig | None, own: GenerationConfig | None) -> dict[str, _Saved]:
+    saved = {}
+    for source, config in (("the model's generation_config", own), ("the generation_config passed", passed)):
+        for name in (*SAVED_SETTINGS, *_FOR_CALLS_ALONE):
+            if (value := getattr(config, name, None)) is not None:
+                saved[name] = _Saved(value, source)
+    return saved
+
+
+def _check(saved: dict[str, _Saved]) -> None:
+    for name in _FOR_CALLS_ALONE:
+        if name in saved:
+            raise ValueError(f"{name} in {saved[name].source} could not be saved: pass it to generate itself.")
+    if "reward_head" in saved:
+        head, source = saved["reward_head"]
+        if not all(isinstance(name, str) for name in (head if isinstance(head, list | tuple) else [head])):
+            raise ValueError(
+                f"reward_head in {source} must be text, a folder or 'org/name', so that it can be saved; got "
+                f"{type(head).__name__}. Pass the head itself to generate."
+            )
+
+
+def keep_when_saved(config: GenerationConfig | None) -> None:
+    """Make a generation config that transformers derived from the model's config keep our settings when reloaded.
+
+    Its `_from_model_config` says that it holds nothing but what the model's config said, and what transformers does
+    not know is then dropped in loading. With settings of its own that is not so any more.
+    """
+    if config is not None and any(getattr(config, name, None) is not None for name in SAVED_SETTINGS):
+        config._from_model_config = False
+
+
+def restore_dropped(model: Any) -> None:
+    """Take from the model's generation_config.json the settings of ours that transformers dropped in loading it.
+
+    It does so where the file says `_from_model_config`, see [`keep_when_saved`], which cannot be at hand where a model
+    is saved that has not been enabled.
+    """
+    config = model.generation_config
+    if not getattr(config, "_from_model_config", False):
+        return
+    path = _generation_config_file(
+        getattr(model.config, "_name_or_path", ""), getattr(model.config, "_commit_hash", None)
+    )
+    if path is None:
+        return
+    written = json.loads(path.read_text(encoding="utf-8"))
+    for name in SAVED_SETTINGS:
+        if written.get(name) is not None and getattr(config, name, None) is None:
+            setattr(config, name, written[name])
+    keep_when_saved(config)
+
+
+def _generation_config_file(source: str, revision: str | None) -> Path | None:
+    """The file of a folder or of a repository in the cache, where there is one."""
+    if not source:
+        return None
+    if Path(source).is_dir():
+        path = Path(source) / GENERATION_CONFIG_NAME
+        return path if path.is_file() else None
+    try:
+        cached = try_to_load_from_cache(source, GENERATION_CONFIG_NAME, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+_OUR_MIXIN = "BestOfNGenerationMixin"
+
+
+def check_model(model: Any) -> None:
+    """Refuse a model that best-of-n can never decode.
+
+    Raises:
+        ValueError: No `generate`, an encoder-decoder model, or a decoding loop of the model's own.
+    """
+    name = type(model).__name__
+    if not isinstance(model, GenerationMixin):
+        raise ValueError(f"{name} cannot generate: best_of_n needs a causal language model, e.g. AutoModelForCausalLM.")
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"{name} is an encoder-decoder model; best_of_n decodes decoder-only language models.")
+    if "generate" in vars(model):
+        raise ValueError(
+            f"This {name} carries a custom generate of its own (loaded with trust_remote_code), which best_of_n would "
+            "not run. Load the model without it."
+        )
+    for method in ("_sample", "generate"):
+        # Whichever class it is, ours aside, must have it from transformers' GenerationMixin
+        owner = next(cls for cls in type(model).__mro__ if method in vars(cls) and cls.__name__ != _OUR_MIXIN)
+        if owner is not GenerationMixin:
+            raise ValueError(
+                f"{name} has a {method} of its own (from {owner.__name__}), which best_of_n cannot stand in for."
+            )
+
+
+def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that cannot work.
+
+    Settings are looked up in the call, its generation_config and the model's, in this order and before transformers
+    fills in defaults, so that what the user said can be told from what is merely a default.
+    """
+    _check_count("best_of_n", n)
+    check_model(model)
+    if kwargs.get("custom_generate") is not None:
+        raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
+    if _setting(model, kwargs, "cache_implementation") == "paged":
+        raise ValueError("best_of_n cannot use the paged cache, whose rows do not multiply: leave it out.")
+    if _setting(model, kwargs, "penalty_alpha") is not None or _setting(model, kwargs, "dola_layers") is not None:
+        raise ValueError(
+            "best_of_n samples: penalty_alpha (contrastive search) and dola_layers cannot be combined with it."
+        )
+    if n > 1 and _setting(model, kwargs, "do_sample") is False:
+        raise ValueError(
+            f"do_sample=False makes all {n} candidates the same: leave it out or set do_sample=True with best_of_n > 1."
+        )
+    names = ("inputs", "input_ids", "inputs_embeds")
+    prompts = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
+    if isinstance(prompts, torch.Tensor) and prompts.shape[0] == 0:
+        raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
+    if model.training and model.is_activation_checkpointing and _setting(model, kwargs, "use_cache") is not False:
+        raise ValueError(
+            "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
+            "call model.eval(), or pass use_cache=False."
+        )
+    media = [name for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL if kwargs.get(name) is not None]
+    if media and _setting(model, kwargs, "use_cache") is False:
+        raise ValueError(
+            f"Without a cache the model would need {', '.join(media)} in every step, for candidates that come and go: "
+            "leave out use_cache=False."
+        )
+    # PEFT's generate puts its own preparation of inputs on the model inside
+    if learns_prompts(getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)):
+        raise ValueError(
+            "best_of_n cannot follow adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
+            "weights, such as LoRA."
+        )
+    if "_update_model_kwargs_for_generation" in vars(model):
+        raise ValueError("best_of_n scores its own candidates: call it outside of score_generation.")
+
+
+def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
+    """How many sequences are to be returned per prompt: `num_return_sequences`, at most n."""
+    k = _setting(model, kwargs, "num_return_sequences")
+    if k is None:
+        return 1
+    _check_count("num_return_sequences", k)
+    if k > n:
+        raise ValueError(f"num_return_sequences={k} of best_of_n={n} candidates cannot be returned: raise best_of_n.")
+    return int(k)
+
+
+def check_context_length(model: Any, prompt_length: int) -> None:
+    """Refuse a prompt that leaves no room for a single token in the model's context."""
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context is not None and prompt_length >= context:
+        raise ValueError(
+            f"The prompt is {prompt_length} tokens long and the model's context holds {context}: shorten the prompt to "
+            f"at most {context - 1} tokens."
+        )
+
+
+def check_max_parallel(max_parallel: int | None) -> int | None:
+    """Refuse a number of candidates that nothing could be decoded with."""
+    if max_parallel is not None:
+        _check_count("max_parallel", max_parallel)
+    return max_parallel
+
+
+def check_min_confidence(min_confidence: float) -> None:
+    """Refuse what is no probability."""
+    if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence is a probability between 0 and 1; got {min_confidence!r}.")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of candidates, at least 1; got {value!r}.")
+
+
+def check_generation_mode(
+    mode: GenerationMode, generation_config: GenerationConfig, mode_kwargs: dict[str, Any]
+) -> None:
+    """Refuse decoding modes other than sampling; called by `generate` once all settings are known."""
+    if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
+        raise ValueError(
+            f"best_of_n samples its candidates and cannot be combined with {mode.value.replace('_', ' ')}: leave out "
+            "num_beams, assistant_model, prompt_lookup_num_tokens and the like."
+        )
+    if not isinstance(generation_config.output_hidden_states, bool | None):
+        raise ValueError(
+            f"output_hidden_states={generation_config.output_hidden_states!r} selects layers; best_of_n does not: "
+            "pass True for all of them."
+        )
+    if mode_kwargs.get("synced_gpus"):
+        raise ValueError(
+            "best_of_n does not run with synced_gpus (FSDP or DeepSpeed ZeRO-3 over several processes): their forward "
+            "passes must agree, and candidates end at different steps. Gather the model on one process."
+        )
+
+
+def _setting(model: Any, kwargs: dict[str, Any], name: str) -> Any:
+    sources = (kwargs.get(name), getattr(kwargs.get("generation_config"), name, None))
+    return next((value for value in sources if value is not None), getattr(model.generation_config, name, None))

@@ -1,0 +1,176 @@
+"""score_generation: rewards from any sampling or greedy loop of transformers, ours not needed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, StaticCache, StoppingCriteriaList
+from transformers.generation import GenerationMode
+
+from ..head.configuration_elhsr import unwrap_language_model
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.signals import read_step
+from ..rewards.processor import SignalProcessor
+from ..rewards.running_reward import RunningReward
+from .batch import CACHE_NAMES, copy_cache
+
+
+class GenerationRewards:
+    """What [`score_generation`] yields: the rewards of the latest `generate` call inside the context.
+
+    Attributes:
+        processor: The [`SignalProcessor`] that was fed.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: SignalProcessor):
+        self.processor = processor
+        self._model = model
+        self._pending: dict[str, Any] | None = None
+        # Tensors, once a token has been sampled
+        self._input_ids: Any = None
+        self._active: Any = None
+        self._unfinished: Any = None
+        self._drawn_from: torch.Tensor | None = None
+        self._scored_length = 0
+
+    @property
+    def rewards(self) -> torch.Tensor:
+        """(rows,) float32 rewards of the latest call, in the order of the rows that `generate` returned."""
+        if not isinstance(self.processor, RunningReward):
+            raise ValueError("The processor keeps no rewards: ask it for its own results.")
+        if self._input_ids is None:
+            raise ValueError("Nothing has been generated inside the score_generation context yet.")
+        self.finish()
+        return self.processor.rewards
+
+    def began(self) -> None:
+        self.finish()
+        self._input_ids = self._pending = self._unfinished = None
+
+    def sampled(self, input_ids: torch.Tensor, done: torch.Tensor) -> None:
+        """The loop has appended a token to every row and knows which rows are done."""
+        if self._unfinished is None:
+            self.processor.begin(len(input_ids), input_ids.device)
+            self._unfinished = torch.ones_like(done)
+            self._scored_length = input_ids.shape[1] - 1
+        self._input_ids = input_ids
+        self._active = self._unfinished
+        self._unfinished = self._unfinished & ~done
+
+    def forwarded(self, outputs: Any, model_kwargs: dict[str, Any]) -> None:
+        """The model has been fed; `model_kwargs` are ready for the next token."""
+        if self._input_ids is not None and self._input_ids.shape[1] > self._scored_length:
+            self._take_in(outputs)
+        # Cloned: the loop may warp the logits in place
+        self._drawn_from = outputs.logits[:, -1].float().clone() if self.processor.needs.logits else None
+        self._pending = model_kwargs
+
+    def finish(self) -> None:
+        """Feed the last token back, as the loop that sampled it never did."""
+        if self._pending is None or self._input_ids is None or self._input_ids.shape[1] == self._scored_length:
+            return
+        # The cache may be the user's, or be handed to the user: this one token is not to show in it
+        model_kwargs = {
+            key: copy_cache(value) if key in CACHE_NAMES and value is not None else value
+            for key, value in self._pending.items()
+        }
+        with torch.no_grad():
+            inputs = self._model.prepare_inputs_for_generation(
+                self._input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
+            )
+            self._take_in(self._model(**inputs, return_dict=True))
+        self._pending = None
+
+    def _take_in(self, outputs: Any) -> None:
+        rows = torch.arange(len(self._input_ids), device=self._input_ids.device)
+        signal = read_step(outputs, self._drawn_from, rows, self._active, self.processor.needs)
+        self.processor(self._input_ids, signal)
+        self._scored_length = self._input_ids.shape[1]
+
+
+class _WatchedCriteria(StoppingCriteriaList):
+    """The loop's own stopping criteria, which are asked once per token and know which rows are done."""
+
+    def __init__(self, criteria: StoppingCriteriaList, rewards: GenerationRewards):
+        super().__init__(criteria)
+        self._rewards = rewards
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        done = super().__call__(input_ids, scores, **kwargs)
+        self._rewards.sampled(input_ids, done)
+        return done
+
+
+@contextmanager
+def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProcessor) -> Iterator[GenerationRewards]:
+    """Score whatever `model.generate` samples inside the context, with transformers' own decoding loop.
+
+        with score_generation(model, head) as scored:
+            sequences = model.generate(**inputs, do_sample=True, num_return_sequences=4)
+        scored.rewards      # (batch * 4,)
+
+    Works with greedy decoding and sampling, and with a `custom_generate` callable that updates its arguments and
+    asks its stopping criteria as these do. One further step is run at the end, for the last token's hidden state.
+
+    Args:
+        model: The language model, wrapped by PEFT or `torch.compile` or not.
+        head: A reward head, or any [`SignalProcessor`].
+
+    Raises:
+        ValueError: The head does not fit the model; beam search or assisted decoding, whose rows change places.
+    """
+    language_model = unwrap_language_model(model)
+    if isinstance(head, ElhsrRewardHead):
+        head.config.check_fits(language_model)
+        head = RunningReward(head)
+    rewards = GenerationRewards(language_model, head)
+    criteria_of: Callable[..., StoppingCriteriaList] = language_model._get_stopping_criteria
+    update: Callable[..., dict[str, Any]] = language_model._update_model_kwargs_for_generation
+    prepare_cache: Callable[..., Any] = language_model._prepare_cache_for_generation
+
+    def watch_criteria(generation_config: Any, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
+        mode = generation_config.get_generation_mode()
+        if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
+            raise ValueError(f"score_generation follows sampling and greedy search, not {mode.value}: its rows move.")
+        rewards.began()
+        return _WatchedCriteria(criteria_of(generation_config, *args, **kwargs), rewards)
+
+    def watch_update(outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        if kwargs.get("num_new_tokens", 1) != 1:
+            raise ValueError("score_generation follows one token at a time, not assisted decoding.")
+        model_kwargs = update(outputs, model_kwargs, **kwargs)
+        if rewards.processor.needs.layers and not model_kwargs.get("output_hidden_states"):
+            model_kwargs["output_hidden_states"] = sorted(rewards.processor.needs.layers)
+        rewards.forwarded(outputs, model_kwargs)
+        return model_kwargs
+
+    def watch_cache(
+        generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch: int, max_cache_length: int
+    ) -> None:
+        # One more, for the last token
+        prepare_cache(generation_config, model_kwargs, mode, batch, max_cache_length + 1)
+        for name in CACHE_NAMES:
+            cache = model_kwargs.get(name)
+            if isinstance(cache, StaticCache) and cache.get_max_length() <= max_cache_length:
+                raise ValueError(
+                    f"The static cache holds {cache.get_max_length()} tokens and score_generation needs "
+                    f"{max_cache_length + 1}: prompt and completion, the last token included. Make it larger."
+                )
+
+    watched = {
+        "_prepare_cache_for_generation": watch_cache,
+        "_get_stopping_criteria": watch_criteria,
+        "_update_model_kwargs_for_generation": watch_update,
+    }
+    taken = [name for name in watched if name in vars(language_model)]
+    if taken:
+        raise ValueError("This model is already inside a score_generation context: leave that one first.")
+    for name, function in watched.items():
+        setattr(language_model, name, function)
+    try:
+        yield rewards
+        rewards.finish()
+    finally:
+        for name in watched:
+            delattr(language_model, name)

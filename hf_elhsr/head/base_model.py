@@ -1,0 +1,258 @@
+"""The adapters (PEFT) on a language model: which are in force, and their weights.
+
+They are read off the layers that PEFT puts into the model, so that neither PEFT itself nor its wrapper is needed.
+"""
+
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+
+def learns_prompts(wrapper: Any) -> bool:
+    """Whether this is a PEFT wrapper that puts learned prompts before the model's inputs, as prefix tuning does."""
+    return bool(getattr(getattr(wrapper, "active_peft_config", None), "is_prompt_learning", False))
+
+
+def adapters_in_force(model: PreTrainedModel) -> list[str]:
+    """Names of the adapters that change what the model computes now, in alphabetical order."""
+    return sorted({name for layer in _adapted_layers(model) for name in _in_force(layer)})
+
+
+def weights_in_force(model: PreTrainedModel) -> dict[str, list[torch.Tensor]]:
+    """By kind (such as "lora_A" and "scaling"), the weights of the adapters in force, in the order of the layers.
+
+    The names of adapters, which are chosen in loading them, have no part in it.
+    """
+    found: dict[str, list[torch.Tensor]] = {}
+    for layer in _adapted_layers(model):
+        for name in _in_force(layer):
+            for kind, weights in _weights_by_kind(layer).items():
+                if name in weights:
+                    found.setdefault(kind, []).extend(_tensors(weights[name]))
+            scaling = getattr(layer, "scaling", None)
+            if isinstance(scaling, dict) and name in scaling:
+                found.setdefault("scaling", []).append(torch.tensor([float(scaling[name])], device="cpu"))
+    return {kind: tensors for kind, tensors in found.items() if tensors}
+
+
+def adapter_parameters(model: PreTrainedModel) -> set[int]:
+    """The ids of all parameters that belong to adapters, in force or not."""
+    return {
+        id(parameter)
+        for layer in _adapted_layers(model)
+        for weights in _weights_by_kind(layer).values()
+        for own in weights.values()
+        for parameter in _tensors(own)
+    }
+
+
+def _adapted_layers(model: PreTrainedModel) -> list[Any]:
+    names = ("adapter_layer_names", "active_adapters", "disable_adapters", "merged_adapters")
+    return [module for module in model.modules() if all(hasattr(module, name) for name in names)]
+
+
+def _in_force(layer: Any) -> list[str]:
+    if layer.disable_adapters:
+        return []
+    names = layer.merged_adapters or layer.active_adapters
+    return [name for name in names if any(name in weights for weights in _weights_by_kind(layer).values())]
+
+
+def _weights_by_kind(layer: Any) -> dict[str, Any]:
+    return {kind: operator.attrgetter(kind)(layer) for kind in layer.adapter_layer_names}
+
+
+def _tensors(own: torch.Tensor | nn.Module) -> list[torch.Tensor]:
+    return [own] if isinstance(own, torch.Tensor) else list(own.parameters())
+
+
+logger = logging.get_logger(__name__)
+
+# In units of the weights' norm, where two independent models are sqrt(2) apart; 4-bit rounding stays well below.
+FINGERPRINT_TOLERANCE = 0.3
+_FINGERPRINT_ROWS = 8
+_FINGERPRINT_SIZE = 128
+_ADAPTER_MATRICES = 8
+_ADAPTER_SIZE = 16
+
+
+def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
+    """A few embedding rows and one late weight matrix, thinned out to 128 numbers each.
+
+    Two models of the same shape differ in it; versions of the same weights in float32, bfloat16 or dense 4-bit do
+    not, within `FINGERPRINT_TOLERANCE`. A light fine-tune of the same weights is not told apart.
+    """
+    name = _late_weight_name(model)
+    fingerprint: dict[str, Any] = {"late_weight_name": name}
+    for part, sample in (("embedding", _sample_embedding(model)), ("late_weight", _sample_parameter(model, name))):
+        if sample is None:
+            raise ValueError(
+                f"The {part} weights of {type(model).__name__} cannot be read (packed or offloaded), so no fingerprint "
+                "can be taken. Make the head's configuration from the model with dense weights in memory."
+            )
+        fingerprint[part] = [float(f"{value:.4g}") for value in sample.tolist()]
+    return fingerprint
+
+
+def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
+    """What of a fingerprint the model contradicts, in words; empty where they agree."""
+    name = fingerprint.get("late_weight_name")
+    if not isinstance(name, str) or not all(_is_sample(fingerprint.get(part)) for part in ("embedding", "late_weight")):
+        raise ValueError("The fingerprint in the head's config.json is damaged: download or save the head again.")
+    samples = {"embedding": _sample_embedding(model), "late_weight": _sample_parameter(model, name)}
+    differences = []
+    for part, sample in samples.items():
+        if sample is None:
+            _warn_unread(part)
+            continue
+        wanted = torch.tensor(fingerprint[part], device="cpu", dtype=torch.float32)
+        if sample.shape != wanted.shape:
+            differences.append(f"{part} weights of another size")
+            continue
+        distance = _distance(sample, wanted)
+        # `not <=` so that NaN weights differ, too
+        if not distance <= FINGERPRINT_TOLERANCE:
+            differences.append(
+                f"{part} weights that are {distance:.2f} away from the head's fingerprint (at most "
+                f"{FINGERPRINT_TOLERANCE} for the same weights in another precision)"
+            )
+    return differences
+
+
+def fingerprint_distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """How far two fingerprints, of models or of adapters, are apart at most, in units of the second one's norm."""
+    parts = one.keys() | other.keys()
+    if any(_is_sample(one.get(part)) != _is_sample(other.get(part)) for part in parts):
+        return float("inf")
+    numbers = [part for part in parts if _is_sample(one.get(part))]
+    samples = {part: (torch.tensor(one[part]), torch.tensor(other[part])) for part in numbers}
+    if any(sample.shape != wanted.shape for sample, wanted in samples.values()):
+        return float("inf")
+    return max((_distance(sample.float(), wanted.float()) for sample, wanted in samples.values()), default=0.0)
+
+
+def adapter_fingerprint(model: PreTrainedModel) -> dict[str, list[float]] | None:
+    """By kind of weight (such as "lora_A"), a few numbers of the adapters in force; None where there are none.
+
+    Kinds are compared one by one: adapters of the same start may differ in one of them alone.
+
+    Raises:
+        ValueError: The adapter's weights cannot be read.
+    """
+    fingerprint = {}
+    for kind, sample in _sample_adapters(model).items():
+        if sample is None:
+            raise ValueError(
+                f"The adapter's {kind} cannot be read (packed or offloaded), so no fingerprint can be taken. Make the "
+                "head's configuration with the adapter's weights in memory."
+            )
+        fingerprint[kind] = [float(f"{value:.4g}") for value in sample.tolist()]
+    return fingerprint or None
+
+
+def adapter_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
+    """What of a fingerprint the adapters in force contradict, in words; empty where they agree."""
+    if not isinstance(fingerprint, dict) or not all(_is_sample(sample) for sample in fingerprint.values()):
+        raise ValueError("The adapter's fingerprint in the head's config.json is damaged: save the head again.")
+    samples = _sample_adapters(model)
+    if not samples:
+        return [
+            "an adapter (head) against none in force (model): load or enable it; where it was merged into the model's "
+            "weights for good, set head.config.adapter = None"
+        ]
+    if samples.keys() != fingerprint.keys():
+        return [f"an adapter of {', '.join(sorted(fingerprint))} (head) against {', '.join(sorted(samples))} (model)"]
+    differences = []
+    for kind, sample in samples.items():
+        if sample is None:
+            _warn_unread("adapter")
+            continue
+        wanted = torch.tensor(fingerprint[kind], device="cpu", dtype=torch.float32)
+        distance = _distance(sample, wanted) if sample.shape == wanted.shape else float("inf")
+        if not distance <= FINGERPRINT_TOLERANCE:
+            differences.append(f"another adapter, whose {kind} is {distance:.2f} away from that of the head's")
+    return differences
+
+
+def _distance(sample: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((sample - wanted).norm() / wanted.norm().clamp_min(1e-12))
+
+
+def _warn_unread(part: str) -> None:
+    logger.warning_once(
+        f"The model's {part} weights are packed or offloaded, so the reward head could not be held against them."
+    )
+
+
+def _late_weight_name(model: PreTrainedModel) -> str:
+    """The last weight matrix in the model's own order that is neither embedding nor output layer nor an adapter."""
+    tied = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
+    left_out = tied | adapter_parameters(model)
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        # PEFT keeps what it trains a copy of, embeddings and output layers for the most part, under this name
+        if parameter.ndim >= 2 and id(parameter) not in left_out and ".original_module." not in name
+    ]
+    return names[-1].replace(".base_layer.", ".")
+
+
+def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
+    embeddings = model.get_input_embeddings()
+    weight = getattr(embeddings, "original_module", embeddings).weight
+    weight = _plain(weight)
+    if weight is None:
+        return None
+    step = max(1, weight.shape[0] // _FINGERPRINT_ROWS)
+    rows = weight[step // 2 :: step][:_FINGERPRINT_ROWS]
+    return _thin_out(rows)
+
+
+def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
+    parameters = dict(model.named_parameters())
+    module, _, last = name.rpartition(".")
+    # PEFT puts a wrapped layer's own weights one level down
+    places = (name, f"{module}.base_layer.{last}", f"{module}.original_module.{last}")
+    weight = next((parameters[place] for place in places if place in parameters), None)
+    if weight is None:
+        return torch.empty(0, device="cpu")
+    plain = _plain(weight)
+    return None if plain is None else _thin_out(plain)
+
+
+def _sample_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor | None]:
+    """By kind, (numbers,) float32; None where the weights cannot be read."""
+    samples: dict[str, torch.Tensor | None] = {}
+    for kind, tensors in weights_in_force(model).items():
+        chosen = tensors[:: max(1, len(tensors) // _ADAPTER_MATRICES)][:_ADAPTER_MATRICES]
+        plain = [tensor for tensor in map(_plain, chosen) if tensor is not None]
+        thinned = [_thin_out(tensor, min(_ADAPTER_SIZE, tensor.numel())) for tensor in plain]
+        samples[kind] = torch.cat(thinned) if len(plain) == len(chosen) else None
+    return samples
+
+
+def _is_sample(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
+
+
+def _plain(weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight as an ordinary tensor of numbers; None where it is packed in a way of its own, or offloaded."""
+    weight = weight.detach()
+    if not weight.is_floating_point() or weight.device.type == "meta":
+        return None
+    if type(weight) is torch.Tensor:
+        return weight
+    # Quantised weights of torchao and the like say that they are floats, and can be made so
+    unpacks = type(weight).dequantize is not torch.Tensor.dequantize
+    return weight.dequantize() if unpacks else None
+
+
+def _thin_out(weight: torch.Tensor, size: int = _FINGERPRINT_SIZE) -> torch.Tensor:
+    flat = weight.reshape(-1)
+    # An odd stride, so that the sample wanders over the columns as well as the rows
+    positions = torch.arange(size, device=flat.device) * (flat.numel() // size | 1)
+    return flat[positions % flat.numel()].float().cpu()

@@ -1,0 +1,162 @@
+"""FeatureRecorder: the features h_t of every sampled token, taken while decoding."""
+
+from typing import Any
+
+import torch
+
+from ..head.configuration_elhsr import ElhsrConfig
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.signals import StepSignal, head_features, head_needs
+from ..head.token_outputs import rewards_and_gates, token_logits
+from ..rewards import SignalProcessor
+
+
+def recorded_dtype(config: ElhsrConfig, model: Any) -> torch.dtype:
+    """What the features of this model are recorded in: what it computes them in, so that nothing is rounded.
+
+    The decoding loop has logits in float32, whatever the product they come from was computed in; log-probabilities are
+    made from these. A model without a floating output embedding, as a packed one, has float32 recorded.
+    """
+    if config.signal == "hidden_states":
+        return model.dtype
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    computed = config.signal == "logits" and weight is not None and weight.dtype.is_floating_point
+    return weight.dtype if computed and weight is not None else torch.float32
+
+
+class FeatureRecorder(SignalProcessor):
+    """Keeps h_t of all sampled tokens.
+
+    Memory: (number of sampled tokens) * `config.num_features` numbers, until the next `begin`.
+
+    Args:
+        config: Of the head to be trained, which says what h_t is.
+        every: Keep tokens every, 2 every, ... and the last, see [`plan_recording`].
+        dtype: Of the kept features, see [`recorded_dtype`]. Default: as the decoding loop has them.
+    """
+
+    def __init__(self, config: ElhsrConfig, every: int = 1, dtype: torch.dtype | None = None):
+        self.needs = head_needs(config)
+        self._config = config
+        self.every = every
+        self._dtype = dtype
+
+    def begin(self, num_candidates: int, device: torch.device) -> None:
+        self._seen = torch.zeros(num_candidates, dtype=torch.long)
+        # Which token is the last shows afterwards, so the latest of every candidate is kept until then
+        self._latest = torch.empty(0, 0)
+        self._features: list[torch.Tensor] = []
+        self._candidates: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
+        features = head_features(self._config, input_ids, signal, "cpu")[signal.active.cpu()]
+        features = features if self._dtype is None else features.to(self._dtype)
+        candidates = signal.candidates[signal.active].cpu()
+        if self.every > 1:
+            self._seen[candidates] += 1
+            if not len(self._latest):
+                self._latest = torch.zeros(len(self._seen), features.shape[1], dtype=features.dtype)
+            self._latest[candidates] = features
+            due = self._seen[candidates] % self.every == 0
+            features, candidates = features[due], candidates[due]
+        self._features.append(features)
+        self._candidates.append(candidates)
+
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
+        # Before the first token: there is nothing recorded that would have to be copied
+        self._seen = self._seen[index.cpu()]
+
+    def features(self) -> torch.Tensor:
+        """(recorded tokens, `config.num_features`): candidate after candidate, each in the order of its tokens."""
+        waiting = (self._seen % self.every).nonzero()[:, 0]
+        candidates, features = self._candidates, self._features
+        if len(waiting):
+            candidates, features = [*candidates, waiting], [*features, self._latest[waiting]]
+        order = torch.cat(candidates).argsort(stable=True)
+        return torch.cat(features)[order]
+
+
+class PooledRecorder(SignalProcessor):
+    """Keeps sum_t g_t h_t and sum_t g_t per candidate, with a head's gates.
+
+    With the gates given, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are all that the row of R has
+    to be trained on, and take L * d numbers a candidate, however long it is.
+
+    Args:
+        head: Whose gates weigh the tokens. It is read, never moved or changed.
+    """
+
+    def __init__(self, head: ElhsrRewardHead):
+        self.needs = head_needs(head.config)
+        self._head = head
+
+    def begin(self, num_candidates: int, device: torch.device) -> None:
+        self._weight = self._head.weight.detach().to(device, torch.float32)
+        self._bias = self._head.bias.detach().to(device, torch.float32)
+        self._weighted_sum = torch.zeros(num_candidates, self._weight.shape[1], device=device)
+        self._gate_sum = torch.zeros(num_candidates, device=device)
+
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
+        features = head_features(self._head.config, input_ids, signal, self._weight.device)[signal.active].float()
+        candidates = signal.candidates[signal.active]
+        gates = rewards_and_gates(token_logits(features, self._weight, self._bias))[1]
+        self._weighted_sum.index_add_(0, candidates, features.mul_(gates[:, None]))
+        self._gate_sum.index_add_(0, candidates, gates)
+
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
+        self._weighted_sum = self._weighted_sum[index]
+        self._gate_sum = self._gate_sum[index]
+
+    def features(self) -> torch.Tensor:
+        """(candidates, L * d) float32: sum_t g_t h_t / max(sum_t g_t, eps)."""
+        return self._weighted_sum / self._gate_sum.clamp_min(self._head.config.eps)[:, None]
+
+
+#: Prefixes that V_t learns from have 8, 16, 24, ... tokens, and are shorter than their completion.
+PREFIX_INTERVAL = 8
+
+
+class PrefixRecorder(SignalProcessor):
+    """Keeps (h_1 + ... + h_t) / t, from which V_t is computed, for every second of the prefixes of 8, 16, ... tokens.
+
+    Neighbouring prefixes are much alike, so half of them teach about as much. Candidates of even number keep those of
+    8, 24, ... tokens, the others those of 16, 32, ...
+
+    Args:
+        head: Whose h_t it is.
+    """
+
+    def __init__(self, head: ElhsrRewardHead):
+        self.needs = head_needs(head.config)
+        self._config = head.config
+        self._width = head.config.num_features
+
+    def begin(self, num_candidates: int, device: torch.device) -> None:
+        self._sum = torch.zeros(num_candidates, self._width, device=device)
+        self._seen = torch.zeros(num_candidates, dtype=torch.long, device=device)
+        self._means: list[torch.Tensor] = []
+        self._candidates: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
+        candidates = signal.candidates[signal.active]
+        features = head_features(self._config, input_ids, signal, self._seen.device)[signal.active].float()
+        # Before the sums take in this token: it shows that the prefix is shorter than the completion
+        seen = self._seen[candidates]
+        due = (seen > 0) & (seen % (2 * PREFIX_INTERVAL) == PREFIX_INTERVAL * (1 - candidates % 2))
+        if bool(due.any()):
+            self._means.append((self._sum[candidates[due]] / seen[due, None]).cpu())
+            self._candidates.append(candidates[due].cpu())
+        self._sum.index_add_(0, candidates, features)
+        self._seen[candidates] += 1
+
+    def candidates_multiplied(self, index: torch.Tensor) -> None:
+        # Before the first token: there is nothing recorded that would have to be copied
+        self._sum, self._seen = self._sum[index], self._seen[index]
+
+    def means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(prefixes, L * d) float32, candidate after candidate, and (prefixes,) long, the candidate of each."""
+        if not self._means:
+            return torch.zeros(0, self._width), torch.zeros(0, dtype=torch.long)
+        candidates = torch.cat(self._candidates)
+        order = candidates.argsort(stable=True)
+        return torch.cat(self._means)[order], candidates[order]

@@ -1,0 +1,105 @@
+"""score_rollouts: what a head says of every token of stored rollouts, as decisions are fitted and replayed on."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..decisions.scored_rollouts import ScoredRollouts
+from ..head.configuration_elhsr import ElhsrConfig
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.token_outputs import token_logits, token_outputs
+from .digests import head_digest
+from .layer_columns import layer_columns
+from .rollout import Rollout, by_prompt
+from .rollout_set import RolloutSet
+from .shard_arrays import read_features, read_token_arrays
+
+
+def score_rollouts(
+    rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None, subsampled: bool = False
+) -> "ScoredRollouts":
+    """Of a rollout set that this head followed, or whose features it can be applied to.
+
+    Args:
+        prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
+        subsampled: Whether rollouts will do of which some tokens were left out for a disk budget; those recorded
+            are then taken for all. Rewards can be judged on them, but nothing that counts tokens.
+
+    Raises:
+        ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
+            is not there; prompts with different numbers of rollouts; layers of the head that were not recorded.
+    """
+    followed = rollouts.settings.get("head_sha256")
+    if followed is not None and followed != head_digest(head):
+        raise ValueError(f"The rollouts in {str(rollouts.folder)!r} were followed by another head: sample them again.")
+    wanted = None if prompts is None else set(prompts)
+    groups: list[tuple[list[Rollout], dict[str, np.ndarray]]] = []
+    found: set[str] = set()
+    for shard, file in rollouts.shards():
+        for members in by_prompt(shard):
+            if not subsampled and any(rollout.feature_tokens is not None for rollout in members):
+                raise ValueError(
+                    f"Of the rollouts in {str(rollouts.folder)!r} some tokens were left out for a disk budget."
+                )
+            if wanted is None or members[0].problem in wanted:
+                arrays = _token_arrays(members, file, head, rollouts.config)
+                _check_rewards(members, arrays, file, head.config.eps)
+                groups.append((members, arrays))
+                found.add(members[0].problem)
+    if wanted is not None and wanted != found:
+        raise ValueError(f"{len(wanted - found)} of the {len(wanted)} prompts asked for have no rollouts.")
+    sizes = sorted({len(members) for members, _ in groups})
+    if len(sizes) != 1:
+        raise ValueError(f"Expected prompts with the same number of rollouts each, got {sizes} in {rollouts.folder}.")
+    return _padded(groups, head.config.eps)
+
+
+def _token_arrays(
+    members: list[Rollout], file: Path, head: ElhsrRewardHead, recorded: ElhsrConfig
+) -> dict[str, np.ndarray]:
+    """By name, (tokens of all members,) float32 each."""
+    first = members[0].first_row
+    own = slice(first, first + sum(rollout.num_rows for rollout in members))
+    arrays = {name: array[own].numpy() for name, array in read_token_arrays(file).items()}
+    if "token_rewards" not in arrays:
+        features = read_features(file)[own]
+        columns = layer_columns(recorded, head.config)
+        # Of all layers, the mapped features themselves and no copy
+        features = features[:, columns[0]] if len(columns) == 1 else torch.cat([features[:, c] for c in columns], dim=1)
+        with torch.no_grad():
+            rewards, gates = token_outputs(features, head.weight.cpu(), head.bias.cpu())
+            arrays |= {"token_rewards": rewards.numpy(), "token_gates": gates.numpy()}
+            if head.config.value:
+                values = token_logits(features, head.value_weight.cpu(), head.value_bias.cpu())
+                arrays["token_values"] = values[:, 0].numpy()
+    return arrays
+
+
+def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: Path, eps: float) -> None:
+    """Refuse token arrays that are not of these rollouts: too few, or giving other rewards than were recorded."""
+    lengths = [rollout.num_rows for rollout in members]
+    fits = all(len(array) == sum(lengths) for array in arrays.values())
+    if fits:
+        ends = np.cumsum(lengths)[:-1]
+        parts = (np.split(arrays[name].astype(np.float64), ends) for name in ("token_rewards", "token_gates"))
+        for rollout, rewards, gates in zip(members, *parts, strict=True):
+            expected = (gates * rewards).sum() / max(gates.sum(), eps)
+            fits &= rollout.reward is None or bool(np.isclose(rollout.reward, expected, rtol=1e-3, atol=1e-3))
+    if not fits:
+        raise ValueError(
+            f"What {str(file)!r} holds of tokens does not belong to the .jsonl beside it. Delete both, and give the "
+            "command that sampled them again, which samples this shard alone."
+        )
+
+
+def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:
+    lengths = np.array([[rollout.num_rows for rollout in members] for members, _ in groups])
+    labels = np.array([[rollout.right for rollout in members] for members, _ in groups])
+    sampled = np.arange(lengths.max()) < lengths[..., None]
+    names = set.intersection(*(set(arrays) for _, arrays in groups))
+    padded = {}
+    for name in names:
+        padded[name] = np.zeros(sampled.shape, dtype=np.float32)
+        padded[name][sampled] = np.concatenate([arrays[name] for _, arrays in groups])
+    return ScoredRollouts(lengths=lengths, labels=labels, eps=eps, **padded)

@@ -1,0 +1,82 @@
+"""JsonLinesTask: a user's own prompts in a file, with a verifier that is a Python function."""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .rows import RowsTask, text_of
+from .task import Problem, question_id
+
+#: From a completion and the row's `answer` to whether it is right.
+Verifier = Callable[[str, str], bool]
+
+
+class JsonLinesTask(RowsTask):
+    """Rows with `question`, perhaps `answer` (passed to the verifier) and perhaps `family`.
+
+    Args:
+        source: The file, one JSON object a line.
+        verifier: Called with a completion and the row's answer ("" without one); says whether the completion is right.
+        extract: The final answer of a completion, for voting. Default: none, and nothing is voted on.
+        functions: What `labelled_by` says of these two, as [`described_function`] does. Default: nothing.
+    """
+
+    name = "json_lines"
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        verifier: Verifier,
+        extract: Callable[[str], str | None] = lambda completion: None,
+        functions: dict[str, str] | None = None,
+    ):
+        super().__init__(source)
+        self.name = Path(source).name
+        self._verifier, self._extract, self._functions = verifier, extract, functions or {}
+
+    @property
+    def labelled_by(self) -> dict[str, str]:
+        return super().labelled_by | self._functions
+
+    def problem(self, row: dict[str, Any]) -> Problem:
+        question = text_of(row, "question")
+        return Problem(question_id(question), question, str(row.get("answer", "")), str(row.get("family", self.name)))
+
+    def extract(self, completion: str) -> str | None:
+        return self._extract(completion)
+
+    def verify(self, problem: Problem, completion: str) -> bool:
+        return self._verifier(completion, problem.answer)
+
+
+def described_function(option: str, place: str) -> dict[str, str]:
+    """What is recorded of the function at 'file.py:name' that an option names: its place without folders, its code."""
+    path = Path(place.rpartition(":")[0])
+    return {
+        option: f"{path.name}:{place.rpartition(':')[2]}",
+        f"{option}_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def load_function(place: str) -> Callable[..., Any]:
+    """The function at 'file.py:name'. The file is run: it is the user's own.
+
+    Raises:
+        ValueError: There is no such file, or no such function in it.
+    """
+    path, colon, name = place.rpartition(":")
+    file = Path(path)
+    if not colon or file.suffix != ".py" or not file.is_file():
+        raise ValueError(f"Expected a function as 'file.py:name', got {place!r}: there is no such Python file.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path!r} cannot be read as a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"{path!r} has no function {name!r}.")
+    return function

@@ -1,0 +1,166 @@
+"""RowsTask: a task whose problems are rows of a table, on the Hub or in a file of the user's."""
+
+import hashlib
+import json
+import os
+import random
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from .task import Problem, split_of
+
+logger = logging.get_logger(__name__)
+
+
+class RowsTask(ABC):
+    """Problems made from rows, in an order that a seed decides.
+
+    A dataset on the Hub keeps its own splits. A file has none: a hash of the question puts about a quarter of its rows
+    into "test" and the others into "train", so that no prompt is in both, whatever else the file holds.
+
+    Args:
+        source: A file with one JSON object a line. Default: the task's dataset on the Hub, through `datasets`.
+    """
+
+    name: str
+    splits: tuple[str, ...] = ("train", "test")
+    #: The dataset's id on the Hub and its configuration; none for tasks that are always of a file.
+    hub_dataset: tuple[str, str | None] | None = None
+
+    def __init__(self, source: str | os.PathLike[str] | None = None):
+        if source is None and self.hub_dataset is None:
+            raise ValueError(f"The task {self.name!r} needs a file with one JSON object a line.")
+        self.source = None if source is None else Path(source)
+        if source is not None:
+            self.name = f"{self.name}:{Path(source).name}"
+            self.splits = ("train", "test")
+
+    @property
+    def labelled_by(self) -> dict[str, str]:
+        """What decides the labels beside the task's name: the rows of a file can be changed."""
+        return {} if self.source is None else {"rows_sha256": hashlib.sha256(_read(self.source)).hexdigest()}
+
+    @abstractmethod
+    def problem(self, row: dict[str, Any]) -> Problem:
+        """The problem of a row; a KeyError says which field is missing, a ValueError which holds something else."""
+
+    def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
+        """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
+
+        Raises:
+            ValueError: `split` is unknown, a row lacks a field or has another type in it, a prompt is there twice, or
+                there are too few.
+        """
+        if split not in self.splits:
+            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
+        found = self._made(self._rows(split))
+        if self.source is not None:
+            found = [problem for problem in found if split_of(problem.question) == split]
+        if len(found) < count:
+            raise ValueError(
+                f"The split {split!r} of the task {self.name!r} has {len(found)} problems: ask for fewer than {count}."
+            )
+        random.Random(f"{self.name}/{split}/{seed}").shuffle(found)
+        return found[:count]
+
+    def _rows(self, split: str) -> list[dict[str, Any]]:
+        if self.source is not None:
+            return read_json_lines(self.source)
+        dataset, config = self.hub_dataset or (self.name, None)
+        return load_rows(dataset, config, split)
+
+    def _made(self, rows: list[dict[str, Any]]) -> list[Problem]:
+        problems: dict[str, Problem] = {}
+        for number, row in enumerate(rows, start=1):
+            try:
+                problem = self.problem(row)
+            except KeyError as error:
+                raise ValueError(
+                    f"Row {number} of the task {self.name!r} has no field {error}; its fields are {sorted(row)}."
+                ) from error
+            except ValueError as error:
+                raise ValueError(f"Row {number} of the task {self.name!r}: {error}") from error
+            if self.source is not None and problem.id in problems:
+                raise ValueError(
+                    f"Row {number} of {str(self.source)!r} has a prompt that is there already: "
+                    f"{problem.question[:80]!r}. Remove it: every prompt may be there once."
+                )
+            problems.setdefault(problem.id, problem)
+        if len(problems) < len(rows):
+            # In somebody else's dataset the user cannot remove them
+            logger.warning(
+                f"{len(rows) - len(problems)} of the {len(rows)} rows of the task {self.name!r} repeat a prompt; the "
+                "first of each is kept."
+            )
+        return list(problems.values())
+
+
+def text_of(row: dict[str, Any], field: str) -> str:
+    """What a row has in a field, which is to be text.
+
+    Raises:
+        ValueError: It is something else.
+        KeyError: There is no such field.
+    """
+    value = row[field]
+    if not isinstance(value, str):
+        raise ValueError(f"Expected text in the field {field!r}, got {type(value).__name__} {value!r}.")
+    return value
+
+
+def texts_of(row: dict[str, Any], field: str) -> list[str]:
+    """Likewise a list of texts, of which some may be numbers."""
+    value = row[field]
+    if not isinstance(value, list) or not all(isinstance(text, str | int | float) for text in value):
+        raise ValueError(f"Expected a list of texts in the field {field!r}, got {type(value).__name__} {value!r}.")
+    return [str(text) for text in value]
+
+
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file in UTF-8, with or without a mark of it; empty lines are passed over.
+
+    Raises:
+        ValueError: The file is not there or not UTF-8, or a line is no JSON object.
+    """
+    try:
+        text = _read(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not UTF-8 ({error}): save it in this encoding.") from error
+    rows = []
+    # Not splitlines: JSON strings may hold other separators of lines as they are
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Line {number} of {str(file)!r} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"Line {number} of {str(file)!r} is no JSON object but {type(row).__name__}.")
+        rows.append(row)
+    return rows
+
+
+def _read(file: Path) -> bytes:
+    if not file.is_file():
+        raise ValueError(f"{str(file)!r} is not there: expected a file with one JSON object a line.")
+    return file.read_bytes()
+
+
+def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:
+    """A split of a dataset on the Hub.
+
+    Raises:
+        ValueError: The package `datasets` is not installed.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ValueError(
+            f"The dataset {dataset!r} comes through the package `datasets`: run `pip install 'hf-elhsr[tasks]'`, or "
+            "give a file with one JSON object a line."
+        ) from error
+    return [dict(row) for row in load_dataset(dataset, config, split=split)]
