@@ -13,8 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.models import load_model
-from hf_elhsr.rollouts import SamplingSettings, encode_prompts
+from hf_elhsr.models import load_language_model
+from hf_elhsr.rollouts import SamplingArguments, encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -36,8 +36,8 @@ def rescore(model, head, inputs, out) -> np.ndarray:
 def main() -> None:
     head = ElhsrRewardHead.from_pretrained(HEAD)
     problems = ArithmeticTask().problems("test", PROMPTS)
-    settings = SamplingSettings()
-    models = {dtype: load_model("smollm2-demo", dtype) for dtype in ("float32", "bfloat16")}
+    settings = SamplingArguments()
+    models = {dtype: load_language_model("smollm2-demo", dtype) for dtype in ("float32", "bfloat16")}
     rows = []
     for dtype, (model, tokenizer) in models.items():
         differences: dict[str, list[np.ndarray]] = {"same dtype": [], "float32": []}

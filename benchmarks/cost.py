@@ -26,7 +26,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward
 from hf_elhsr._files import write_text
-from hf_elhsr.models import demo_model_folder, load_model
+from hf_elhsr.models import demo_model_folder, load_language_model
 from hf_elhsr.rollouts import encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
 
@@ -61,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.prompts < 16 or args.prompts % 16:
         parser.error(f"--prompts {args.prompts}: expected a multiple of 16")
-    model, tokenizer = load_model("smollm2-demo")
+    model, tokenizer = load_language_model("smollm2-demo")
     tokenizer.padding_side = "left"
     head = ElhsrRewardHead.from_pretrained(HEAD)
     few = ElhsrRewardHead(ElhsrConfig.for_model(model, layers=FEW_LAYERS, value=True))

@@ -40,7 +40,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RunningReward, enable_best_of_n
-from hf_elhsr.models import load_model
+from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
 
@@ -278,7 +278,7 @@ def peers_of(case: Case, quick: bool) -> dict[str, Callable[[Case], int]]:
 
 @functools.cache
 def demo_model() -> tuple[Any, Any, ElhsrRewardHead]:
-    return *load_model("smollm2-demo", "bfloat16"), ElhsrRewardHead.from_pretrained(HEAD)
+    return *load_language_model("smollm2-demo", "bfloat16"), ElhsrRewardHead.from_pretrained(HEAD)
 
 
 @functools.cache

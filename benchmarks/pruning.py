@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from hf_elhsr import ElhsrRewardHead
 from hf_elhsr._files import write_text
 from hf_elhsr.evaluation.bootstrap import bootstrap_interval
-from hf_elhsr.models import load_model
-from hf_elhsr.rollouts import SamplingSettings, encode_prompts
+from hf_elhsr.models import load_language_model
+from hf_elhsr.rollouts import SamplingArguments, encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--note", help="on this run, for the file")
     args = parser.parse_args()
-    task, settings = ArithmeticTask(), SamplingSettings()
+    task, settings = ArithmeticTask(), SamplingArguments()
     head = ElhsrRewardHead.from_pretrained(HEAD)
-    model, tokenizer = load_model("smollm2-demo", "bfloat16")
+    model, tokenizer = load_language_model("smollm2-demo", "bfloat16")
     problems = task.problems("test", args.skip + args.prompts)[args.skip :]
     seconds, tokens, right = (defaultdict(list) for _ in range(3))
     modes = list(MODES)

@@ -21,7 +21,7 @@ from training_speed import first_prompts
 
 from hf_elhsr._files import write_text
 from hf_elhsr.rollouts import RolloutSet
-from hf_elhsr.training import TrainingSettings, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, train_head
 
 EPOCHS = 2
 
@@ -47,7 +47,7 @@ def measure(folder: Path, prompts: int) -> dict[str, Any]:
         files = [file for _, file in rollouts.shards()]
         watched = OwnMemory()
         watched.start()
-        train_head(rollouts, TrainingSettings(max_epochs=EPOCHS))
+        train_head(rollouts, RewardHeadTrainingArguments(max_epochs=EPOCHS))
         watched.done.set()
         return {
             "prompts": prompts,

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from hf_elhsr._files import write_text
-from hf_elhsr.models import load_model
+from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import Rollout, RolloutSet, encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
 from hf_elhsr.training import PRESETS, train_head
@@ -96,7 +96,7 @@ class Published:
         rollout = completion.nonzero()[:, 0]
         zeros = torch.zeros(len(rollouts))
         reward = zeros.index_add(0, rollout, gates * rewards) / zeros.index_add(0, rollout, gates).clamp_min(1e-8)
-        return F.binary_cross_entropy_with_logits(reward, torch.tensor([float(r.right) for r in rollouts]))
+        return F.binary_cross_entropy_with_logits(reward, torch.tensor([float(r.correct) for r in rollouts]))
 
     def train(self, train: list[Rollout], held_out: list[Rollout], epochs: int) -> list[float]:
         """Held-out loss after every epoch."""
@@ -116,7 +116,7 @@ class Published:
 
 def published(rollouts: RolloutSet, epochs: int, run_epochs: int) -> dict[str, Any]:
     torch.manual_seed(0)
-    model, tokenizer = load_model("smollm2-demo", rollouts.settings["dtype"])
+    model, tokenizer = load_language_model("smollm2-demo", rollouts.settings["dtype"])
     groups = PromptGroups(rollouts)
     _, held_out = groups.split(PRESETS["paper"].held_out, PRESETS["paper"].seed)
     by_side: tuple[list[Rollout], list[Rollout]] = ([], [])

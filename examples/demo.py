@@ -14,8 +14,8 @@ from rich.console import Console
 from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.tables import candidates_table, evaluation_table, explain_columns
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.models import load_model
-from hf_elhsr.rollouts import SamplingSettings, encode_prompts, sample_rollouts
+from hf_elhsr.models import load_language_model
+from hf_elhsr.rollouts import SamplingArguments, encode_prompts, sample_rollouts
 from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -24,7 +24,7 @@ QUESTION = "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins 
 ANSWER = "11"
 
 
-def show_one_question(model, tokenizer, head, console: Console, settings: SamplingSettings) -> None:
+def show_one_question(model, tokenizer, head, console: Console, settings: SamplingArguments) -> None:
     inputs = encode_prompts(tokenizer, [QUESTION]).to(model.device)
     torch.manual_seed(settings.seed)
     started = time.perf_counter()
@@ -41,7 +41,7 @@ def show_one_question(model, tokenizer, head, console: Console, settings: Sampli
 
 
 def show_many_questions(
-    model, tokenizer, head, console: Console, settings: SamplingSettings, split: str, count: int
+    model, tokenizer, head, console: Console, settings: SamplingArguments, split: str, count: int
 ) -> None:
     started = time.perf_counter()
     # Not kept: every demo is a fresh measurement
@@ -63,12 +63,12 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     console.print("Loading SmolLM2-135M-Instruct and the reward head ...")
-    model, tokenizer = load_model("smollm2-demo")
+    model, tokenizer = load_language_model("smollm2-demo")
     head = ElhsrRewardHead.from_pretrained(HEAD)
     parameters = sum(parameter.numel() for parameter in head.parameters())
     console.print(f"The head has {parameters:,} parameters, the language model {model.num_parameters():,}.")
     # Another seed than the card's evaluation, so that the demo does not repeat it
-    settings = SamplingSettings(seed=1)
+    settings = SamplingArguments(seed=1)
     show_one_question(model, tokenizer, head, console, settings)
     show_many_questions(model, tokenizer, head, console, settings, "test", arguments.questions)
 

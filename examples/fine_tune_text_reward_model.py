@@ -176,7 +176,7 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None, task: Task) 
             for rollout in members:
                 # As TextRewardModel reads it
                 ids = tokenizer(asked[problem] + rollout.text, add_special_tokens=False)["input_ids"]
-                parts[wanted[problem]].append({"input_ids": ids, "labels": [float(rollout.right)]})
+                parts[wanted[problem]].append({"input_ids": ids, "labels": [float(rollout.correct)]})
     return *parts, tokenizer
 
 

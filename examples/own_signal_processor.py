@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from hf_elhsr import SignalNeeds, SignalProcessor, StepSignal
-from hf_elhsr.models import load_model
+from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import encode_prompts
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -35,7 +35,7 @@ class Restlessness(SignalProcessor):
         self.previous[signal.candidates] = state
 
 
-model, tokenizer = load_model("smollm2-demo")
+model, tokenizer = load_language_model("smollm2-demo")
 inputs = encode_prompts(tokenizer, ["Paul had 14 pencils but lost 6 of them. How many pencils are left?"]).to(
     model.device
 )

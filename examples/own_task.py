@@ -14,8 +14,8 @@ from rich.console import Console
 
 from hf_elhsr.cli.tables import evaluation_table
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.models import load_model
-from hf_elhsr.rollouts import SamplingSettings, sample_rollouts
+from hf_elhsr.models import load_language_model
+from hf_elhsr.rollouts import SamplingArguments, sample_rollouts
 from hf_elhsr.tasks import Problem
 from hf_elhsr.training import train_head
 
@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--max-new-tokens", type=int, default=64)
     args = parser.parse_args()
-    settings = SamplingSettings(n=args.n, max_new_tokens=args.max_new_tokens)
-    model, tokenizer = load_model("smollm2-demo")
+    settings = SamplingArguments(n=args.n, max_new_tokens=args.max_new_tokens)
+    model, tokenizer = load_language_model("smollm2-demo")
     task = ParityTask()
     # Without a head features are recorded, with one rewards are
     rollouts = sample_rollouts(model, tokenizer, task, "train", args.prompts, args.folder / "train", settings)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from hf_elhsr import ElhsrRewardHead, score_generation
-from hf_elhsr.models import load_model
+from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import encode_prompts
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
-model, tokenizer = load_model("smollm2-demo")
+model, tokenizer = load_language_model("smollm2-demo")
 head = ElhsrRewardHead.from_pretrained(HEAD)
 inputs = encode_prompts(tokenizer, ["One box holds 9 stones. How many stones are in 4 boxes?"]).to(model.device)
 with score_generation(model, head) as scored:

@@ -68,7 +68,7 @@ def demo_model_folder() -> Path:
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
 
-def load_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTrainedTokenizerBase]:
+def load_language_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTrainedTokenizerBase]:
     """The model on the best device at hand, and its tokenizer with a padding token.
 
     Raises:

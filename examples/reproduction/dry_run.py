@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.models import DEMO_MODEL, DTYPES, demo_model_folder
 from hf_elhsr.plan import Plan
-from hf_elhsr.rollouts import SamplingSettings
+from hf_elhsr.rollouts import SamplingArguments
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
 from hf_elhsr.rollouts.recorders import recorded_dtype
 from hf_elhsr.steps import Reproduction
@@ -137,7 +137,7 @@ def rehearsal(plan: Plan, folder: Path) -> Plan:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
     AutoTokenizer.from_pretrained(source).save_pretrained(folder / "model")
 
-    def shorter(sampling: SamplingSettings) -> SamplingSettings:
+    def shorter(sampling: SamplingArguments) -> SamplingArguments:
         return dataclasses.replace(sampling, n=min(sampling.n, 4), max_new_tokens=8)
 
     tasks = tuple(

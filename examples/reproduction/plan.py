@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from hf_elhsr.rollouts import SamplingSettings
+from hf_elhsr.rollouts import SamplingArguments
 
 #: Other signals than hidden states, and what a head on them is called.
 SIGNAL_HEADS = {"logits": "head on logits", "top_log_probabilities": "head on top-20 log-probabilities"}
@@ -72,8 +72,8 @@ class Plan:
     model: str
     dtype: str
     preset: str
-    train_sampling: SamplingSettings
-    test_sampling: SamplingSettings
+    train_sampling: SamplingArguments
+    test_sampling: SamplingArguments
     tasks: tuple[TaskPlan, ...]
     disk_budget: str
     tokens_per_second: float
@@ -88,7 +88,7 @@ class Plan:
         values = json.loads(text)
         for name in ("train_sampling", "test_sampling"):
             if name in values:
-                values[name] = _made(SamplingSettings, values[name])
+                values[name] = _made(SamplingArguments, values[name])
         values["tasks"] = tuple(_made(TaskPlan, task) for task in values.get("tasks", ()))
         return _made(cls, values)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
 from hf_elhsr._files import write_text
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts
-from hf_elhsr.models import base_model_id, load_model, load_text_reward_model
+from hf_elhsr.models import base_model_id, load_language_model, load_text_reward_model
 from hf_elhsr.plan import SIGNAL_HEADS, Plan, TaskPlan
 from hf_elhsr.report import write_report
 from hf_elhsr.rewards.baselines import LastTokenProbe
@@ -61,7 +61,7 @@ class Reproduction:
 
     def __init__(self, plan: Plan, folder: Path, wrap_task: Callable[[Task], Task] = lambda task: task):
         self.plan, self.folder = plan, folder
-        self.model, self.tokenizer = load_model(plan.model, plan.dtype)
+        self.model, self.tokenizer = load_language_model(plan.model, plan.dtype)
         self.tasks = {task.name: wrap_task(find_task(task.name)) for task in plan.tasks}
 
     def run(self) -> None:

@@ -17,10 +17,10 @@ from ..evaluation import (
     plot_tradeoff,
 )
 from ..evaluation.report import check_figure
-from ..head.modeling_elhsr import resolve_reward_head
+from ..head.modeling_elhsr import load_reward_head
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
-from ..models import load_model, load_text_reward_model
-from ..rollouts import RolloutSet, SamplingSettings, prompt_texts, sample_rollouts
+from ..models import load_language_model, load_text_reward_model
+from ..rollouts import RolloutSet, SamplingArguments, prompt_texts, sample_rollouts
 from ..rollouts.text_scores import score_rollout_texts
 from ..tasks import find_task
 from .options import (
@@ -83,8 +83,8 @@ def evaluate(
     # Now, not after all the sampling
     if plot_file is not None:
         check_figure(plot_file)
-    settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
-    language_model, tokenizer = load_model(model, dtype)
+    settings = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    language_model, tokenizer = load_language_model(model, dtype)
     problems = find_task(task, verifier, extract)
     asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
     record = read_record(Path(head))
@@ -103,7 +103,7 @@ def evaluate(
         prompts,
         out,
         settings,
-        head=resolve_reward_head(head),
+        head=load_reward_head(head),
         skip=skip,
     )
     text_scores, name = None, None
@@ -148,7 +148,7 @@ def tradeoff(
             f"The head in {head!r} was {known} on prompts of {str(rollouts)!r}, where what it decides costs less than "
             "elsewhere: sample others, e.g. with --skip."
         )
-    measured = measure_tradeoff(measured_on, resolve_reward_head(head))
+    measured = measure_tradeoff(measured_on, load_reward_head(head))
     for file in (numbers_file, plot_file):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ import typer
 
 from ..explanation import CandidateStreamer
 from ..explanation.texts import print_text
-from ..head.modeling_elhsr import resolve_reward_head
-from ..models import load_model
+from ..head.modeling_elhsr import load_reward_head
+from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
 from .result import console, messages, show
@@ -33,9 +33,9 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one prompt with the best of n candidates."""
-    language_model, tokenizer = load_model(model, dtype)
+    language_model, tokenizer = load_language_model(model, dtype)
     inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)
-    reward_head = resolve_reward_head(head)
+    reward_head = load_reward_head(head)
     torch.manual_seed(seed)
     with CandidateStreamer(tokenizer, reward_head, messages if as_json else console) as streamer:
         out = language_model.generate(

@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from .._files import write_text
 from ..explanation import explain
-from ..head.modeling_elhsr import resolve_reward_head
-from ..models import load_model
+from ..head.modeling_elhsr import load_reward_head
+from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, NumbersFile, Prompt, Seed, Temperature, TopP
 from .result import show
@@ -38,9 +38,9 @@ def inspect(
 
     Every token's reward and gate, the running reward, and the layers' share.
     """
-    language_model, tokenizer = load_model(model, dtype)
+    language_model, tokenizer = load_language_model(model, dtype)
     inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)
-    reward_head = resolve_reward_head(head)
+    reward_head = load_reward_head(head)
     torch.manual_seed(seed)
     out = language_model.generate(
         **inputs,

@@ -7,9 +7,9 @@ import typer
 from rich.markup import escape
 
 from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import resolve_reward_head
-from ..models import load_model
-from ..rollouts import RolloutSet, SamplingSettings, relabel_rollouts, sample_rollouts
+from ..head.modeling_elhsr import load_reward_head
+from ..models import load_language_model
+from ..rollouts import RolloutSet, SamplingArguments, relabel_rollouts, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes
 from ..tasks import find_task
 from .options import (
@@ -64,13 +64,13 @@ def sample(
 
     A sampling that was stopped goes on where it was, when the same command is given again.
     """
-    settings = SamplingSettings(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    settings = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     budget = None if disk_budget is None else parse_bytes(disk_budget)
     if pooled_by is not None and base_model is not None:
         raise ValueError("--base-model and --pooled-by: leave out --base-model, which the head knows.")
-    language_model, tokenizer = load_model(model, dtype)
+    language_model, tokenizer = load_language_model(model, dtype)
     base_model = base_model if pooled_by is not None else recorded_base_model(model, base_model)
-    gates = None if pooled_by is None else resolve_reward_head(pooled_by)
+    gates = None if pooled_by is None else load_reward_head(pooled_by)
     if gates is not None and signal not in ("hidden_states", gates.config.signal):
         raise ValueError(
             f"--signal {signal} and --pooled-by a head that reads {gates.config.signal}: leave out --signal, which the "

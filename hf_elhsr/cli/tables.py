@@ -59,9 +59,9 @@ def tradeoff_table(tradeoff: TradeOff) -> Table:
     table.add_column("Less exact best of n, points", justify="right")
     table.add_row("exact best of n", "", "100.0", str(tradeoff.exact), "")
     rows = [
-        (name, f"regret {point.setting:g}", point) for name, points in tradeoff.by_regret.items() for point in points
+        (name, f"regret {point.setting:g}", point) for name, points in tradeoff.by_tolerance.items() for point in points
     ]
-    for point in tradeoff.by_regret[PRUNED]:
+    for point in tradeoff.by_tolerance[PRUNED]:
         nearest = min(
             tradeoff.curves.get(UNTRAINED, []), key=lambda other: abs(other.tokens - point.tokens), default=None
         )

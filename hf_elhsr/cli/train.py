@@ -11,10 +11,10 @@ from rich.markup import escape
 from .._files import write_text
 from ..decisions.fit import fit_decisions
 from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import resolve_reward_head
+from ..head.modeling_elhsr import load_reward_head
 from ..hub import convert_published
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
-from ..models import load_model
+from ..models import load_language_model
 from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
 from ..training import LOSSES, PRESETS, refit_head, train_head
@@ -145,7 +145,7 @@ def refit(
         )
     more = [RolloutSet(folder) for folder in pooled or []]
     refitted, report = refit_head(
-        resolve_reward_head(str(head)),
+        load_reward_head(str(head)),
         RolloutSet(rollouts),
         more,
         prompts=record["settings"].get("prompts"),
@@ -193,7 +193,7 @@ def calibrate(
             f"The head in {str(head)!r} was trained on prompts of {str(rollouts)!r}, where it is right more often than "
             "elsewhere: sample others, e.g. with --skip."
         )
-    loaded = resolve_reward_head(str(head))
+    loaded = load_reward_head(str(head))
     fitted = fit_decisions(score_rollouts(fitted_on, loaded))
     for name, fields in fitted.items():
         setattr(loaded.config, name, fields)
@@ -222,7 +222,7 @@ def convert(
 
     No code in the file is run.
     """
-    language_model, _ = load_model(model, dtype)
+    language_model, _ = load_language_model(model, dtype)
     base_model = recorded_base_model(model, base_model)
     config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model)
     convert_published(file, config).save_pretrained(out)

@@ -15,7 +15,7 @@ from .pruning import PruningSchedule
 from .replay import Judge, Replay, replay_adaptive, replay_exact, replay_pruning
 from .scored_rollouts import ScoredRollouts
 from .selection import LearnedCombination
-from .tolerance import REGRETS
+from .tolerance import TOLERANCES
 
 
 def fit_calibration(rewards: np.ndarray, labels: np.ndarray) -> Calibration:
@@ -217,7 +217,7 @@ def regret(exact: Replay, replay: Replay, winner: Calibration) -> float:
     safe side, since a reward that beats another good one is less to be trusted than one that stands alone. Of each, the
     upper end of a one-sided 95 % interval over prompts is a bound; the lower bound of the two counts.
     """
-    by_labels = exact.right - replay.right
+    by_labels = exact.correct - replay.correct
     by_calibration = _probability(exact.winner_rewards, winner) - _average(_probability(replay.winner_rewards, winner))
     bounds = [lost.mean() + _ONE_SIDED * lost.std(ddof=1) / len(lost) ** 0.5 for lost in (by_labels, by_calibration)]
     return float(max(by_labels.mean(), min(bounds)))
@@ -226,7 +226,7 @@ def regret(exact: Replay, replay: Replay, winner: Calibration) -> float:
 def _calibration(scored: ScoredRollouts) -> dict[str, Any]:
     exact = replay_exact(scored)
     one = fit_calibration(scored.rewards.reshape(-1), scored.labels.reshape(-1))
-    winner = fit_calibration(exact.winner_rewards, exact.right.astype(bool))
+    winner = fit_calibration(exact.winner_rewards, exact.correct.astype(bool))
     return {**asdict(one), "winner": asdict(winner), **_fitted_on(scored)}
 
 
@@ -235,7 +235,7 @@ def _pruning(scored: ScoredRollouts, winner: Calibration) -> dict[str, Any]:
     regrets = [regret(exact, replay, winner) for replay in cross_fitted_replays(scored)]
     fields = asdict(fit_pruning(scored))
     del fields["price"]
-    prices = {str(wanted): (0.0, *PRICES)[_allowed(regrets, wanted)] for wanted in REGRETS}
+    prices = {str(wanted): (0.0, *PRICES)[_allowed(regrets, wanted)] for wanted in TOLERANCES}
     return {**fields, "prices": prices, **_fitted_on(scored)}
 
 
@@ -252,12 +252,12 @@ def _adaptive(scored: ScoredRollouts, winner: Calibration, with_pruning: bool) -
         return [replay for replays in swept for replay in replays]
 
     replays = cross_fitted(scored, at_every_setting) if with_pruning else at_every_setting(scored, None)
-    best = {str(wanted): (float(exact.tokens.sum()), 1.0, 0.0) for wanted in REGRETS}
+    best = {str(wanted): (float(exact.tokens.sum()), 1.0, 0.0) for wanted in TOLERANCES}
     for number, price in enumerate(prices):
         own = replays[number * len(samplings) : (number + 1) * len(samplings)]
         regrets = [regret(exact, replay, winner) for replay in own]
         tried = [(float(r.tokens.sum()), s.threshold, price) for r, s in zip(own, samplings, strict=True)]
-        for wanted in REGRETS:
+        for wanted in TOLERANCES:
             best[str(wanted)] = min([best[str(wanted)], *tried[: _allowed(regrets, wanted)]])
     return {
         "wave": wave,

@@ -24,12 +24,12 @@ class Replay:
 
     Args:
         tokens: (prompts,) float64, sampled tokens of all candidates together.
-        right: (prompts,) float64, whether the winner is right (its mean, where a replay is an average).
+        correct: (prompts,) float64, whether the winner is right (its mean, where a replay is an average).
         winner_rewards: (prompts,) float64, R of the winner; (prompts, orders) where a replay is an average.
     """
 
     tokens: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     winner_rewards: np.ndarray
 
 
@@ -87,7 +87,7 @@ def replay_adaptive(
     return [
         Replay(
             np.mean([replay.tokens for replay in replays], axis=0),
-            np.mean([replay.right for replay in replays], axis=0),
+            np.mean([replay.correct for replay in replays], axis=0),
             np.stack([replay.winner_rewards for replay in replays], axis=-1),
         )
         for replays in zip(*by_order, strict=True)

@@ -152,7 +152,7 @@ def evaluate_rollouts(
     prompts = [members for shard, _ in rollouts.shards() for members in by_prompt(shard)]
     _check(prompts)
     head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
-    right = np.array([[rollout.right for rollout in group] for group in prompts])
+    right = np.array([[rollout.correct for rollout in group] for group in prompts])
     chosen = dict(STRATEGIES)
     if any(rollout.self_certainty is None for group in prompts for rollout in group):
         # Some were sampled before it was recorded
@@ -267,7 +267,7 @@ def _check(prompts: list[list[Rollout]]) -> None:
         raise ValueError("Prompts have different numbers of rollouts: the set is damaged, or a prompt is in it twice.")
     if any(rollout.reward is None or not np.isfinite(rollout.reward) for rollout in rollouts):
         raise ValueError("Every rollout needs a finite reward: sample them with a head (`hf-elhsr evaluate` does so).")
-    if not any(0 < sum(rollout.right for rollout in group) < len(group) for group in prompts):
+    if not any(0 < sum(rollout.correct for rollout in group) < len(group) for group in prompts):
         raise ValueError(
             "No prompt has both right and wrong rollouts, so there is nothing to choose: use more prompts."
         )

@@ -141,7 +141,7 @@ def plot_tradeoff(tradeoff: TradeOff, file: Path) -> None:
             (line,) = axes.plot(tokens, [100 * point.difference.value for point in points], label=name)
             low, high = ([100 * getattr(point.difference, end) for point in points] for end in ("low", "high"))
             axes.fill_between(tokens, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-            stored = tradeoff.by_regret.get(name, [])
+            stored = tradeoff.by_tolerance.get(name, [])
             axes.plot(
                 [100 * point.tokens for point in stored],
                 [100 * point.difference.value for point in stored],

@@ -14,7 +14,7 @@ from ..rollouts import Rollout
 
 def single_sample(rollouts: list[Rollout]) -> float:
     """One rollout, drawn at random."""
-    return sum(rollout.right for rollout in rollouts) / len(rollouts)
+    return sum(rollout.correct for rollout in rollouts) / len(rollouts)
 
 
 def majority_vote(rollouts: list[Rollout]) -> float:
@@ -68,7 +68,7 @@ def reward_head(rollouts: list[Rollout]) -> float:
 
 def oracle(rollouts: list[Rollout]) -> float:
     """A right rollout wherever there is one: what no choice can beat."""
-    return float(any(rollout.right for rollout in rollouts))
+    return float(any(rollout.correct for rollout in rollouts))
 
 
 def _answered(winners: list[str], rollouts: list[Rollout]) -> float:

@@ -85,7 +85,7 @@ class TradeOff:
             on the other folds of these very prompts; the head's rewards choose its winner, too. It is missing where
             log-probabilities were not recorded. Of ADAPTIVE the threshold is swept, at the price of the config's middle
             regret.
-        by_regret: By PRUNED and ADAPTIVE, the settings that the head's config holds.
+        by_tolerance: By PRUNED and ADAPTIVE, the settings that the head's config holds.
         calibration: Of "rollouts" and of "winners", by the calibration in the head's config.
         abstention: Coverage and accuracy of exact best-of-n, by threshold on the winner's confidence.
         decisions_sha256: Of the decisions in the head's config, see [`decisions_digest`]; None in files that were
@@ -102,7 +102,7 @@ class TradeOff:
     exact: Measured
     mean_tokens: float
     curves: dict[str, list[Point]]
-    by_regret: dict[str, list[Point]]
+    by_tolerance: dict[str, list[Point]]
     calibration: dict[str, CalibrationError]
     abstention: list[Abstention]
     skip: int = 0
@@ -122,7 +122,7 @@ class TradeOff:
         """
         with expecting("trade-off", "hf-elhsr tradeoff --numbers"):
             values = json.loads(text)
-            for name in ("curves", "by_regret"):
+            for name in ("curves", "by_tolerance"):
                 values[name] = {key: [_point(point) for point in points] for key, points in values[name].items()}
             values["exact"] = Measured.from_values(values["exact"])
             values["calibration"] = {key: CalibrationError(**error) for key, error in values["calibration"].items()}
@@ -206,10 +206,10 @@ def replayed(
     one = rollout_calibration(calibration)
     confidences = _numpy(winner.probability, exact.winner_rewards)
     return {
-        "exact": _measured(exact.right),
+        "exact": _measured(exact.correct),
         "mean_tokens": float(scored.lengths.mean()),
         "curves": curves,
-        "by_regret": {
+        "by_tolerance": {
             PRUNED: _points(exact, list(schedules), [pruned(schedule) for schedule in schedules.values()]),
             ADAPTIVE: _points(exact, list(samplings), [waved([sampling])[0] for sampling in samplings.values()]),
         },
@@ -217,9 +217,11 @@ def replayed(
             "rollouts": _calibration_error(
                 _numpy(one.probability, scored.rewards.reshape(-1)), scored.labels.reshape(-1)
             ),
-            "winners": _calibration_error(confidences, exact.right.astype(bool)),
+            "winners": _calibration_error(confidences, exact.correct.astype(bool)),
         },
-        "abstention": [_abstention(confidences, exact.right, threshold) for threshold in reversed((*THRESHOLDS, 0.0))],
+        "abstention": [
+            _abstention(confidences, exact.correct, threshold) for threshold in reversed((*THRESHOLDS, 0.0))
+        ],
     }
 
 
@@ -233,8 +235,8 @@ def _points(exact: Replay, settings: Sequence[float], replays: Sequence[Replay])
         Point(
             setting=setting,
             tokens=float(replay.tokens.sum() / exact.tokens.sum()),
-            accuracy=_measured(replay.right),
-            difference=_measured(replay.right - exact.right),
+            accuracy=_measured(replay.correct),
+            difference=_measured(replay.correct - exact.correct),
         )
         for setting, replay in zip(settings, replays, strict=True)
     ]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers.generation import BaseStreamer
 
-from ..head.modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
 from ..head.signals import StepSignal
 from ..rewards import RunningReward, SignalProcessor
 from .texts import print_text, visible
@@ -43,7 +43,7 @@ class CandidateStreamer(SignalProcessor, BaseStreamer):
     def __init__(self, tokenizer: Any, head: ElhsrRewardHead | str | os.PathLike[str], console: Console | None = None):
         self._tokenizer = tokenizer
         self._console = console or Console()
-        self._running = RunningReward(resolve_reward_head(head))
+        self._running = RunningReward(load_reward_head(head))
         self.needs = self._running.needs
         self._live: Live | None = None
         self._prompts = 0

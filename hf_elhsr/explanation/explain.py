@@ -16,7 +16,7 @@ from .._files import write_text
 from ..decisions.calibration import Calibration, rollout_calibration
 from ..generation import BestOfNOutput
 from ..head.configuration_elhsr import unwrap_language_model
-from ..head.modeling_elhsr import ElhsrRewardHead, plain_inputs, resolve_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head, plain_inputs
 from .page import page
 from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerShares
 from .terminal import terminal
@@ -150,7 +150,7 @@ def explain(
         )
     if model is not None and head is None:
         raise ValueError("The layers' share needs the head beside the model: pass head=, or leave out the model.")
-    head = None if head is None else resolve_reward_head(head)
+    head = None if head is None else load_reward_head(head)
     if head is not None and model is not None:
         model = unwrap_language_model(model)
         head.config.check_fits(model)

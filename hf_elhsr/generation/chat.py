@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from transformers.utils import logging
 
-from ..head.modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
 from ..head.signals import LOG_PROBABILITY_FLOOR
 
 # A certain token's log-probability may come out of float32 arithmetic a little above zero
@@ -134,7 +134,7 @@ def best_of_n_chat(
     decided = sorted({"n", "logprobs", "top_logprobs", "stream"} & kwargs.keys())
     if decided:
         raise ValueError(f"{', '.join(decided)}: best_of_n_chat decides on this itself; leave it out.")
-    head = resolve_reward_head(reward_head)
+    head = load_reward_head(reward_head)
     if head.config.signal != "top_log_probabilities":
         raise ValueError(
             f"This head reads {head.config.signal!r}, and an interface shows log-probabilities alone: train a head "

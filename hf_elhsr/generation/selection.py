@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from ..decisions.calibration import Calibration
 from ..decisions.selection import COMBINATIONS, VOTES, Combination, check_finite, select_winners, votes_for_answers
-from ..head.modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
 from ..rewards import RunningReward
 from ..rewards.text_reward_model import TextScorer, text_scores
 from .loop import Candidates
@@ -87,7 +87,7 @@ def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningRewa
                 "TextRewardModel(model, tokenizer)."
             )
         return source
-    head = resolve_reward_head(source)  # type: ignore[arg-type]
+    head = load_reward_head(source)  # type: ignore[arg-type]
     head.config.check_fits(model)
     return RunningReward(head, keep_tokens=keep_tokens)
 

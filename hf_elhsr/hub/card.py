@@ -271,7 +271,7 @@ def _savings(tradeoff: TradeOff, fitted_on: str) -> str:
         f"| exact best-of-{tradeoff.n} | 100.0 | {tradeoff.exact} | |",
     ]
     for name, argument in ((PRUNED, "prune"), (ADAPTIVE, "adaptive")):
-        for point in tradeoff.by_regret[name]:
+        for point in tradeoff.by_tolerance[name]:
             numbers = f"{100 * point.tokens:.1f} | {point.accuracy} | {point.difference}"
             lines.append(f"| `{argument}={point.setting:g}` | {numbers} |")
     errors = tradeoff.calibration

@@ -13,7 +13,7 @@ from typing import Any
 from transformers.generation import GenerationMixin
 
 from ..generation.mixin import best_of_n_view
-from ..head.modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
 
 # Written in when the head is published
 PUBLISHED_AS: str | None = None
@@ -57,7 +57,7 @@ def _own_head(loading: dict[str, Any]) -> ElhsrRewardHead:
     """The head that lies beside this code: in the folder or, at the same commit, in the repository it came from."""
     source = _custom_generate_argument()
     if source is not None and os.path.isdir(source):
-        return resolve_reward_head(source)
+        return load_reward_head(source)
     # transformers has copied this file to .../<owner>/<name>/<commit>/custom_generate/generate.py
     commit = Path(__file__).parents[1].name
     repo_id = source or PUBLISHED_AS

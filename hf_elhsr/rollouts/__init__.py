@@ -6,13 +6,13 @@ from .prompts import encode_prompts, prompt_texts
 from .recorders import FeatureRecorder
 from .rollout import Rollout
 from .rollout_set import RolloutSet
-from .sampling import SamplingSettings, sample_rollouts
+from .sampling import SamplingArguments, sample_rollouts
 
 __all__ = [
     "FeatureRecorder",
     "Rollout",
     "RolloutSet",
-    "SamplingSettings",
+    "SamplingArguments",
     "encode_prompts",
     "head_digest",
     "prompt_texts",

@@ -47,7 +47,7 @@ class Rollout:
         return len(self.token_ids if self.feature_tokens is None else self.feature_tokens)
 
     @property
-    def right(self) -> bool:
+    def correct(self) -> bool:
         """The label.
 
         Raises:

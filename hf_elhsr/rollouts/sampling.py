@@ -31,7 +31,7 @@ Judge = ElhsrRewardHead | LastTokenProbe
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class SamplingArguments:
     """How completions are sampled; the names and meanings are generate's.
 
     Args:
@@ -65,7 +65,7 @@ def sample_rollouts(
     split: str,
     count: int,
     folder: str | os.PathLike[str],
-    settings: SamplingSettings,
+    settings: SamplingArguments,
     head: ElhsrRewardHead | None = None,
     config: ElhsrConfig | None = None,
     skip: int = 0,

@@ -95,7 +95,7 @@ def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: 
 
 def _padded(groups: list[tuple[list[Rollout], dict[str, np.ndarray]]], eps: float) -> ScoredRollouts:
     lengths = np.array([[rollout.num_rows for rollout in members] for members, _ in groups])
-    labels = np.array([[rollout.right for rollout in members] for members, _ in groups])
+    labels = np.array([[rollout.correct for rollout in members] for members, _ in groups])
     sampled = np.arange(lengths.max()) < lengths[..., None]
     names = set.intersection(*(set(arrays) for _, arrays in groups))
     padded = {}

@@ -3,15 +3,15 @@
 from .losses import LOSSES, binary_cross_entropy
 from .probe import train_last_token_probe
 from .refit import RefitReport, refit_head
-from .settings import PRESETS, TrainingSettings, preset
+from .settings import PRESETS, RewardHeadTrainingArguments, preset
 from .trainer import TrainingReport, train_head
 
 __all__ = [
     "LOSSES",
     "PRESETS",
     "RefitReport",
+    "RewardHeadTrainingArguments",
     "TrainingReport",
-    "TrainingSettings",
     "binary_cross_entropy",
     "preset",
     "refit_head",

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers.utils import logging
 
 from .._files import write_arrays
-from .settings import TrainingSettings
+from .settings import RewardHeadTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class TrainingState:
         return cls(tensors, json.loads(metadata["report"]))
 
 
-def too_far(held_out_loss: list[float], settings: TrainingSettings) -> bool:
+def too_far(held_out_loss: list[float], settings: RewardHeadTrainingArguments) -> bool:
     """Whether a training with these settings would have stopped before it had done so many epochs."""
     best = 0
     for epoch, loss in enumerate(held_out_loss):

@@ -83,7 +83,7 @@ class PromptGroups:
             self.subsampled |= any(rollout.feature_tokens is not None for rollout in shard)
             for members in by_prompt(shard):
                 lengths = [rollout.num_rows for rollout in members]
-                labels = [rollout.right for rollout in members]
+                labels = [rollout.correct for rollout in members]
                 self._groups[members[0].problem] = _Group(file, members[0].first_row, lengths, labels)
         if first is not None:
             if first > len(self._groups):

@@ -18,7 +18,8 @@ def train_last_token_probe(
 
     Args:
         rollouts: With features of hidden states; the last layer that was recorded is read.
-        held_out, seed, prompts: As in [`TrainingSettings`], so that a probe and a head learn from the same prompts.
+        held_out, seed, prompts: As in [`RewardHeadTrainingArguments`], so that a probe and a head learn from the
+            same prompts.
 
     Raises:
         ValueError: Prompts missing, rollouts without hidden states, features that are not finite, or training labels

@@ -1,4 +1,4 @@
-"""TrainingSettings: how a head is trained, our default and the paper's recipe."""
+"""RewardHeadTrainingArguments: how a head is trained, our default and the paper's recipe."""
 
 import copy
 import dataclasses
@@ -11,7 +11,7 @@ from .losses import LOSSES
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class RewardHeadTrainingArguments:
     """How a head is trained; [`PRESETS`] has two sets by name.
 
     Args:
@@ -116,9 +116,9 @@ def _checked_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
 #: By the names that `hf-elhsr train --preset` takes. "paper" is the recipe of arXiv:2505.12225: AdamW on batches of 16
 #: rollouts, on features as they are, without averaged weights. Our batches never split a prompt, so the 16 are two
 #: prompts of eight; with another n, `prompts_per_batch=16 // n` comes closest.
-PRESETS: dict[str, TrainingSettings] = {
-    "default": TrainingSettings(),
-    "paper": TrainingSettings(
+PRESETS: dict[str, RewardHeadTrainingArguments] = {
+    "default": RewardHeadTrainingArguments(),
+    "paper": RewardHeadTrainingArguments(
         learning_rate=1e-4, weight_decay=1e-5, prompts_per_batch=2, averaging=0.0, standardization=None
     ),
 }
@@ -133,7 +133,7 @@ _DEFAULT_FOR: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(name: str, signal: str) -> TrainingSettings:
+def preset(name: str, signal: str) -> RewardHeadTrainingArguments:
     """The settings of one of [`PRESETS`]; "default" is fitted to the signal that a head reads.
 
     Raises:

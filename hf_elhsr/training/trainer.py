@@ -21,7 +21,7 @@ from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors
 from .data import Batch, PromptGroups, feature_statistics
 from .log_odds import make_log_odds, start_at_base_rate
 from .losses import COMPARING, LOSSES, prefix_cross_entropy
-from .settings import TrainingSettings, preset
+from .settings import RewardHeadTrainingArguments, preset
 
 logger = logging.get_logger(__name__)
 
@@ -32,8 +32,8 @@ class TrainingReport:
 
     Args:
         train_prompts, held_out_prompts: How many of each; no prompt is in both.
-        train_loss, held_out_loss: Of R per epoch, as [`TrainingSettings.loss`] says; in training the mean over batches,
-            weighted by their rollouts.
+        train_loss, held_out_loss: Of R per epoch, see `RewardHeadTrainingArguments.loss`; in training the mean over
+            batches, weighted by their rollouts.
         held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats. Empty for rollouts of which some tokens
             were left out for a disk budget: their heads have no V_t.
         best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
@@ -55,7 +55,7 @@ class TrainingReport:
 
 
 def train_head(
-    rollouts: RolloutSet, settings: TrainingSettings | None = None, checkpoint: Path | None = None
+    rollouts: RolloutSet, settings: RewardHeadTrainingArguments | None = None, checkpoint: Path | None = None
 ) -> tuple[ElhsrRewardHead, TrainingReport]:
     """Train a head on rollouts with recorded features; the language model is not needed.
 

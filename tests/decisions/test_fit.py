@@ -9,7 +9,7 @@ from hf_elhsr.decisions.calibration import Calibration, winner_calibration
 from hf_elhsr.decisions.fit import fit_decisions, fit_pruning, regret
 from hf_elhsr.decisions.pruning import PruningSchedule
 from hf_elhsr.decisions.replay import Replay, replay_adaptive, replay_exact, replay_pruning
-from hf_elhsr.decisions.tolerance import REGRETS
+from hf_elhsr.decisions.tolerance import TOLERANCES
 from made_rollouts import made_rollouts
 
 
@@ -29,12 +29,12 @@ def test_they_are_fields_of_a_config_that_survive_saving(fitted, tmp_path):
 
 
 def test_a_larger_regret_saves_more(fitted):
-    prices = [fitted["pruning"]["prices"][str(regret)] for regret in REGRETS]
+    prices = [fitted["pruning"]["prices"][str(regret)] for regret in TOLERANCES]
     assert prices == sorted(prices)
     assert prices[0] < prices[-1]
     scored = made_rollouts(prompts=500, n=8)
     tokens = []
-    for wanted in REGRETS:
+    for wanted in TOLERANCES:
         sampling = AdaptiveSampling.from_config(fitted["adaptive"], fitted["calibration"], wanted)
         tokens.append(replay_adaptive(scored, [sampling], sampling.schedule(fitted["pruning"]))[0].tokens.sum())
     assert tokens == sorted(tokens, reverse=True)
@@ -44,12 +44,12 @@ def test_a_larger_regret_saves_more(fitted):
 def test_unseen_prompts_lose_no_more_than_was_asked_for(fitted):
     unseen = made_rollouts(prompts=4000, n=8, seed=1)
     exact = replay_exact(unseen)
-    for wanted in REGRETS:
+    for wanted in TOLERANCES:
         pruned = replay_pruning(unseen, PruningSchedule.from_config(fitted["pruning"], wanted))
         sampling = AdaptiveSampling.from_config(fitted["adaptive"], fitted["calibration"], wanted)
         schedule = sampling.schedule(fitted["pruning"])
         for replay in (pruned, *replay_adaptive(unseen, [sampling], schedule, orders=2)):
-            lost = exact.right - replay.right
+            lost = exact.correct - replay.correct
             assert lost.mean() - 2 * lost.std() / len(lost) ** 0.5 < wanted
             assert replay.tokens.sum() <= exact.tokens.sum()
         if wanted == 0.05:
@@ -62,7 +62,7 @@ def test_winners_are_calibrated_apart_from_candidates(fitted):
     exact = replay_exact(unseen)
     winner = winner_calibration(fitted["calibration"])
     confidence = 1 / (1 + np.exp(-(winner.slope * exact.winner_rewards + winner.offset)))
-    assert confidence.mean() == pytest.approx(exact.right.mean(), abs=0.04)
+    assert confidence.mean() == pytest.approx(exact.correct.mean(), abs=0.04)
 
 
 def test_a_head_that_is_wrong_about_everything_gets_no_decisions():

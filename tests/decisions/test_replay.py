@@ -39,7 +39,7 @@ def test_exact_best_of_n():
     exact = replay_exact(scored)
     assert np.array_equal(exact.tokens, scored.lengths.sum(1))
     expected = [labels[np.argmax(rewards)] for labels, rewards in zip(scored.labels, scored.rewards, strict=True)]
-    assert np.array_equal(exact.right, expected)
+    assert np.array_equal(exact.correct, expected)
 
 
 def token_by_token(scored, schedule, prompt):
@@ -69,7 +69,7 @@ def test_a_pruning_replay_is_the_loop_told_token_by_token(price):
     schedule = replace(fit_pruning(made_rollouts(seed=1)), price=price)
     replay = replay_pruning(scored, schedule)
     expected = [token_by_token(scored, schedule, prompt) for prompt in range(60)]
-    assert np.array_equal(np.stack([replay.tokens, replay.right], -1), expected)
+    assert np.array_equal(np.stack([replay.tokens, replay.correct], -1), expected)
     assert replay.tokens.sum() < scored.lengths.sum()
 
 
@@ -77,7 +77,7 @@ def test_at_price_zero_nothing_is_pruned():
     scored = made_rollouts()
     replay, exact = replay_pruning(scored, fit_pruning(scored)), replay_exact(scored)
     assert np.array_equal(replay.tokens, exact.tokens)
-    assert np.array_equal(replay.right, exact.right)
+    assert np.array_equal(replay.correct, exact.correct)
 
 
 def test_what_is_lost_without_a_rollout():
@@ -104,7 +104,7 @@ def test_what_is_lost_without_a_rollout():
 def shares(scored, prices):
     exact = replay_exact(scored)
     replays = cross_fitted_replays(scored, prices=prices)
-    return [(r.tokens.sum() / exact.tokens.sum(), (exact.right - r.right).mean()) for r in replays]
+    return [(r.tokens.sum() / exact.tokens.sum(), (exact.correct - r.correct).mean()) for r in replays]
 
 
 def test_pruning_by_a_signal_beats_cutting_blindly():
@@ -198,7 +198,7 @@ def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
         replay_adaptive(scored, [sampling], schedule) for schedule in (None, fit_pruning(scored))
     )
     assert np.array_equal(plain.tokens, with_price_zero.tokens)
-    assert np.array_equal(plain.right, with_price_zero.right)
+    assert np.array_equal(plain.correct, with_price_zero.correct)
 
 
 def test_adaptive_n_spends_less_on_prompts_that_are_trusted():
@@ -207,7 +207,7 @@ def test_adaptive_n_spends_less_on_prompts_that_are_trusted():
     samplings = [AdaptiveSampling(2, threshold, Calibration(1.0, 0.0)) for threshold in (1.0, 0.7)]
     never, replay = replay_adaptive(scored, samplings, orders=3)
     assert np.array_equal(never.tokens, exact.tokens)
-    assert np.array_equal(never.right, exact.right)
+    assert np.array_equal(never.correct, exact.correct)
     assert replay.tokens.sum() < exact.tokens.sum()
     saved = replay.tokens / exact.tokens
     trusted = exact.winner_rewards > np.median(exact.winner_rewards)

@@ -11,7 +11,7 @@ from hf_elhsr.decisions.adaptive import AdaptiveSampling
 from hf_elhsr.decisions.fit import fit_decisions
 from hf_elhsr.decisions.pruning import PruningSchedule
 from hf_elhsr.decisions.replay import replay_adaptive, replay_exact, replay_pruning
-from hf_elhsr.decisions.tolerance import REGRETS
+from hf_elhsr.decisions.tolerance import TOLERANCES
 from hf_elhsr.evaluation.metrics import brier_score
 from hf_elhsr.evaluation.report import plot_tradeoff
 from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED, UNTRAINED, TradeOff, replayed
@@ -33,11 +33,11 @@ def measured(fields):
 def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
     scored = made_rollouts()
     exact = replay_exact(scored)
-    assert measured.exact.value == pytest.approx(exact.right.mean())
-    for point in measured.by_regret[PRUNED]:
+    assert measured.exact.value == pytest.approx(exact.correct.mean())
+    for point in measured.by_tolerance[PRUNED]:
         replay = replay_pruning(scored, PruningSchedule.from_config(fields["pruning"], point.setting))
         assert point.tokens == pytest.approx(replay.tokens.sum() / exact.tokens.sum())
-        assert point.difference.value == pytest.approx((replay.right - exact.right).mean())
+        assert point.difference.value == pytest.approx((replay.correct - exact.correct).mean())
         assert point.accuracy.value == pytest.approx(measured.exact.value + point.difference.value)
         assert point.difference.low <= point.difference.value <= point.difference.high
 
@@ -52,10 +52,10 @@ def test_adaptive_n_is_replayed_with_pruning_inside_its_waves(fields, measured):
         schedule = PruningSchedule.with_price(fields["pruning"], sampling.price if price is None else price)
         return replay_adaptive(scored, [sampling], schedule)[0].tokens.sum() / exact
 
-    for point in measured.by_regret[ADAPTIVE]:
+    for point in measured.by_tolerance[ADAPTIVE]:
         assert point.tokens == pytest.approx(share(point.setting))
     for point in measured.curves[ADAPTIVE][::6]:
-        assert point.tokens == pytest.approx(share(REGRETS[2], point.setting))
+        assert point.tokens == pytest.approx(share(TOLERANCES[2], point.setting))
     assert share(0.05) < share(0.05, price=0) - 0.05
 
 
@@ -86,7 +86,7 @@ def test_json_table_and_plot(measured, tmp_path):
     values = json.loads(measured.to_json())
     assert TradeOff.from_json(measured.to_json()) == measured
     assert values["curves"][PRUNED][3]["tokens"] == measured.curves[PRUNED][3].tokens
-    assert tradeoff_table(measured).row_count == 1 + 3 * len(REGRETS)
+    assert tradeoff_table(measured).row_count == 1 + 3 * len(TOLERANCES)
     assert "Brier" in explain_calibration(measured)
     file = tmp_path / "curve.svg"
     plot_tradeoff(measured, file)

@@ -37,7 +37,7 @@ def test_every_accuracy_in_the_card_is_in_an_evaluation_file():
     tradeoff = json.loads((SHIPPED / "tradeoff" / "test.json").read_text())
     points = [
         point[group]
-        for points in tradeoff["by_regret"].values()
+        for points in tradeoff["by_tolerance"].values()
         for point in points
         for group in ("accuracy", "difference")
     ]

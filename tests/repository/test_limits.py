@@ -108,7 +108,7 @@ def more_candidates():
 def fewer_tokens():
     tradeoff = TradeOff.from_json((SHIPPED / "tradeoff" / "test.json").read_text())
     arguments = {PRUNED: "prune", ADAPTIVE: "adaptive"}
-    for name, points in tradeoff.by_regret.items():
+    for name, points in tradeoff.by_tolerance.items():
         for point in points:
             if point.setting in (0.01, 0.02, 0.05):
                 yield row(f"`{arguments[name]}={point.setting:g}`", f"{100 * point.tokens:.1f}", point.difference)

@@ -90,7 +90,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_rehearsal(paper, tmp_path, 
     [
         ({"colour": "red"}, r"Plan of the configuration: unknown keys \['colour'\], missing keys \[\]"),
         ({"tasks": [{"name": "math", "train_prompts": 2}]}, r"TaskPlan .* missing keys \['test_prompts'\]"),
-        ({"train_sampling": {"heat": 1}}, r"SamplingSettings of the configuration: unknown keys \['heat'\]"),
+        ({"train_sampling": {"heat": 1}}, r"SamplingArguments of the configuration: unknown keys \['heat'\]"),
         (
             {"tasks": [{"name": "math", "train_prompts": 20, "test_prompts": 2, "few_prompts": [10, 20]}]},
             r"few_prompts \[20\] of task 'math': expected numbers from 2 to below its 20",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.models import load_model
+from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
 from oracle import assert_rewards_close, oracle_rewards
@@ -61,7 +61,7 @@ def test_the_shipped_head_by_its_folder(smollm2):
 
 def test_bfloat16_with_the_shipped_head(smollm2):
     """The fingerprint passes in another precision, and rewards agree roughly with float32."""
-    model, tokenizer = load_model("smollm2-demo", "bfloat16")
+    model, tokenizer = load_language_model("smollm2-demo", "bfloat16")
     inputs = encode_prompts(tokenizer, questions(2))
     torch.manual_seed(0)
     out = model.generate(**inputs, best_of_n=4, reward_head=SHIPPED, **SETTINGS)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
-from hf_elhsr.rollouts import RolloutSet, SamplingSettings
+from hf_elhsr.rollouts import RolloutSet, SamplingArguments
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -136,7 +136,7 @@ def test_the_times_it_names_are_measured(what):
 
 def test_the_room_it_names_is_what_the_features_take():
     [prompts] = re.findall(r"hf-elhsr sample .*?--prompts (\d+)", TUTORIAL, re.DOTALL)
-    settings = SamplingSettings()
+    settings = SamplingArguments()
     assert (settings.n, settings.temperature, settings.top_p, settings.max_new_tokens) == (8, 0.8, 0.9, 64)
     assert "eight times, at temperature 0.8 and top_p 0.9, with at most 64 new tokens" in " ".join(TUTORIAL.split())
     # In bfloat16, for every layer and every number of a hidden state

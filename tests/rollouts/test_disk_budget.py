@@ -15,11 +15,11 @@ from transformers.utils import logging
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr._files import write_arrays
-from hf_elhsr.rollouts import RolloutSet, SamplingSettings, sample_rollouts
+from hf_elhsr.rollouts import RolloutSet, SamplingArguments, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_tokens
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import TrainingSettings, refit_head, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, refit_head, train_head
 from hf_elhsr.training.data import PromptGroups
 from tiny_models import tiny_head, tiny_model
 
@@ -88,7 +88,7 @@ def test_too_little_room_is_told_before_the_sampling(tmp_path, caplog, monkeypat
     # Four rollouts of at most 5 tokens, in float32
     most = 4 * 5 * ElhsrConfig.for_model(model).num_features * 4
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, most - 1))
-    settings = SamplingSettings(n=2, max_new_tokens=5, prompts_per_batch=2)
+    settings = SamplingArguments(n=2, max_new_tokens=5, prompts_per_batch=2)
     with caplog.at_level("WARNING"):
         sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, settings)
     assert "The features may take up to 0.0 GB" in caplog.text
@@ -101,7 +101,7 @@ def test_too_little_room_is_told_before_the_sampling(tmp_path, caplog, monkeypat
 
 
 def test_logits_in_bfloat16_keep_twice_the_tokens_in_the_same_bytes(tmp_path):
-    settings = SamplingSettings(n=2, max_new_tokens=32, prompts_per_batch=2)
+    settings = SamplingArguments(n=2, max_new_tokens=32, prompts_per_batch=2)
     config = ElhsrConfig.for_model(tiny_model(), signal="logits")
     budget = 4 * 16 * config.num_features * 4
     every = {}
@@ -132,7 +132,7 @@ def test_what_was_left_out_is_told(caplog):
 
 def test_features_of_no_tokens_need_no_budget(tmp_path):
     model = enable_best_of_n(tiny_model())
-    arguments = (model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, SamplingSettings())
+    arguments = (model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, SamplingArguments())
     with pytest.raises(ValueError, match="with a head none are recorded"):
         sample_rollouts(*arguments, tiny_head(model), disk_budget=9)
 
@@ -171,7 +171,7 @@ def test_sizes():
 
 def sampled(folder, disk_budget=None):
     model = enable_best_of_n(tiny_model())
-    settings = SamplingSettings(n=4, max_new_tokens=24, prompts_per_batch=3)
+    settings = SamplingArguments(n=4, max_new_tokens=24, prompts_per_batch=3)
     return sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 6, folder, settings, disk_budget=disk_budget)
 
 
@@ -220,7 +220,7 @@ def subsampled(source: RolloutSet, folder, every):
 
 
 def test_a_head_is_learned_from_what_was_recorded(tmp_path):
-    settings = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+    settings = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
     rollouts = subsampled(
         planted_rollouts(tmp_path / "whole", longest=24, scales=(1, 2), offset=1), tmp_path / "some", 3
     )

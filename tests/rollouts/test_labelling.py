@@ -8,10 +8,10 @@ from killed_sampling import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
-from hf_elhsr.rollouts import RolloutSet, SamplingSettings, relabel_rollouts, rollout_set, sample_rollouts
+from hf_elhsr.rollouts import RolloutSet, SamplingArguments, relabel_rollouts, rollout_set, sample_rollouts
 from tiny_models import tiny_model
 
-SETTINGS = SamplingSettings(n=3, max_new_tokens=5, prompts_per_batch=2)
+SETTINGS = SamplingArguments(n=3, max_new_tokens=5, prompts_per_batch=2)
 
 
 class OwnTask(TinyTask):

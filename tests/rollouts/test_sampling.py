@@ -12,7 +12,7 @@ import torch
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.rewards.baselines import LastTokenProbe
-from hf_elhsr.rollouts import RolloutSet, SamplingSettings, encode_prompts, sample_rollouts
+from hf_elhsr.rollouts import RolloutSet, SamplingArguments, encode_prompts, sample_rollouts
 from hf_elhsr.rollouts.shard_arrays import (
     TOKEN_ARRAYS,
     read_features,
@@ -24,7 +24,7 @@ from hf_elhsr.tasks import ArithmeticTask
 from oracle import assert_rewards_close, plain_features
 from tiny_models import tiny_head
 
-SETTINGS = SamplingSettings(n=3, max_new_tokens=6, prompts_per_batch=2)
+SETTINGS = SamplingArguments(n=3, max_new_tokens=6, prompts_per_batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_features_are_those_of_a_plain_forward_pass(smollm2, rollouts, config):
 def test_pooled_features_are_the_gate_weighted_means_of_a_plain_forward_pass(smollm2, tmp_path):
     model, tokenizer = smollm2
     head = tiny_head_of(model)
-    settings = SamplingSettings(n=3, max_new_tokens=26, prompts_per_batch=2)
+    settings = SamplingArguments(n=3, max_new_tokens=26, prompts_per_batch=2)
     arguments = (model, tokenizer, ArithmeticTask(), "train", 2, tmp_path, settings)
     pooled = sample_rollouts(*arguments, head=head, pooled=True)
     [(shard, file)] = pooled.shards()
@@ -172,7 +172,7 @@ def test_sampling_leaves_the_global_random_state_alone(smollm2, config, tmp_path
 
 def test_rollouts_made_with_other_settings_are_not_mixed(smollm2, config, rollouts):
     with pytest.raises(ValueError, match=r"other settings \(sampling differ\)"):
-        sample(smollm2, config, rollouts.folder, settings=SamplingSettings(n=3, max_new_tokens=7, prompts_per_batch=2))
+        sample(smollm2, config, rollouts.folder, settings=SamplingArguments(n=3, max_new_tokens=7, prompts_per_batch=2))
     with pytest.raises(ValueError, match=r"other settings \(prompts, prompts_sha256 differ\)"):
         sample(smollm2, config, rollouts.folder, count=5)
 

@@ -9,7 +9,7 @@ import torch
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
-from hf_elhsr.rollouts import SamplingSettings, sample_rollouts
+from hf_elhsr.rollouts import SamplingArguments, sample_rollouts
 from hf_elhsr.tasks import Problem
 from tiny_models import tiny_model
 
@@ -35,7 +35,7 @@ class TinyTask:
 
 def sample_tiny(folder):
     model = enable_best_of_n(tiny_model())
-    settings = SamplingSettings(n=N, max_new_tokens=5, prompts_per_batch=PROMPTS_PER_BATCH)
+    settings = SamplingArguments(n=N, max_new_tokens=5, prompts_per_batch=PROMPTS_PER_BATCH)
     config = ElhsrConfig.for_model(model)
     # Whatever the process did before must not matter
     torch.seed()

@@ -6,11 +6,11 @@ import torch
 from transformers import AutoModel
 
 from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.head.modeling_elhsr import resolve_reward_head
+from hf_elhsr.head.modeling_elhsr import load_reward_head
 from tiny_models import tiny_head, tiny_model
 
 #: By its class, by AutoModel, and as `reward_head=` of generate
-WAYS = {"class": ElhsrRewardHead.from_pretrained, "auto": AutoModel.from_pretrained, "generate": resolve_reward_head}
+WAYS = {"class": ElhsrRewardHead.from_pretrained, "auto": AutoModel.from_pretrained, "generate": load_reward_head}
 
 
 def load(way, source, **options):

@@ -10,7 +10,7 @@ import pytest
 from transformers.utils import logging
 
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.rollouts import RolloutSet, SamplingSettings, sample_rollouts
+from hf_elhsr.rollouts import RolloutSet, SamplingArguments, sample_rollouts
 from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.tasks import ArithmeticTask, Problem, VerifierFailure, verify
@@ -104,7 +104,7 @@ def test_an_answer_that_is_no_text_is_a_failure(answer):
 @pytest.fixture(scope="module")
 def sampled(smollm2, tmp_path_factory):
     model, tokenizer = smollm2
-    settings = SamplingSettings(n=4, max_new_tokens=5, prompts_per_batch=4)
+    settings = SamplingArguments(n=4, max_new_tokens=5, prompts_per_batch=4)
 
     def sample(task, **kwargs):
         folder = tmp_path_factory.mktemp("verification")
@@ -122,7 +122,7 @@ def test_prompts_with_a_failure_are_counted_and_left_out(sampled, caplog):
     assert [rollout.text for rollout in failed] == [text for text in texts if text == unreadable]
     assert "RuntimeError: cannot read this" in failed[0].verifier_failure
     with pytest.raises(ValueError, match="has no label"):
-        _ = failed[0].right
+        _ = failed[0].correct
     left_out = {rollout.problem for rollout in failed}
     logging.enable_propagation()
     partly.check_complete()

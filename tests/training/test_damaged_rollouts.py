@@ -7,10 +7,10 @@ from planted_rollouts import planted_rollouts
 from safetensors.torch import save_file
 
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import TrainingSettings, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, train_head
 from hf_elhsr.training.data import PromptGroups
 
-SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 
 
 def test_labels_of_one_class(tmp_path):
@@ -65,6 +65,6 @@ def test_a_damaged_shard_is_named(tmp_path):
 
 
 def test_a_training_that_diverges_says_so(tmp_path):
-    settings = TrainingSettings(learning_rate=1e30, max_epochs=2)
+    settings = RewardHeadTrainingArguments(learning_rate=1e30, max_epochs=2)
     with pytest.raises(ValueError, match=r"diverged\. Lower learning_rate"):
         train_head(planted_rollouts(tmp_path), settings)

@@ -8,12 +8,12 @@ import torch
 from planted_rollouts import planted_rollouts
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.training import LOSSES, TrainingSettings, train_head
+from hf_elhsr.training import LOSSES, RewardHeadTrainingArguments, train_head
 from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.log_odds import start_at_base_rate
 
 # Steps too small to get anywhere
-STILL = TrainingSettings(learning_rate=1e-12, max_epochs=1)
+STILL = RewardHeadTrainingArguments(learning_rate=1e-12, max_epochs=1)
 
 
 def base_rate(rollouts):
@@ -42,7 +42,7 @@ def test_a_head_without_a_gate_starts_there_too(tmp_path):
 def test_the_held_out_loss_never_begins_above_that_of_the_base_rate(tmp_path):
     """From zero it would begin at log 2, and stop early before it knows more than the base rate."""
     rollouts = planted_rollouts(tmp_path, signal=1.0)
-    _, report = train_head(rollouts, TrainingSettings(learning_rate=1e-4, max_epochs=2))
+    _, report = train_head(rollouts, RewardHeadTrainingArguments(learning_rate=1e-4, max_epochs=2))
     groups = PromptGroups(rollouts)
     _, held_out = groups.split(STILL.held_out, STILL.seed)
     labels = torch.tensor([float(label) for own in groups.labels(held_out) for label in own])

@@ -8,17 +8,17 @@ import torch
 from planted_rollouts import auc_on, planted_rollouts
 
 from hf_elhsr.evaluation.metrics import area_under_curve
-from hf_elhsr.training import TrainingSettings, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, train_head
 from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs
 
-SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 
 
 def test_shuffled_labels_teach_nothing(tmp_path):
     """The negative control: same features, labels shuffled; what is learned ranks real labels no better than chance."""
     unseen = planted_rollouts(tmp_path / "unseen", seed=1)
-    settings = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=4)
+    settings = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=4)
     curves: dict[bool, list[float]] = {True: [], False: []}
     for shuffle in curves:
         for seed in range(10, 18):

@@ -8,7 +8,7 @@ import torch
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import Rollout, RolloutSet
-from hf_elhsr.training import PRESETS, TrainingSettings, preset, train_head
+from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, preset, train_head
 
 RECORDED = ElhsrConfig(hidden_size=8, layers=[0, 2, 5])
 
@@ -34,13 +34,15 @@ RECORDED = ElhsrConfig(hidden_size=8, layers=[0, 2, 5])
 def test_values_that_make_no_sense_are_refused_by_name(field, values):
     for value in values:
         with pytest.raises(ValueError, match=f"^{field}={re.escape(repr(value))}: expected"):
-            TrainingSettings(**{field: value})
+            RewardHeadTrainingArguments(**{field: value})
 
 
 def test_every_field_is_checked():
     """The list above has all of them."""
     [mark] = test_values_that_make_no_sense_are_refused_by_name.pytestmark
-    assert {field for field, _ in mark.args[1]} == {field.name for field in dataclasses.fields(TrainingSettings)}
+    assert {field for field, _ in mark.args[1]} == {
+        field.name for field in dataclasses.fields(RewardHeadTrainingArguments)
+    }
 
 
 def test_the_papers_recipe():
@@ -49,7 +51,7 @@ def test_the_papers_recipe():
     assert (paper.max_epochs, paper.patience, paper.held_out) == (40, 3, 0.2)
     assert (paper.averaging, paper.standardization) == (0.0, None)
     assert paper.prompts_per_batch * 8 == 16
-    assert PRESETS["default"] == TrainingSettings()
+    assert PRESETS["default"] == RewardHeadTrainingArguments()
 
 
 def test_heads_on_logits_have_a_gate_only_if_asked_for():
@@ -61,25 +63,25 @@ def test_heads_on_logits_have_a_gate_only_if_asked_for():
 
 
 def test_the_heads_configuration():
-    assert TrainingSettings().head_config(RECORDED).to_dict() == RECORDED.to_dict()
-    config = TrainingSettings(layers=[5, 0, 5], gate=False).head_config(RECORDED)
+    assert RewardHeadTrainingArguments().head_config(RECORDED).to_dict() == RECORDED.to_dict()
+    config = RewardHeadTrainingArguments(layers=[5, 0, 5], gate=False).head_config(RECORDED)
     assert (config.layers, config.gate, config.num_features) == ([0, 5], False, 16)
     assert (RECORDED.layers, RECORDED.gate) == ([0, 2, 5], True)
     ungated = ElhsrConfig(hidden_size=8, layers=[0], gate=False)
-    assert TrainingSettings().head_config(ungated).gate is False
-    assert TrainingSettings(gate=True).head_config(ungated).gate is True
+    assert RewardHeadTrainingArguments().head_config(ungated).gate is False
+    assert RewardHeadTrainingArguments(gate=True).head_config(ungated).gate is True
 
 
 def test_layers_that_were_not_recorded():
     with pytest.raises(ValueError, match=r"layers \[1, 3\] were not recorded .* have \[0, 2, 5\]"):
-        TrainingSettings(layers=[1, 2, 3]).head_config(RECORDED)
+        RewardHeadTrainingArguments(layers=[1, 2, 3]).head_config(RECORDED)
     logits = ElhsrConfig(signal="logits", base_vocab_size=9)
     with pytest.raises(ValueError, match="have logits and no layers"):
-        TrainingSettings(layers=[1]).head_config(logits)
+        RewardHeadTrainingArguments(layers=[1]).head_config(logits)
 
 
 def test_the_default_is_fitted_to_the_signal_and_the_papers_recipe_is_not():
-    assert preset("default", "hidden_states") == TrainingSettings()
+    assert preset("default", "hidden_states") == RewardHeadTrainingArguments()
     defaults = [preset("default", signal) for signal in ("hidden_states", "logits", "top_log_probabilities")]
     assert len({settings.learning_rate for settings in defaults}) == 3
     for signal in ("hidden_states", "logits", "top_log_probabilities"):

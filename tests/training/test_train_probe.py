@@ -20,7 +20,7 @@ def auc(probe, rollouts):
         for rollout in shard:
             last = features[rollout.first_row + len(rollout.token_ids) - 1, -width:]
             rewards.append(float(last.float() @ probe.weight + probe.bias))
-            labels.append(rollout.right)
+            labels.append(rollout.correct)
     return area_under_curve(np.array(rewards), np.array(labels))
 
 

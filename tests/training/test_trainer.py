@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 
 from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import LOSSES, TrainingSettings, binary_cross_entropy, train_head, trainer
+from hf_elhsr.training import LOSSES, RewardHeadTrainingArguments, binary_cross_entropy, train_head, trainer
 from hf_elhsr.training.checkpoint import TrainingState
 from hf_elhsr.training.data import PromptGroups, feature_statistics
 from hf_elhsr.training.losses import COMPARING, prefix_cross_entropy
 from hf_elhsr.training.trainer import batch_outputs
 
-SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 
 
 def test_a_planted_signal_is_found(tmp_path):
@@ -67,7 +67,7 @@ def test_a_loss_that_does_not_exist(tmp_path):
 def test_the_best_weights_are_returned(tmp_path):
     """Trained far past the best epoch, the head has that epoch's held-out loss, not the last one's."""
     rollouts = planted_rollouts(tmp_path, signal=0.4, prompts=60)
-    settings = TrainingSettings(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
+    settings = RewardHeadTrainingArguments(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
     head, report = train_head(rollouts, settings)
     losses = report.held_out_loss
     assert report.best_epoch == int(np.argmin(losses))
@@ -84,7 +84,7 @@ def test_the_best_weights_are_returned(tmp_path):
 def test_the_best_values_are_returned(tmp_path):
     """The row of V_t has the weights of its own best epoch, whichever that is for R."""
     rollouts = planted_rollouts(tmp_path, signal=0.4, prompts=60, longest=30)
-    settings = TrainingSettings(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
+    settings = RewardHeadTrainingArguments(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
     head, report = train_head(rollouts, settings)
     losses = report.held_out_prefix_loss
     assert losses[-1] > min(losses) + 0.02
@@ -98,7 +98,8 @@ def test_the_best_values_are_returned(tmp_path):
 
 def test_patience_stops_early(tmp_path):
     _, report = train_head(
-        planted_rollouts(tmp_path, signal=0.0), TrainingSettings(learning_rate=0.1, max_epochs=40, patience=2)
+        planted_rollouts(tmp_path, signal=0.0),
+        RewardHeadTrainingArguments(learning_rate=0.1, max_epochs=40, patience=2),
     )
     assert len(report.held_out_loss) == report.best_epoch + 3 < 40
 
@@ -106,7 +107,7 @@ def test_patience_stops_early(tmp_path):
 @pytest.mark.parametrize("killed_in", [1, 4])
 def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, killed_in):
     rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60, longest=20)
-    settings = TrainingSettings(learning_rate=0.02, max_epochs=6)
+    settings = RewardHeadTrainingArguments(learning_rate=0.02, max_epochs=6)
     whole, whole_report = train_head(rollouts, settings)
     checkpoint = tmp_path / "head" / "checkpoint.safetensors"
     epochs = 0
@@ -136,7 +137,7 @@ def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, kille
 def test_a_training_that_went_too_far_starts_anew(tmp_path, monkeypatch, fewer):
     """Gone on with, it would keep what fewer epochs or less patience never come to."""
     rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60, signal=0.0)
-    settings = TrainingSettings(learning_rate=0.1, max_epochs=12, patience=11)
+    settings = RewardHeadTrainingArguments(learning_rate=0.1, max_epochs=12, patience=11)
     expected, expected_report = train_head(rollouts, dataclasses.replace(settings, **fewer))
     assert len(expected_report.held_out_loss) < 7
     evaluate, epochs = trainer._held_out, 0
@@ -189,7 +190,7 @@ def test_same_seed_same_head(tmp_path):
     rollouts = planted_rollouts(tmp_path)
     first, second = train_head(rollouts, SETTINGS)[0], train_head(rollouts, SETTINGS)[0]
     assert torch.equal(first.weight, second.weight)
-    other = train_head(rollouts, TrainingSettings(**{**SETTINGS.__dict__, "seed": 1}))[0]
+    other = train_head(rollouts, RewardHeadTrainingArguments(**{**SETTINGS.__dict__, "seed": 1}))[0]
     assert not torch.equal(first.weight, other.weight)
 
 

@@ -10,10 +10,10 @@ from planted_rollouts import auc_on, planted_rollouts
 from hf_elhsr.decisions.fit import fit_calibration
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import PRESETS, TrainingSettings, refit_head, train_head
+from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, refit_head, train_head
 from hf_elhsr.training.data import PromptGroups, feature_statistics
 
-SETTINGS = TrainingSettings(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
+SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
 
 
 @pytest.mark.parametrize("standardization", ["per_feature", None])
@@ -92,7 +92,7 @@ def test_a_head_on_some_layers_is_that_of_a_set_that_recorded_no_others(tmp_path
 def test_without_averaging_the_last_step_counts(tmp_path):
     """averaging=0 keeps the weights of the last step, not a mean: seen from a first epoch of two steps."""
     rollouts = planted_rollouts(tmp_path, prompts=20)
-    settings = TrainingSettings(prompts_per_batch=10, max_epochs=1, averaging=0.0, learning_rate=0.5)
+    settings = RewardHeadTrainingArguments(prompts_per_batch=10, max_epochs=1, averaging=0.0, learning_rate=0.5)
     steps = []
     step = torch.optim.AdamW.step
 

@@ -6,10 +6,10 @@ import datasets
 import evaluate
 import numpy as np
 
-from ...decisions.logistic import sigmoid
-from ..best_of_k import best_of_k, majority_of_k, oracle_of_k
-from ..bootstrap import bootstrap_interval
-from ..metrics import area_under_curve, brier_score, expected_calibration_error
+from hf_elhsr.decisions.logistic import sigmoid
+from hf_elhsr.evaluation.best_of_k import best_of_k, majority_of_k, oracle_of_k
+from hf_elhsr.evaluation.bootstrap import bootstrap_interval
+from hf_elhsr.evaluation.metrics import area_under_curve, brier_score, expected_calibration_error
 
 _DESCRIPTION = """
 Accuracy of the candidate with the highest reward among k, for every k up to n, as the exact expectation over all

@@ -4,7 +4,7 @@
 """Tables from a regret, the accuracy that may be given up, to the setting that was fitted to it."""
 
 #: The regrets that heads are fitted for, as shares of prompts.
-REGRETS = (0.005, 0.01, 0.015, 0.02, 0.05)
+TOLERANCES = (0.005, 0.01, 0.015, 0.02, 0.05)
 
 
 def setting_for(table: dict[str, float], regret: float, what: str) -> float:

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from .decisions_calibration import Calibration
 from .decisions_selection import COMBINATIONS, VOTES, Combination, check_finite, select_winners, votes_for_answers
-from .head_modeling_elhsr import ElhsrRewardHead, resolve_reward_head
+from .head_modeling_elhsr import ElhsrRewardHead, load_reward_head
 from .rewards_running_reward import RunningReward
 from .rewards_text_reward_model import TextScorer, text_scores
 from .generation_loop import Candidates
@@ -90,7 +90,7 @@ def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningRewa
                 "TextRewardModel(model, tokenizer)."
             )
         return source
-    head = resolve_reward_head(source)  # type: ignore[arg-type]
+    head = load_reward_head(source)  # type: ignore[arg-type]
     head.config.check_fits(model)
     return RunningReward(head, keep_tokens=keep_tokens)
 

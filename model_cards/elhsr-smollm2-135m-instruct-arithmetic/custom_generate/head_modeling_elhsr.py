@@ -262,7 +262,7 @@ def plain_inputs(
     return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
 
 
-def resolve_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
+def load_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
     """The head itself, or the one in a folder or a repository ("org/name", "org/name@revision").
 
     Heads from the Hub are loaded once per process; folders are read each time, since they may change.
