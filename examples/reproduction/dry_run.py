@@ -15,7 +15,6 @@ from hf_elhsr.models import DEMO_MODEL, DTYPES, demo_model_folder
 from hf_elhsr.plan import Plan
 from hf_elhsr.rollouts import SamplingArguments
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
-from hf_elhsr.rollouts.recorders import recorded_dtype
 from hf_elhsr.steps import Reproduction
 from hf_elhsr.tasks import Problem, Task, find_task
 
@@ -61,7 +60,7 @@ def estimate(plan: Plan) -> tuple[list[str], int]:
             config = _described_head(model, signal)
             recording = plan_recording(
                 config,
-                recorded_dtype(config, model),
+                config.reads.recorded_dtype(model),
                 task.train_prompts * train.n,
                 train.max_new_tokens,
                 parse_bytes(plan.disk_budget),

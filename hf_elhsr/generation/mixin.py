@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
 
 from ..decisions.selection import Combination
-from ..head.configuration_elhsr import unwrap_language_model
+from ..head.base_model import unwrap_language_model
 from ..rewards import SignalProcessor, SignalProcessorList
 from .arguments import (
     check_generation_mode,
@@ -23,9 +23,9 @@ from .arguments import (
     restore_dropped,
     with_saved_settings,
 )
-from .loop import CandidateRequest, Candidates, Pruner, sample_candidates
+from .loop import CandidateRequest, Candidates, sample_candidates
 from .selection import AnswerExtractor, Combining, RewardSource, RewardSources, choose
-from .stopping import fitted_decisions, winner_confidence
+from .stopping import STOPPING_RULES, Stopping, stopping_for, winner_confidence
 
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
@@ -121,7 +121,9 @@ class BestOfNGenerationMixin:
         sources = RewardSources.of(reward_head, self, keep_tokens=output_token_rewards)
         combining = Combining(sources, combine, extract_answer, kwargs.get("tokenizer"), kwargs.get("attention_mask"))
         head = sources.only_head if combine is None else None
-        alone = {"prune": prune, "adaptive": adaptive, "min_confidence": min_confidence}
+        tolerances = {"prune": prune, "adaptive": adaptive}
+        tolerances |= {name: kwargs.pop(name) for name in STOPPING_RULES if name in kwargs}
+        alone = tolerances | {"min_confidence": min_confidence}
         asked = [name for name, value in alone.items() if value is not None]
         if asked and head is None:
             raise ValueError(
@@ -130,17 +132,16 @@ class BestOfNGenerationMixin:
             )
         if output_token_rewards and sources.only_head is None:
             raise ValueError("output_token_rewards=True is for a single head, whose tokens it shows: leave it out.")
-        pruners: tuple[Pruner, ...] = ()
-        waves, calibration = None, None
+        stopping, calibration = Stopping(), None
         if head is not None:
-            pruners, waves = fitted_decisions(head, best_of_n, k, prune, adaptive)
+            stopping = stopping_for(head, best_of_n, k, tolerances)
             calibration = winner_confidence(head.head, min_confidence)
         request = CandidateRequest(
             best_of_n,
             SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
             max_parallel=check_max_parallel(max_parallel),
-            pruners=pruners,
-            waves=waves,
+            pruners=stopping.pruners,
+            waves=stopping.waves,
         )
         candidates = _run(self, request, kwargs)
         output: Any = choose(candidates, combining, k, calibration, min_confidence)

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, StaticCache, StoppingCriteriaList
 from transformers.generation import GenerationMode
 
-from ..head.configuration_elhsr import unwrap_language_model
+from ..head.base_model import unwrap_language_model
 from ..head.modeling_elhsr import ElhsrRewardHead
 from ..head.signals import read_step
 from ..rewards.processor import SignalProcessor

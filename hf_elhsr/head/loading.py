@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 from huggingface_hub.utils import httpx, validate_repo_id  # type: ignore[attr-defined]
+from safetensors import SafetensorError, safe_open
 
 from .configuration_elhsr import ElhsrConfig
 
@@ -82,13 +83,18 @@ def read_config(file: Path, where: str | os.PathLike[str], **changes: Any) -> tu
         ) from error
 
 
-def is_hub_id(name: str | None) -> bool:
-    """Whether it can be a model's id on the Hub, "org/name", and is no folder here."""
+def is_repo_id(name: str) -> bool:
+    """Whether it is a repository's id with its owner, "org/name"."""
     try:
-        validate_repo_id(name or "")
+        validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in (name or "") and not Path(name or "").is_dir()
+    return name.count("/") == 1
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether it can be a model's id on the Hub, "org/name", and is not a folder here."""
+    return name is not None and is_repo_id(name) and not Path(name).is_dir()
 
 
 def _downloaded(repo_id: str, name: str, **loading: Any) -> Path:
@@ -183,4 +189,25 @@ def _check_content(file: Path) -> None:
         raise ValueError(
             f"The content of {str(file)!r} is not what the Hub says it is: expected the hash {name}, got "
             f"{digest.hexdigest()}. Load it with force_download=True, or delete it and the file it links to."
+        )
+
+
+def check_weights(file: str | os.PathLike[str], expected: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a safetensors file that does not hold exactly these parameters. Only its header is read.
+
+    Raises:
+        ValueError: The file is damaged or not safetensors, or names and shapes are others.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(file)!r} cannot be read: it is damaged, or not a safetensors file ({error}). Download or save "
+            "the head again."
+        ) from error
+    if found != expected:
+        raise ValueError(
+            f"The weights in {os.fspath(file)!r} are not those of a reward head with its config.json: expected "
+            f"{expected}, got {found}."
         )

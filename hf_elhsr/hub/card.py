@@ -15,7 +15,6 @@ from ..evaluation.report import skipped_prompts
 from ..evaluation.tradeoff import ADAPTIVE, PRUNED, decisions_digest
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..rollouts import head_digest
 from .card_commands import making_commands
 from .record import damaged_record, known_as, read_record, trained_on
 from .results import model_index_results
@@ -88,7 +87,7 @@ def check_measured(folder: Path) -> list[Evaluation]:
     """
     evaluations, tradeoffs = _read(folder / "evaluation", Evaluation.from_json), _tradeoffs(folder)
     head = ElhsrRewardHead.from_pretrained(folder)
-    digest, decisions = head_digest(head), decisions_digest(head.config)
+    digest, decisions = head.digest(), decisions_digest(head.config)
     training = read_record(folder)
     learned_from = [(rollouts["task"], rollouts["split"]) for rollouts in trained_on(training)]
     measured: list[tuple[str, Evaluation | TradeOff]] = [("evaluation", evaluation) for evaluation in evaluations]

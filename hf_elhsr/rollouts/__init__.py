@@ -1,6 +1,5 @@
 """Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
 
-from .digests import head_digest
 from .labelling import relabel_rollouts
 from .prompts import encode_prompts, prompt_texts
 from .recorders import FeatureRecorder
@@ -14,7 +13,6 @@ __all__ = [
     "RolloutSet",
     "SamplingArguments",
     "encode_prompts",
-    "head_digest",
     "prompt_texts",
     "relabel_rollouts",
     "sample_rollouts",

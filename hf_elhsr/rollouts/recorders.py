@@ -1,27 +1,11 @@
 """FeatureRecorder: the features h_t of every sampled token, taken while decoding."""
 
-from typing import Any
-
 import torch
 
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.signals import StepSignal, head_features, head_needs
-from ..head.token_outputs import rewards_and_gates, token_logits
+from ..head.signals import StepSignal
 from ..rewards import SignalProcessor
-
-
-def recorded_dtype(config: ElhsrConfig, model: Any) -> torch.dtype:
-    """What the features of this model are recorded in: what it computes them in, so that nothing is rounded.
-
-    The decoding loop has logits in float32, whatever the product they come from was computed in; log-probabilities are
-    made from these. A model without a floating output embedding, as a packed one, has float32 recorded.
-    """
-    if config.signal == "hidden_states":
-        return model.dtype
-    weight = getattr(model.get_output_embeddings(), "weight", None)
-    computed = config.signal == "logits" and weight is not None and weight.dtype.is_floating_point
-    return weight.dtype if computed and weight is not None else torch.float32
 
 
 class FeatureRecorder(SignalProcessor):
@@ -32,12 +16,12 @@ class FeatureRecorder(SignalProcessor):
     Args:
         config: Of the head to be trained, which says what h_t is.
         every: Keep tokens every, 2 every, ... and the last, see [`plan_recording`].
-        dtype: Of the kept features, see [`recorded_dtype`]. Default: as the decoding loop has them.
+        dtype: Of the kept features, see `SignalReader.recorded_dtype`. Default: as the decoding loop has them.
     """
 
     def __init__(self, config: ElhsrConfig, every: int = 1, dtype: torch.dtype | None = None):
-        self.needs = head_needs(config)
-        self._config = config
+        self._reads = config.reads
+        self.needs = self._reads.needs
         self.every = every
         self._dtype = dtype
 
@@ -49,7 +33,7 @@ class FeatureRecorder(SignalProcessor):
         self._candidates: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self._config, input_ids, signal, "cpu")[signal.active.cpu()]
+        features = self._reads.features(input_ids, signal, "cpu")[signal.active.cpu()]
         features = features if self._dtype is None else features.to(self._dtype)
         candidates = signal.candidates[signal.active].cpu()
         if self.every > 1:
@@ -87,19 +71,19 @@ class PooledRecorder(SignalProcessor):
     """
 
     def __init__(self, head: ElhsrRewardHead):
-        self.needs = head_needs(head.config)
+        self._reads = head.config.reads
+        self.needs = self._reads.needs
         self._head = head
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        self._weight = self._head.weight.detach().to(device, torch.float32)
-        self._bias = self._head.bias.detach().to(device, torch.float32)
-        self._weighted_sum = torch.zeros(num_candidates, self._weight.shape[1], device=device)
+        self._frozen = self._head.frozen(device)
+        self._weighted_sum = torch.zeros(num_candidates, self._reads.num_features, device=device)
         self._gate_sum = torch.zeros(num_candidates, device=device)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self._head.config, input_ids, signal, self._weight.device)[signal.active].float()
+        features = self._reads.features(input_ids, signal, self._frozen.device)[signal.active].float()
         candidates = signal.candidates[signal.active]
-        gates = rewards_and_gates(token_logits(features, self._weight, self._bias))[1]
+        gates = self._frozen(features).gates
         self._weighted_sum.index_add_(0, candidates, features.mul_(gates[:, None]))
         self._gate_sum.index_add_(0, candidates, gates)
 
@@ -109,7 +93,7 @@ class PooledRecorder(SignalProcessor):
 
     def features(self) -> torch.Tensor:
         """(candidates, L * d) float32: sum_t g_t h_t / max(sum_t g_t, eps)."""
-        return self._weighted_sum / self._gate_sum.clamp_min(self._head.config.eps)[:, None]
+        return self._head.aggregation.mean(self._weighted_sum, self._gate_sum[:, None])
 
 
 #: Prefixes that V_t learns from have 8, 16, 24, ... tokens, and are shorter than their completion.
@@ -127,9 +111,9 @@ class PrefixRecorder(SignalProcessor):
     """
 
     def __init__(self, head: ElhsrRewardHead):
-        self.needs = head_needs(head.config)
-        self._config = head.config
-        self._width = head.config.num_features
+        self._reads = head.config.reads
+        self.needs = self._reads.needs
+        self._width = self._reads.num_features
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
         self._sum = torch.zeros(num_candidates, self._width, device=device)
@@ -139,7 +123,7 @@ class PrefixRecorder(SignalProcessor):
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         candidates = signal.candidates[signal.active]
-        features = head_features(self._config, input_ids, signal, self._seen.device)[signal.active].float()
+        features = self._reads.features(input_ids, signal, self._seen.device)[signal.active].float()
         # Before the sums take in this token: it shows that the prefix is shorter than the completion
         seen = self._seen[candidates]
         due = (seen > 0) & (seen % (2 * PREFIX_INTERVAL) == PREFIX_INTERVAL * (1 - candidates % 2))

@@ -12,16 +12,16 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
 from ..generation.loop import Candidates
+from ..head.base_model import model_digest
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rewards import RunningLogProbability, RunningReward, RunningSelfCertainty, SignalProcessor
 from ..rewards.baselines import LastTokenProbe, RunningLastTokenProbe
 from ..tasks import Problem, Task
-from .digests import head_digest, model_digest
 from .disk_budget import most_bytes, plan_recording, recorded_tokens, warn_of_little_room
 from .labelling import refuse_unverified, verdict
 from .prompts import encode_prompts
-from .recorders import PREFIX_INTERVAL, FeatureRecorder, PooledRecorder, PrefixRecorder, recorded_dtype
+from .recorders import PREFIX_INTERVAL, FeatureRecorder, PooledRecorder, PrefixRecorder
 from .rollout import Rollout
 from .rollout_set import RolloutSet
 from .shard_arrays import TOKEN_ARRAYS
@@ -135,17 +135,17 @@ def sample_rollouts(
         # Absent at zero, so that sets made before there was a choice are gone on with
         described["skip"] = skip
     if head is not None:
-        described["head_sha256"] = head_digest(head)
+        described["head_sha256"] = head.digest()
         # A head may fit several models, such as light fine-tunes of one
         described["model_sha256"] = model_digest(model)
     if judges:
         described["judges"] = {
-            name: head_digest(judge) if isinstance(judge, ElhsrRewardHead) else judge.sha256
+            name: judge.digest() if isinstance(judge, ElhsrRewardHead) else judge.sha256
             for name, judge in judges.items()
         }
     if pooled:
         described |= {"pooled": True, "prefixes": True}
-    every, dtype = 1, recorded_dtype(config, model)
+    every, dtype = 1, config.reads.recorded_dtype(model)
     if disk_budget is not None:
         plan = plan_recording(config, dtype, count * settings.n, settings.max_new_tokens, disk_budget)
         config, every = plan.config, plan.every

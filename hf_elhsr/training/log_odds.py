@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..decisions.fit import fit_calibration
+from ..decisions.fit import fit_line
 from ..head.modeling_elhsr import ElhsrRewardHead
 
 logger = logging.get_logger(__name__)
@@ -26,9 +26,9 @@ def start_at_base_rate(head: ElhsrRewardHead, loss: str, labels: list[list[bool]
     right = [float(label) for own in labels for label in own]
     log_odds = math.log(sum(right)) - math.log(len(right) - sum(right))
     if loss == "binary_cross_entropy":
-        head.bias[-1] = log_odds
+        head.transform("reward", 1.0, log_odds)
     if head.config.value:
-        head.value_bias.fill_(log_odds)
+        head.transform("value", 1.0, log_odds)
 
 
 @torch.no_grad()
@@ -40,9 +40,8 @@ def make_log_odds(head: ElhsrRewardHead, rewards: torch.Tensor, labels: list[boo
         labels: Theirs.
     """
     try:
-        calibration = fit_calibration(rewards.double().numpy(), np.array(labels))
+        line = fit_line(rewards.double().numpy(), np.array(labels))
     except ValueError as error:
         logger.warning(f"sigmoid(R) of this head estimates no probability. {error}")
         return
-    head.weight[-1] *= calibration.slope
-    head.bias[-1] = calibration.slope * head.bias[-1] + calibration.offset
+    head.transform("reward", line.slope, line.offset)

@@ -13,8 +13,7 @@ from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from ..decisions.fit import fit_decisions
-from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.token_outputs import rewards_and_gates, token_logits
+from ..head.modeling_elhsr import ElhsrRewardHead, make_head
 from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, too_far, without_prefix
@@ -109,9 +108,10 @@ def train_head(
         mean, std = torch.zeros(config.num_features), torch.ones(config.num_features)
     else:
         mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
-    head = ElhsrRewardHead(config)
+    head = make_head(config)
     start_at_base_rate(head, settings.loss, groups.labels(train))
-    weights, biases = _parameters(head)
+    weights = [parameter for parameter in head.parameters() if parameter.ndim > 1]
+    biases = [parameter for parameter in head.parameters() if parameter.ndim == 1]
     optimizer = torch.optim.AdamW(
         [
             {"params": weights, "weight_decay": settings.weight_decay},
@@ -165,7 +165,9 @@ def train_head(
             report.held_out_prefix_loss.append(prefix_loss)
             if prefix_loss == min(report.held_out_prefix_loss):
                 report.best_value_epoch = epoch
-                best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
+                best_value = {
+                    name: tensor.clone() for name, tensor in kept.state_dict().items() if name in head.value_parameters
+                }
         # Not `<=`: a loss that stays as it is must not keep the training going
         if held_out_loss < (report.held_out_loss[report.best_epoch] if best else math.inf):
             report.best_epoch = epoch
@@ -204,21 +206,10 @@ def batch_outputs(
 
     The standardisation is applied to the weights, which are few, and not to the features, which are many.
     """
-    weights, biases = _parameters(head)
-    weight, bias = torch.cat(weights) / std, torch.cat(biases)
-    logits = token_logits(batch.features, weight, bias - weight @ mean)
-    token_rewards, token_gates = rewards_and_gates(logits[:, : len(head.bias)])
-    zeros = torch.zeros(len(batch.labels))
-    weighted = zeros.index_add(0, batch.rollout, token_gates * token_rewards)
-    gates = zeros.index_add(0, batch.rollout, token_gates)
-    return weighted / gates.clamp_min(head.config.eps), logits[:, -1] if head.config.value else None
-
-
-def _parameters(head: ElhsrRewardHead) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Weights and biases: of R, and of V_t where the head has it."""
-    if not head.config.value:
-        return [head.weight], [head.bias]
-    return [head.weight, head.value_weight], [head.bias, head.value_bias]
+    outputs = head.token_outputs(batch.features, mean, std)
+    summands = head.aggregation.summands(outputs)
+    sums = torch.zeros(len(batch.labels), summands.shape[-1]).index_add(0, batch.rollout, summands)
+    return head.aggregation.rewards(sums), outputs.values
 
 
 def _refuse_nothing_to_compare(groups: PromptGroups, loss: str, **parts: list[str]) -> None:

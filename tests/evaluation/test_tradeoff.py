@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
-from hf_elhsr.decisions.adaptive import AdaptiveSampling
+from hf_elhsr.decisions.decision import TOLERANCES
 from hf_elhsr.decisions.fit import fit_decisions
-from hf_elhsr.decisions.pruning import PruningSchedule
 from hf_elhsr.decisions.replay import replay_adaptive, replay_exact, replay_pruning
-from hf_elhsr.decisions.tolerance import TOLERANCES
 from hf_elhsr.evaluation.metrics import brier_score
 from hf_elhsr.evaluation.report import plot_tradeoff
 from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED, UNTRAINED, TradeOff, replayed
@@ -35,7 +33,7 @@ def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
     exact = replay_exact(scored)
     assert measured.exact.value == pytest.approx(exact.correct.mean())
     for point in measured.by_tolerance[PRUNED]:
-        replay = replay_pruning(scored, PruningSchedule.from_config(fields["pruning"], point.setting))
+        replay = replay_pruning(scored, fields["pruning"].rule(point.setting))
         assert point.tokens == pytest.approx(replay.tokens.sum() / exact.tokens.sum())
         assert point.difference.value == pytest.approx((replay.correct - exact.correct).mean())
         assert point.accuracy.value == pytest.approx(measured.exact.value + point.difference.value)
@@ -46,10 +44,10 @@ def test_adaptive_n_is_replayed_with_pruning_inside_its_waves(fields, measured):
     scored = made_rollouts()
     exact = replay_exact(scored).tokens.sum()
 
-    def share(regret, threshold=None, price=None):
-        sampling = AdaptiveSampling.from_config(fields["adaptive"], fields["calibration"], regret)
+    def share(tolerance, threshold=None, price=None):
+        sampling = fields["adaptive"].rule(tolerance, fields["calibration"].winner)
         sampling = sampling if threshold is None else replace(sampling, threshold=threshold)
-        schedule = PruningSchedule.with_price(fields["pruning"], sampling.price if price is None else price)
+        schedule = fields["pruning"].at_price(sampling.price if price is None else price)
         return replay_adaptive(scored, [sampling], schedule)[0].tokens.sum() / exact
 
     for point in measured.by_tolerance[ADAPTIVE]:

@@ -16,7 +16,6 @@ from hf_elhsr.cli.app import app
 from hf_elhsr.hub import write_card
 from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.card_commands import making_commands
-from hf_elhsr.rollouts import head_digest
 from hf_elhsr.training import preset
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -262,7 +261,7 @@ def test_the_card_of_a_head_that_reads_distributions(tmp_path, fields, words):
     head.save_pretrained(tmp_path / "head")
     # As if these had been measured with it
     for file in tmp_path.glob("head/*/*.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head_digest(head)}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head.digest()}))
     assert words in " ".join(render_card(tmp_path / "head").split())
 
 

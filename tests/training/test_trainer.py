@@ -268,7 +268,7 @@ def test_values_tell_right_prefixes_from_wrong_ones(tmp_path):
                 labels.append(bool(label))
     assert area_under_curve(np.array(values), np.array(labels)) > 0.85
     assert head.config.pruning is not None
-    assert len(head.config.pruning["prefix"][0]) == 5
+    assert len(head.config.pruning.prefix[0]) == 5
 
 
 def test_training_does_not_touch_the_rollout_set(tmp_path):
