@@ -15,6 +15,7 @@ from transformers.generation import GenerationMixin, GenerationMode
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from .._checks import whole_number
 from ..head.base_model import learns_prompts
 
 #: Arguments of `generate` that a generation config may hold, since JSON can.
@@ -167,7 +168,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     Settings are looked up in the call, its generation_config and the model's, in this order and before transformers
     fills in defaults, so that what the user said can be told from what is merely a default.
     """
-    _check_count("best_of_n", n)
+    whole_number("best_of_n", n)
     check_model(model)
     if kwargs.get("custom_generate") is not None:
         raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
@@ -211,8 +212,7 @@ def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     k = _setting(model, kwargs, "num_return_sequences")
     if k is None:
         return 1
-    _check_count("num_return_sequences", k)
-    if k > n:
+    if whole_number("num_return_sequences", k) > n:
         raise ValueError(f"num_return_sequences={k} of best_of_n={n} candidates cannot be returned: raise best_of_n.")
     return int(k)
 
@@ -227,22 +227,10 @@ def check_context_length(model: Any, prompt_length: int) -> None:
         )
 
 
-def check_max_parallel(max_parallel: int | None) -> int | None:
-    """Refuse a number of candidates that nothing could be decoded with."""
-    if max_parallel is not None:
-        _check_count("max_parallel", max_parallel)
-    return max_parallel
-
-
 def check_min_confidence(min_confidence: float) -> None:
     """Refuse what is no probability."""
     if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence is a probability between 0 and 1; got {min_confidence!r}.")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of candidates, at least 1; got {value!r}.")
 
 
 def check_generation_mode(

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 from transformers.generation import stopping_criteria as criteria_module
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
+from .._checks import whole_number
 from ..head.signals import read_step
 from ..rewards import SignalProcessorList
 from .arguments import check_context_length
@@ -60,6 +61,10 @@ class CandidateRequest:
     max_parallel: int | None = None
     pruners: tuple[Pruner, ...] = ()
     waves: Waves | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_parallel is not None:
+            whole_number("max_parallel", self.max_parallel)
 
     def check_rows_may_leave(self, compiled: bool, stateful: list[str]) -> None:
         """Refuse what needs rows to leave the batch, where they cannot.

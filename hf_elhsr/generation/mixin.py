@@ -15,7 +15,6 @@ from ..head.configuration_elhsr import unwrap_language_model
 from ..rewards import SignalProcessor, SignalProcessorList
 from .arguments import (
     check_generation_mode,
-    check_max_parallel,
     check_model,
     check_request,
     keep_when_saved,
@@ -138,7 +137,7 @@ class BestOfNGenerationMixin:
         request = CandidateRequest(
             best_of_n,
             SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
-            max_parallel=check_max_parallel(max_parallel),
+            max_parallel=max_parallel,
             pruners=pruners,
             waves=waves,
         )
@@ -176,7 +175,7 @@ class BestOfNGenerationMixin:
         if kwargs.get("streamer") is not None:
             raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
         processors = SignalProcessorList(signal_processor or [])
-        return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
+        return _run(self, CandidateRequest(n, processors, max_parallel=max_parallel), kwargs)
 
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
         """transformers' `save_pretrained`, after which `best_of_n` in the generation config is there when reloaded."""
