@@ -336,7 +336,7 @@ def test_inside_score_generation(model, inputs):
 @pytest.mark.parametrize("method", ["_sample", "generate"])
 def test_a_class_with_a_loop_of_its_own(method):
     own = type("Own", (tf.LlamaForCausalLM,), {method: lambda self, *args, **kwargs: None})
-    with pytest.raises(ValueError, match=f"has a {method} of its own .from Own."):
+    with pytest.raises(ValueError, match=f"has its own {method} .from Own."):
         enable_best_of_n(own(CONFIGS["llama"]()))
 
 
