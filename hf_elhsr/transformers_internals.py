@@ -16,15 +16,13 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     StoppingCriteriaList,
+    cache_utils,
+    masking_utils,
+    utils,
 )
-from transformers.cache_utils import CacheLayerMixin as CacheLayerMixin
-from transformers.cache_utils import DynamicLayer as DynamicLayer
 from transformers.generation import GenerationMode
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
-from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask as sdpa_mask
-from transformers.utils import GENERATION_CONFIG_NAME as GENERATION_CONFIG_NAME
-from transformers.utils import extract_commit_hash
+from transformers.integrations import sdpa_attention
 
 # Configurations of models
 
@@ -40,6 +38,9 @@ COMMON_CONFIG_FIELDS = frozenset(field.name for field in dataclasses.fields(PreT
     "torch_dtype",
 }
 
+#: The field of a configuration, as `to_dict` has it, that says where it was loaded from.
+LOADED_FROM = "_name_or_path"
+
 
 def commit_hash(config: PreTrainedConfig) -> str | None:
     """The commit of the Hub's repository that a model was loaded from; None for a folder."""
@@ -48,7 +49,18 @@ def commit_hash(config: PreTrainedConfig) -> str | None:
 
 def commit_of_file(file: str) -> str | None:
     """The commit that a file in the Hub's cache belongs to; None for a file elsewhere."""
-    return extract_commit_hash(file, None)
+    return utils.extract_commit_hash(file, None)
+
+
+# Caches and attention
+
+#: What the layers of a [`~transformers.Cache`] derive from, and the layer that grows with the sequence.
+CacheLayerMixin = cache_utils.CacheLayerMixin
+DynamicLayer = cache_utils.DynamicLayer
+
+#: The attention "sdpa" and its mask, as registered with transformers' interfaces.
+sdpa_attention_forward = sdpa_attention.sdpa_attention_forward
+sdpa_mask = masking_utils.sdpa_mask
 
 
 def attention_name(config: PreTrainedConfig) -> str:
@@ -67,6 +79,9 @@ def supports_attention_interface(model: PreTrainedModel) -> bool:
 
 
 # Generation configs
+
+#: The file that a generation config is saved to.
+GENERATION_CONFIG_NAME: str = utils.GENERATION_CONFIG_NAME
 
 
 def pad_token_id(generation_config: GenerationConfig) -> int | None:
