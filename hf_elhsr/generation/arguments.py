@@ -12,10 +12,18 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin, GenerationMode
-from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
-from transformers.utils import GENERATION_CONFIG_NAME
 
+from .._checks import whole_number
 from ..head.base_model import learns_prompts
+from ..transformers_internals import (
+    GENERATION_CONFIG_NAME,
+    MEDIA_INPUTS,
+    commit_hash,
+    is_from_model_config,
+    is_watched,
+    keep_all_settings,
+    own_decoding,
+)
 
 #: Arguments of `generate` that a generation config may hold, since JSON can.
 SAVED_SETTINGS = (
@@ -91,25 +99,22 @@ def _check(saved: dict[str, _Saved]) -> None:
 def keep_when_saved(config: GenerationConfig | None) -> None:
     """Make a generation config that transformers derived from the model's config keep our settings when reloaded.
 
-    Its `_from_model_config` says that it holds nothing but what the model's config said, and what transformers does
-    not know is then dropped in loading. With settings of its own that is not so any more.
+    What transformers does not know is dropped in loading such a config. With settings of its own it is no longer one.
     """
     if config is not None and any(getattr(config, name, None) is not None for name in SAVED_SETTINGS):
-        config._from_model_config = False
+        keep_all_settings(config)
 
 
 def restore_dropped(model: Any) -> None:
     """Take from the model's generation_config.json the settings of ours that transformers dropped in loading it.
 
-    It does so where the file says `_from_model_config`, see [`keep_when_saved`], which cannot be at hand where a model
-    is saved that has not been enabled.
+    It does so where the file says that it was derived from the model's config: a model that was saved without being
+    enabled, so that [`keep_when_saved`] was not called.
     """
     config = model.generation_config
-    if not getattr(config, "_from_model_config", False):
+    if config is None or not is_from_model_config(config):
         return
-    path = _generation_config_file(
-        getattr(model.config, "_name_or_path", ""), getattr(model.config, "_commit_hash", None)
-    )
+    path = _generation_config_file(model.config.name_or_path, commit_hash(model.config))
     if path is None:
         return
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -133,7 +138,8 @@ def _generation_config_file(source: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-_OUR_MIXIN = "BestOfNGenerationMixin"
+# By name, since published heads bring copies of them along
+_OUR_CLASSES = ("BestOfNGenerationMixin", "LoopMixin")
 
 
 def check_model(model: Any) -> None:
@@ -152,13 +158,9 @@ def check_model(model: Any) -> None:
             f"This {name} carries a custom generate of its own (loaded with trust_remote_code), which best_of_n would "
             "not run. Load the model without it."
         )
-    for method in ("_sample", "generate"):
-        # Whichever class it is, ours aside, must have it from transformers' GenerationMixin
-        owner = next(cls for cls in type(model).__mro__ if method in vars(cls) and cls.__name__ != _OUR_MIXIN)
-        if owner is not GenerationMixin:
-            raise ValueError(
-                f"{name} has a {method} of its own (from {owner.__name__}), which best_of_n cannot stand in for."
-            )
+    if (own := own_decoding(type(model), _OUR_CLASSES)) is not None:
+        method, owner = own
+        raise ValueError(f"{name} has its own {method} (from {owner.__name__}), which best_of_n cannot stand in for.")
 
 
 def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
@@ -167,7 +169,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     Settings are looked up in the call, its generation_config and the model's, in this order and before transformers
     fills in defaults, so that what the user said can be told from what is merely a default.
     """
-    _check_count("best_of_n", n)
+    whole_number("best_of_n", n)
     check_model(model)
     if kwargs.get("custom_generate") is not None:
         raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
@@ -190,7 +192,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
             "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
         )
-    media = [name for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL if kwargs.get(name) is not None]
+    media = [name for name in MEDIA_INPUTS if kwargs.get(name) is not None]
     if media and _setting(model, kwargs, "use_cache") is False:
         raise ValueError(
             f"Without a cache the model would need {', '.join(media)} in every step, for candidates that come and go: "
@@ -202,7 +204,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
             "best_of_n cannot follow adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
             "weights, such as LoRA."
         )
-    if "_update_model_kwargs_for_generation" in vars(model):
+    if is_watched(model):
         raise ValueError("best_of_n scores its own candidates: call it outside of score_generation.")
 
 
@@ -211,8 +213,7 @@ def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     k = _setting(model, kwargs, "num_return_sequences")
     if k is None:
         return 1
-    _check_count("num_return_sequences", k)
-    if k > n:
+    if whole_number("num_return_sequences", k) > n:
         raise ValueError(f"num_return_sequences={k} of best_of_n={n} candidates cannot be returned: raise best_of_n.")
     return int(k)
 
@@ -227,22 +228,10 @@ def check_context_length(model: Any, prompt_length: int) -> None:
         )
 
 
-def check_max_parallel(max_parallel: int | None) -> int | None:
-    """Refuse a number of candidates that nothing could be decoded with."""
-    if max_parallel is not None:
-        _check_count("max_parallel", max_parallel)
-    return max_parallel
-
-
 def check_min_confidence(min_confidence: float) -> None:
     """Refuse what is no probability."""
     if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence is a probability between 0 and 1; got {min_confidence!r}.")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of candidates, at least 1; got {value!r}.")
 
 
 def check_generation_mode(

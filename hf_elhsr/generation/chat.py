@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from transformers.utils import logging
 
+from .._checks import whole_number
 from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
 
 
@@ -91,8 +92,7 @@ def best_of_n_chat(
         ValueError: An argument that this function decides on itself, a head that reads another signal, a server that
             shows no or too few log-probabilities, that gives no answer to a request, or nothing but empty answers.
     """
-    if isinstance(best_of_n, bool) or not isinstance(best_of_n, int) or best_of_n < 1:
-        raise ValueError(f"best_of_n={best_of_n!r}: expected a whole number of at least 1.")
+    whole_number("best_of_n", best_of_n)
     decided = sorted({"n", "logprobs", "top_logprobs", "stream"} & kwargs.keys())
     if decided:
         raise ValueError(f"{', '.join(decided)}: best_of_n_chat decides on this itself; leave it out.")

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
-from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
+from transformers.generation import BaseStreamer, GenerationMixin
 
 from ..decisions.selection import Combination
 from ..head.base_model import unwrap_language_model
 from ..rewards import SignalProcessor, SignalProcessorList
+from ..transformers_internals import DecodingLoop, LoopMixin, generate_with
 from .arguments import (
     check_generation_mode,
-    check_max_parallel,
     check_model,
     check_request,
     keep_when_saved,
@@ -30,7 +29,7 @@ from .stopping import STOPPING_RULES, Stopping, stopping_for, winner_confidence
 _GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
 
-class BestOfNGenerationMixin:
+class BestOfNGenerationMixin(LoopMixin):
     """Adds best-of-n to a transformers model class; put it before the model class among the bases.
 
     [`enable_best_of_n`] does that for a model in hand. Without `best_of_n` every method is transformers' own.
@@ -139,7 +138,7 @@ class BestOfNGenerationMixin:
         request = CandidateRequest(
             best_of_n,
             SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
-            max_parallel=check_max_parallel(max_parallel),
+            max_parallel=max_parallel,
             pruners=stopping.pruners,
             waves=stopping.waves,
         )
@@ -177,41 +176,12 @@ class BestOfNGenerationMixin:
         if kwargs.get("streamer") is not None:
             raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
         processors = SignalProcessorList(signal_processor or [])
-        return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
+        return _run(self, CandidateRequest(n, processors, max_parallel=max_parallel), kwargs)
 
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
         """transformers' `save_pretrained`, after which `best_of_n` in the generation config is there when reloaded."""
         keep_when_saved(self.generation_config)
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
-
-    def _extract_generation_mode_kwargs(
-        self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
-    ) -> dict[str, Any]:
-        request = kwargs.pop("candidate_request", None)
-        mode_kwargs = super()._extract_generation_mode_kwargs(custom_generate, kwargs, *args, **named)  # type: ignore[misc]
-        return mode_kwargs if request is None else {**mode_kwargs, "candidate_request": request}
-
-    def _validate_generation_mode(
-        self: Any, generation_mode: GenerationMode, generation_config: GenerationConfig, mode_kwargs: dict[str, Any]
-    ) -> None:
-        if "candidate_request" in mode_kwargs:
-            check_generation_mode(generation_mode, generation_config, mode_kwargs)
-        super()._validate_generation_mode(generation_mode, generation_config, mode_kwargs)  # type: ignore[misc]
-
-    def _sample(
-        self: Any,
-        input_ids: torch.Tensor,
-        *args: Any,
-        candidate_request: CandidateRequest | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        if candidate_request is None:
-            return super()._sample(input_ids, *args, **kwargs)  # type: ignore[misc]
-        # The streamer is fed by `generate`, once the winner is known; rows of other processes are refused before
-        kwargs.pop("streamer", None)
-        kwargs.pop("synced_gpus", None)
-        named = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
-        return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
 
 
 def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) -> list[SignalProcessor]:
@@ -242,7 +212,8 @@ def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candi
         generation_config = copy.deepcopy(generation_config)
         generation_config.update(**settings)
         settings = {"generation_config": generation_config}
-    return super(BestOfNGenerationMixin, model).generate(**kwargs, **settings, candidate_request=request)
+    loop = DecodingLoop(functools.partial(sample_candidates, request=request), check_generation_mode)
+    return generate_with(loop, model, **kwargs, **settings)
 
 
 def _stream(streamer: BaseStreamer, candidates: Candidates, best: torch.Tensor) -> None:

@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from .._files import write_arrays, write_text
 from ..head.configuration_elhsr import ElhsrConfig
+from ..transformers_internals import LOADED_FROM
 from .rollout import Rollout
 
 logger = logging.get_logger(__name__)
@@ -237,5 +238,5 @@ def _read_records(file: Path) -> list[Rollout]:
 def _described(config: ElhsrConfig) -> dict[str, Any]:
     # Neither where a head was loaded from nor what it decides has a part in sampling: a head that was moved, or whose
     # decisions were fitted again, goes on with its rollouts
-    apart = ("_name_or_path", "calibration", "pruning", "adaptive")
+    apart = (LOADED_FROM, "calibration", "pruning", "adaptive")
     return {name: value for name, value in config.to_dict().items() if name not in apart}

@@ -280,8 +280,8 @@ def test_candidates_not_begun_are_no_rivals(model, head, inputs):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"max_parallel": 0}, "max_parallel must be a whole number"),
-        ({"max_parallel": 2.5}, "max_parallel must be a whole number"),
+        ({"max_parallel": 0}, "max_parallel=0: expected a whole number"),
+        ({"max_parallel": 2.5}, "max_parallel=2.5: expected a whole number"),
         ({"prune": 0.001}, "expected how much accuracy may be given up"),
         ({"prune": 1.5}, "expected how much accuracy may be given up"),
         ({"adaptive": -1}, "expected how much accuracy may be given up"),

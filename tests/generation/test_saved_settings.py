@@ -126,7 +126,7 @@ def test_what_was_set_in_hand_is_not_overwritten(head_folder, tmp_path):
         ({"reward_head": tiny_head(tiny_model())}, "reward_head in the model's generation_config must be text"),
         ({"reward_head": ["org/name", 3]}, "reward_head in the model's generation_config must be text"),
         ({"extract_answer": str.strip}, "extract_answer in the model's generation_config could not be saved"),
-        ({"best_of_n": 2.5}, "best_of_n must be a whole number"),
+        ({"best_of_n": 2.5}, "best_of_n=2.5: expected a whole number"),
     ],
     ids=["head", "list", "function", "count"],
 )
