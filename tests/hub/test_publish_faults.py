@@ -14,7 +14,7 @@ from hub_client import HubClient
 from hub_server import Fault
 
 from hf_elhsr import publish
-from hf_elhsr.hub import write_card
+from hf_elhsr.hub import write_card, write_custom_generate
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -164,7 +164,7 @@ def test_a_pull_request_and_a_further_commit_to_it(hub, client, folder):
 
 
 def test_code_of_ones_own_is_not_thrown_away(hub, client, folder):
-    (folder / "custom_generate" / "mine.py").write_text("x = 1\n")
+    (write_custom_generate(folder) / "mine.py").write_text("x = 1\n")
     caught = client.error(published, folder, "faults/own-code")
     assert "were not made by hf_elhsr (mine.py)" in caught.text
     assert "faults/own-code" not in hub.repositories
