@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import PreTrainedModel
 
 from .card import SIGNAL_TAG, TAG
-from .hub_errors import asking_the_hub
+from .errors import asking_the_hub
 from .results import reported_results
 
 

@@ -17,7 +17,7 @@ from ..head.modeling_elhsr import ElhsrRewardHead
 from .card import check_measured
 from .card_check import published_card
 from .custom_generate import custom_generate_files, foreign_files
-from .hub_errors import asking_the_hub
+from .errors import asking_the_hub
 from .results import eval_results_files
 
 logger = logging.get_logger(__name__)

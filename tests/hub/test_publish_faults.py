@@ -59,16 +59,16 @@ def stored(hub, repo_id, revision="main"):
     ("asked", "status", "kind", "words"),
     [
         ("commit", 401, "PermissionError", "hf auth login"),
-        ("commit", 403, "PermissionError", "may not do this"),
-        ("commit", 404, "FileNotFoundError", "no such thing"),
+        ("commit", 403, "PermissionError", "does not have this permission"),
+        ("commit", 404, "FileNotFoundError", "Check the repository's name"),
         ("commit", 409, "ConnectionError", "try again"),
-        ("commit", 418, "ConnectionError", "not an answer that was expected"),
+        ("commit", 418, "ConnectionError", "was not expected"),
         ("commit", 429, "ConnectionError", "wait 7 seconds"),
-        ("commit", 503, "ConnectionError", "trouble at the Hub's side"),
-        ("preupload", 503, "ConnectionError", "trouble at the Hub's side"),
-        ("validate-yaml", 503, "ConnectionError", "trouble at the Hub's side"),
-        ("objects/batch", 403, "PermissionError", "may not do this"),
-        ("/lfs/", 503, "ConnectionError", "trouble at the Hub's side"),
+        ("commit", 503, "ConnectionError", "has a problem of its own"),
+        ("preupload", 503, "ConnectionError", "has a problem of its own"),
+        ("validate-yaml", 503, "ConnectionError", "has a problem of its own"),
+        ("objects/batch", 403, "PermissionError", "does not have this permission"),
+        ("/lfs/", 503, "ConnectionError", "has a problem of its own"),
     ],
 )
 def test_whatever_is_refused_nothing_is_there(hub, client, folder, asked, status, kind, words):
@@ -140,7 +140,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client
     change(folder)
     caught = client.error(published, folder, repo_id)
     assert "the Hub answered 412" in caught.text
-    assert "Somebody else has committed meanwhile" in caught.text
+    assert "Somebody else has committed in the meantime" in caught.text
     assert stored(hub, repo_id) == ours | {"model.safetensors": b"of somebody else"}
 
 
