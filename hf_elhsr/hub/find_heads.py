@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from .card import SIGNAL_TAG, TAG
 from .errors import asking_the_hub
-from .results import reported_results
+from .model_index import reported_results
 
 
 @dataclass(frozen=True)
