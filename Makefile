@@ -17,7 +17,7 @@ DECISION_PROMPTS := 1024
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test test-browser test-mirror test-oldest check format bench bench-training head reproduction \
+.PHONY: demo test test-browser test-mirror test-oldest check format bench bench-training head card reproduction \
 	record-chat-answers docs clean
 
 demo: $(VENV)/demo
@@ -89,6 +89,10 @@ head: $(VENV)/dev
 	$(BIN)/hf-elhsr evaluate rollouts/unseen_templates --model smollm2-demo --head $(HEAD) --split unseen_templates \
 		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --numbers $(HEAD)/evaluation/unseen_templates.json
 	$(BIN)/hf-elhsr card $(HEAD) --license apache-2.0
+
+# Writes the shipped head's card from its records, and builds the code for plain transformers beside it
+card: $(VENV)/dev
+	$(BIN)/hf-elhsr card $(HEAD)
 
 # The paper's comparison on a small scale: about an hour and a half on two cores, and 30 GB of disk
 reproduction: $(VENV)/dev

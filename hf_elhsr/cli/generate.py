@@ -1,4 +1,4 @@
-"""The command that answers a prompt: generate."""
+"""`hf-elhsr generate`."""
 
 import sys
 from typing import Annotated
@@ -28,7 +28,7 @@ def generate(
     dtype: Dtype = "bfloat16",
     show_all: Annotated[bool, typer.Option("--all", help="Show all candidates, not only the winner.")] = False,
     live: Annotated[
-        bool, typer.Option("--live", help="Show all candidates and their rewards while they are written.")
+        bool, typer.Option("--live", help="Show all candidates and their rewards while they are generated.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,5 +57,5 @@ def generate(
     elif show_all:
         show(as_json, {}, candidates_table(texts, rewards, winner))
     elif not live:
-        # The streamer has ended with it otherwise
+        # With --live the streamer has printed it
         print_text(console, texts[winner])

@@ -1,4 +1,4 @@
-"""The command that shows why a candidate wins: inspect."""
+"""`hf-elhsr inspect`."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def inspect(
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
     html_file: Annotated[
-        Path | None, typer.Option("--html", help="Also write a page to this file, which needs nothing beside it.")
+        Path | None, typer.Option("--html", help="Also write a self-contained page to this file.")
     ] = None,
     numbers_file: NumbersFile = None,
     as_json: Json = False,

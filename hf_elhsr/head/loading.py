@@ -23,12 +23,32 @@ from .configuration_elhsr import ElhsrConfig
 #: The arguments of `from_pretrained` that say where files come from.
 LOADING_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
+_LOG_IN = "pass token=... or run `hf auth login`"
+# What to do about an answer of the Hub, by its status
 _ADVICE = {
-    401: "Give a token that may read it (token=..., or `hf auth login`), and check the repository's name",
-    403: "Ask for access on the repository's page, and give a token that has it (token=..., or `hf auth login`)",
-    404: "Check the repository's name and the revision; a private repository needs a token",
-    429: "These are too many requests: wait a while",
+    401: f"Check the repository's name, and log in: {_LOG_IN}",
+    403: "The token does not have this permission: use one that has it, ask for access on the repository's page, or "
+    "publish under a namespace of your own",
+    404: "Check the repository's name and the revision. If the repository is private, log in with a token that can "
+    f"read it: {_LOG_IN}",
+    409: "Something else has this name or is changing it at the moment: try again",
+    412: "Somebody else has committed in the meantime: look at that commit, and try again",
 }
+
+
+def advice_for(status: int, retry_after: str | None = None) -> str:
+    """What to do about the Hub's answer to a request, as a sentence without its full stop.
+
+    Args:
+        status: The HTTP status.
+        retry_after: Seconds to wait, from the header of that name.
+    """
+    if status == 429:
+        wait = f"{retry_after} seconds" if retry_after else "a while"
+        return f"The Hub is limiting the number of requests: wait {wait}, and try again"
+    if status >= 500:
+        return "The Hub has a problem of its own: try again later"
+    return _ADVICE.get(status, "This answer was not expected: its reason may say what to change")
 
 
 def head_file(where: str | os.PathLike[str], name: str, subfolder: str = "", **loading: Any) -> Path:
@@ -129,7 +149,8 @@ def _what_came(error: BaseException) -> str | None:
         response = answered[-1].response
         said = " ".join((answered[-1].server_message or "").split())
         came = f"was answered with {response.status_code} {response.reason_phrase}" + (f" ({said})" if said else "")
-        return f"{_asked(response.request)} {came}. {_ADVICE.get(response.status_code, 'Try again later')}."
+        advice = advice_for(response.status_code, response.headers.get("Retry-After"))
+        return f"{_asked(response.request)} {came}. {advice}."
     if lost := storage_fault(error):
         return lost
     broken = [cause for cause in causes if isinstance(cause, httpx.HTTPError)]

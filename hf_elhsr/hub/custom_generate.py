@@ -1,8 +1,8 @@
-"""write_custom_generate: the code that a published head brings along, so that plain transformers can use it.
+"""Build `custom_generate/`, the code that a published head carries, so that plain transformers can use it.
 
 transformers takes a folder `custom_generate/` with `generate.py` and flat siblings that import one another as
-`from .name import`. They are made of the package's own modules: those that `no_install.py` imports, directly or not,
-each under a flat name, with its relative imports rewritten and nothing else changed.
+`from .name import`. They are built from the package's own modules: `custom_generate_entry.py` and those that it
+imports, directly or not, each under a flat name, with its relative imports rewritten and nothing else changed.
 """
 
 import ast
@@ -16,7 +16,7 @@ from .. import __version__
 from .._files import write_text
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_ENTRY = "hub.no_install"
+_ENTRY = "hub.custom_generate_entry"
 _MADE_BY = "# Made by hf_elhsr "
 _HEADER = (
     _MADE_BY + "{version} from its hf_elhsr/{path}, where changes belong.\n"

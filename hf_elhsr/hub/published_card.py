@@ -10,8 +10,9 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ..evaluation import Evaluation, evaluation_markdown
 from ..head.configuration_elhsr import ElhsrConfig
-from .card import TAG, missing_records, render_card
-from .results import model_index_results
+from .card import TAG, render_card
+from .measurements import missing_records
+from .model_index import model_index_results
 
 _AGAIN = "mend it, or let `hf-elhsr card` write the card again"
 # As cards have what was measured: 37.2 [35.0, 39.4]
