@@ -9,7 +9,7 @@ from rich.markup import escape
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import load_reward_head
 from ..models import load_language_model
-from ..rollouts import RolloutSet, SamplingArguments, relabel_rollouts, sample_rollouts
+from ..rollouts import Recording, RolloutSet, SamplingArguments, relabel_rollouts, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes
 from ..tasks import find_task
 from .options import (
@@ -64,7 +64,7 @@ def sample(
 
     A sampling that was stopped goes on where it was, when the same command is given again.
     """
-    settings = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    arguments = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     budget = None if disk_budget is None else parse_bytes(disk_budget)
     if pooled_by is not None and base_model is not None:
         raise ValueError("--base-model and --pooled-by: leave out --base-model, which the head knows.")
@@ -80,15 +80,17 @@ def sample(
         language_model,
         tokenizer,
         find_task(task, verifier, extract),
-        split,
-        prompts,
         out,
-        settings,
-        head=gates,
-        config=ElhsrConfig.for_model(language_model, base_model=base_model, signal=signal),
+        split=split,
+        prompts=prompts,
         skip=skip,
-        pooled=gates is not None,
-        disk_budget=budget,
+        arguments=arguments,
+        recording=Recording(
+            head=gates,
+            config=ElhsrConfig.for_model(language_model, base_model=base_model, signal=signal),
+            pooled=gates is not None,
+            disk_budget=budget,
+        ),
     )
     _show_rollouts(as_json, sampled, {})
 
