@@ -20,10 +20,9 @@ from hf_elhsr.plan import SIGNAL_HEADS, Plan, TaskPlan
 from hf_elhsr.report import write_report
 from hf_elhsr.rewards.baselines import LastTokenProbe
 from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
-from hf_elhsr.rollouts import RolloutSet, prompt_texts, sample_rollouts
+from hf_elhsr.rollouts import Judge, Recording, RolloutSet, prompt_texts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes
 from hf_elhsr.rollouts.rollout import by_prompt
-from hf_elhsr.rollouts.sampling import Judge
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.text_scores import score_rollout_texts
 from hf_elhsr.tasks import Task, find_task
@@ -106,13 +105,12 @@ class Reproduction:
             self.model,
             self.tokenizer,
             self.tasks[task.name],
-            "test",
-            task.test_prompts,
             folder / "test",
-            self.plan.test_sampling,
-            head=heads[task.name],
+            split="test",
+            prompts=task.test_prompts,
             skip=task.skip_test_prompts,
-            judges=judges,
+            arguments=self.plan.test_sampling,
+            recording=Recording(head=heads[task.name], judges=judges),
         )
         if not task.text_reward_model_epochs:
             return evaluate_rollouts(rollouts)
@@ -143,12 +141,13 @@ class Reproduction:
             self.model,
             self.tokenizer,
             self.tasks[task.name],
-            "train",
-            task.train_prompts,
             folder,
-            self.plan.train_sampling,
-            config=ElhsrConfig.for_model(self.model, base_model=base_model_id(self.plan.model), signal=signal),
-            disk_budget=parse_bytes(self.plan.disk_budget),
+            prompts=task.train_prompts,
+            arguments=self.plan.train_sampling,
+            recording=Recording(
+                config=ElhsrConfig.for_model(self.model, base_model=base_model_id(self.plan.model), signal=signal),
+                disk_budget=parse_bytes(self.plan.disk_budget),
+            ),
         )
 
     def _train_head(self, rollouts: RolloutSet, folder: Path, **changes: Any) -> None:

@@ -13,7 +13,7 @@ from ..evaluation.report import check_figure
 from ..head.modeling_elhsr import load_reward_head
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
 from ..models import load_language_model, load_text_reward_model
-from ..rollouts import SamplingArguments, prompt_texts, sample_rollouts
+from ..rollouts import Recording, SamplingArguments, prompt_texts, sample_rollouts
 from ..rollouts.text_scores import score_rollout_texts
 from ..tasks import find_task
 from .options import (
@@ -77,7 +77,7 @@ def evaluate(
     # Before all the sampling, not after it
     if plot_file is not None:
         check_figure(plot_file)
-    settings = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    arguments = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_language_model(model, dtype)
     problems = find_task(task, verifier, extract)
     asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
@@ -93,12 +93,12 @@ def evaluate(
         language_model,
         tokenizer,
         problems,
-        split,
-        prompts,
         out,
-        settings,
-        head=load_reward_head(head),
+        split=split,
+        prompts=prompts,
         skip=skip,
+        arguments=arguments,
+        recording=Recording(head=load_reward_head(head)),
     )
     text_scores, name = None, None
     if text_reward_model is not None:

@@ -10,7 +10,7 @@ from transformers.utils import logging
 from ..head.configuration_elhsr import SIGNALS
 from ..head.loading import is_hub_id
 from ..models import DTYPES, base_model_id
-from ..tasks import TASKS
+from ..tasks import task_forms
 
 logger = logging.get_logger(__name__)
 
@@ -24,8 +24,8 @@ def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
     return lambda: known
 
 
-# 'reasoning_gym:DATASET' and 'FILE.jsonl' stand for many: a shell can complete the part before the capitals
-_TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in TASKS if not task.startswith("FILE"))
+# 'reasoning_gym:DATASET' and 'FILE.jsonl' stand for many: a shell can complete what comes before the part in capitals
+_TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in task_forms() if not task.startswith("FILE"))
 _PROMPTS = "How many prompts."
 
 Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's model.")]
@@ -43,7 +43,7 @@ Dtype = Annotated[
 Task = Annotated[
     str,
     typer.Option(
-        help=f"The task that makes problems and verifies answers: {', '.join(TASKS)}.",
+        help=f"The task that makes problems and verifies answers: {', '.join(task_forms())}.",
         autocompletion=one_of(_TASK_BEGINNINGS),
     ),
 ]

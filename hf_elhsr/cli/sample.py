@@ -7,7 +7,7 @@ import typer
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import load_reward_head
 from ..models import load_language_model
-from ..rollouts import SamplingArguments, sample_rollouts
+from ..rollouts import Recording, SamplingArguments, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes
 from ..tasks import find_task
 from .options import (
@@ -62,7 +62,7 @@ def sample(
 
     If sampling is stopped, running the same command again resumes it.
     """
-    settings = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    arguments = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     budget = None if disk_budget is None else parse_bytes(disk_budget)
     for option, value in (("--base-model", base_model), ("--signal", signal)):
         if pooled_by is not None and value is not None:
@@ -75,14 +75,16 @@ def sample(
         language_model,
         tokenizer,
         find_task(task, verifier, extract),
-        split,
-        prompts,
         out,
-        settings,
-        head=gates,
-        config=ElhsrConfig.for_model(language_model, base_model=base_model, **read),
+        split=split,
+        prompts=prompts,
         skip=skip,
-        pooled=gates is not None,
-        disk_budget=budget,
+        arguments=arguments,
+        recording=Recording(
+            head=gates,
+            config=ElhsrConfig.for_model(language_model, base_model=base_model, **read),
+            pooled=gates is not None,
+            disk_budget=budget,
+        ),
     )
     show_rollouts(as_json, sampled, {})

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..rollouts.recorders import PREFIX_INTERVAL
+
 # Temperature of the labels in InfoNCA and NCA: so low that right rollouts share the weight evenly
 _ALPHA = 0.01
 
@@ -24,7 +26,7 @@ def binary_cross_entropy(rewards: torch.Tensor, labels: torch.Tensor) -> torch.T
 
 
 def prefix_cross_entropy(
-    token_values: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, interval: int = 8
+    token_values: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, interval: int = PREFIX_INTERVAL
 ) -> torch.Tensor:
     """Binary cross-entropy of V_t = (v_1 + ... + v_t) / t against the label, over prefixes of unfinished completions.
 

@@ -44,7 +44,7 @@ def test_version(run_program):
         (["card", "nowhere"], "lacks config.json"),
         (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
         (["train", "run[/x]", "out"], "run[/x]"),
-        (["sample", "out", *MODEL, "--disk-budget", "lots"], "'lots' is no size"),
+        (["sample", "out", *MODEL, "--disk-budget", "lots"], "number of bytes, as in 50GB or 800MB, got 'lots'"),
         (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),
         (["train", "nowhere", "out", "--loss", "mse"], "loss='mse': expected one of binary_cross_entropy"),
         (["train", "nowhere", "out", "--patience", "0"], "patience=0: expected"),

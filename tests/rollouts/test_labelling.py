@@ -8,10 +8,10 @@ from killed_sampling import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments, relabel_rollouts, rollout_set, sample_rollouts
+from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, relabel_rollouts, rollout_set, sample_rollouts
 from tiny_models import tiny_model
 
-SETTINGS = SamplingArguments(n=3, max_new_tokens=5, prompts_per_batch=2)
+ARGUMENTS = SamplingArguments(n=3, max_new_tokens=5, prompts_per_batch=2)
 
 
 class OwnTask(TinyTask):
@@ -42,9 +42,11 @@ def sample():
     model.register_forward_pre_hook(lambda *arguments: runs.append(1))
 
     def sample(folder, task, count=6):
-        config, before = ElhsrConfig.for_model(model), len(runs)
+        recording, before = Recording(config=ElhsrConfig.for_model(model)), len(runs)
         try:
-            return sample_rollouts(model, tiny_tokenizer(), task, "train", count, folder, SETTINGS, config=config)
+            return sample_rollouts(
+                model, tiny_tokenizer(), task, folder, prompts=count, arguments=ARGUMENTS, recording=recording
+            )
         finally:
             sample.runs = len(runs) - before
 
@@ -63,7 +65,7 @@ def test_a_verifier_that_fails_on_everything_is_told_before_all_is_sampled(sampl
     with pytest.raises(ValueError, match=r"each of the first 6 rollouts.* 'p0': RuntimeError: cannot judge p0"):
         sample(tmp_path / "rollouts", OwnTask(broken=all_broken))
     # Of one batch: every token is fed back, the last one, too
-    assert sample.runs == SETTINGS.max_new_tokens + 1
+    assert sample.runs == ARGUMENTS.max_new_tokens + 1
     assert list(contents(tmp_path / "rollouts")) == ["settings.json"]
     # Mended, it goes on in the same folder, as if nothing had been
     mended = sample(tmp_path / "rollouts", OwnTask())

@@ -10,7 +10,7 @@ import pytest
 from transformers.utils import logging
 
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments, sample_rollouts
+from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, sample_rollouts
 from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.tasks import ArithmeticTask, Problem, VerifierFailure, verify
@@ -104,11 +104,12 @@ def test_an_answer_that_is_no_text_is_a_failure(answer):
 @pytest.fixture(scope="module")
 def sampled(smollm2, tmp_path_factory):
     model, tokenizer = smollm2
-    settings = SamplingArguments(n=4, max_new_tokens=5, prompts_per_batch=4)
+    arguments = SamplingArguments(n=4, max_new_tokens=5, prompts_per_batch=4)
 
     def sample(task, **kwargs):
         folder = tmp_path_factory.mktemp("verification")
-        return sample_rollouts(model, tokenizer, task, "train", 8, folder, settings, **kwargs)
+        recording = Recording(**kwargs)
+        return sample_rollouts(model, tokenizer, task, folder, prompts=8, arguments=arguments, recording=recording)
 
     return sample
 
