@@ -164,12 +164,19 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
         prompts=len(scored.lengths),
         unverified=settings["prompts"] - len(scored.lengths),
         n=scored.lengths.shape[1],
-        **replayed(scored, *(head.config.fitted(name) for name in ("calibration", "pruning", "adaptive"))),
+        **replayed(scored, head.config),
     )
 
 
-def replayed(scored: ScoredRollouts, calibration: Calibration, pruning: Pruning, adaptive: Adaptive) -> dict[str, Any]:
-    """The measured fields of a [`TradeOff`], for a head's decisions."""
+def replayed(scored: ScoredRollouts, config: ElhsrConfig) -> dict[str, Any]:
+    """The measured fields of a [`TradeOff`], for the decisions in a head's config.
+
+    Raises:
+        ValueError: The head lacks a decision.
+    """
+    calibration: Calibration = config.fitted("calibration")
+    pruning: Pruning = config.fitted("pruning")
+    adaptive: Adaptive = config.fitted("adaptive")
     exact = replay_exact(scored)
     winner = calibration.winner
     rules = {float(key): pruning.rule(float(key)) for key in pruning.prices}

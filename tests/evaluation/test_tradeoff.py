@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hf_elhsr import ElhsrConfig
 from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
 from hf_elhsr.decisions.decision import TOLERANCES
 from hf_elhsr.decisions.fit import fit_decisions
@@ -18,6 +19,10 @@ from made_rollouts import made_rollouts
 NAMES = {"task": "made", "split": "test", "sampling": {}, "head_sha256": "0", "prompts": 300, "n": 6}
 
 
+def config_with(fields):
+    return ElhsrConfig(hidden_size=2, layers=[0], **fields)
+
+
 @pytest.fixture(scope="module")
 def fields():
     return fit_decisions(made_rollouts(seed=1))
@@ -25,7 +30,7 @@ def fields():
 
 @pytest.fixture(scope="module")
 def measured(fields):
-    return TradeOff(**NAMES, **replayed(made_rollouts(), **fields))
+    return TradeOff(**NAMES, **replayed(made_rollouts(), config_with(fields)))
 
 
 def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
@@ -101,7 +106,7 @@ def test_json_table_and_plot(measured, tmp_path):
 )
 def test_a_head_without_decisions(fields, missing, message):
     with pytest.raises(ValueError, match=message):
-        replayed(made_rollouts(prompts=20), **(fields | {missing: None}))
+        replayed(made_rollouts(prompts=20), config_with(fields | {missing: None}))
 
 
 def test_brier_score_by_hand():
