@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,20 +24,12 @@ from ..transformers_internals import (
     keep_all_settings,
     own_decoding,
 )
+from .batch import uses_cache
 
-#: Arguments of `generate` that a generation config may hold, since JSON can.
-SAVED_SETTINGS = (
-    "best_of_n",
-    "reward_head",
-    "combine",
-    "output_token_rewards",
-    "prune",
-    "adaptive",
-    "min_confidence",
-    "max_parallel",
-)
+# Arguments that hold functions and objects, which a generation config, being JSON, cannot
 _FOR_CALLS_ALONE = ("extract_answer", "signal_processor")
-_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
+# Without self and **kwargs
+_POSITIONAL = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
 
 class _Saved(NamedTuple):
@@ -45,23 +37,55 @@ class _Saved(NamedTuple):
     source: str
 
 
-def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
-    """`generate` with what the call leaves out taken from the generation configs, where these have any of it.
-
-    The call comes first, then a `generation_config` passed to it, then the model's own; like transformers' own
-    settings, None means unset. Settings without a `best_of_n` anywhere are not looked at. Errors are told which
-    settings come from a config, since whoever calls may not know of them.
+def by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `generate`, all of them by their names.
 
     Raises:
-        ValueError: A config holds what could not be saved: a head that is not named by text, or a function.
+        TypeError: Too many arguments, or one of them twice.
     """
+    if len(args) > len(_POSITIONAL):
+        raise TypeError(f"generate() takes at most {len(_POSITIONAL)} positional arguments, got {len(args)}.")
+    named = dict(zip(_POSITIONAL, args, strict=False))
+    if twice := named.keys() & kwargs.keys():
+        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
+    return named | kwargs
+
+
+def own_arguments(generate: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that best-of-n adds to `generate`, its keyword-only ones, with their defaults."""
+    parameters = inspect.signature(generate).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def saved_settings(generate: Callable[..., Any]) -> tuple[str, ...]:
+    """Those of its own arguments that a generation config may hold."""
+    return tuple(name for name in own_arguments(generate) if name not in _FOR_CALLS_ALONE)
+
+
+def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
+    """`generate` with what the call leaves out taken from the generation configs, if they set it.
+
+    The call comes first, then a `generation_config` passed to it, then the model's own; like transformers' own
+    settings, None means unset. Without a `best_of_n` in any of them the configs are not read. Errors name the settings
+    that come from a config, since the caller may not know them.
+
+    Raises:
+        ValueError: A config holds what could not be saved: a head that is not named by text, or a function. Or the call
+            has arguments of best-of-n without `best_of_n`.
+    """
+    defaults = own_arguments(generate)
 
     @functools.wraps(generate)
     def with_settings(model: Any, *args: Any, **kwargs: Any) -> Any:
-        passed = dict(zip(_GENERATE_PARAMETERS, args, strict=False)) | kwargs
-        saved = _saved_settings(passed.get("generation_config"), model.generation_config)
+        passed = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
+        saved = _saved(defaults, passed.get("generation_config"), model.generation_config)
         saved = {name: setting for name, setting in saved.items() if kwargs.get(name) is None}
-        if not saved or (kwargs.get("best_of_n") is None and "best_of_n" not in saved):
+        if kwargs.get("best_of_n") is None and "best_of_n" not in saved:
+            unused = [name for name, default in defaults.items() if kwargs.get(name, default) not in (None, default)]
+            if unused:
+                raise ValueError(
+                    f"{' and '.join(unused)} passed without best_of_n: pass it too, the number of candidates to sample."
+                )
             return generate(model, *args, **kwargs)
         try:
             _check(saved)
@@ -74,10 +98,10 @@ def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
     return with_settings
 
 
-def _saved_settings(passed: GenerationConfig | None, own: GenerationConfig | None) -> dict[str, _Saved]:
+def _saved(names: Iterable[str], passed: GenerationConfig | None, own: GenerationConfig | None) -> dict[str, _Saved]:
     saved = {}
     for source, config in (("the model's generation_config", own), ("the generation_config passed", passed)):
-        for name in (*SAVED_SETTINGS, *_FOR_CALLS_ALONE):
+        for name in names:
             if (value := getattr(config, name, None)) is not None:
                 saved[name] = _Saved(value, source)
     return saved
@@ -96,16 +120,16 @@ def _check(saved: dict[str, _Saved]) -> None:
             )
 
 
-def keep_when_saved(config: GenerationConfig | None) -> None:
+def keep_when_saved(config: GenerationConfig | None, settings: Iterable[str]) -> None:
     """Make a generation config that transformers derived from the model's config keep our settings when reloaded.
 
     What transformers does not know is dropped in loading such a config. With settings of its own it is no longer one.
     """
-    if config is not None and any(getattr(config, name, None) is not None for name in SAVED_SETTINGS):
+    if config is not None and any(getattr(config, name, None) is not None for name in settings):
         keep_all_settings(config)
 
 
-def restore_dropped(model: Any) -> None:
+def restore_dropped(model: Any, settings: Sequence[str]) -> None:
     """Take from the model's generation_config.json the settings of ours that transformers dropped in loading it.
 
     It does so where the file says that it was derived from the model's config: a model that was saved without being
@@ -118,10 +142,10 @@ def restore_dropped(model: Any) -> None:
     if path is None:
         return
     written = json.loads(path.read_text(encoding="utf-8"))
-    for name in SAVED_SETTINGS:
+    for name in settings:
         if written.get(name) is not None and getattr(config, name, None) is None:
             setattr(config, name, written[name])
-    keep_when_saved(config)
+    keep_when_saved(config, settings)
 
 
 def _generation_config_file(source: str, revision: str | None) -> Path | None:
@@ -187,13 +211,13 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     prompts = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
     if isinstance(prompts, torch.Tensor) and prompts.shape[0] == 0:
         raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
-    if model.training and model.is_activation_checkpointing and _setting(model, kwargs, "use_cache") is not False:
+    if model.training and model.is_activation_checkpointing and uses_cache(_setting(model, kwargs, "use_cache")):
         raise ValueError(
             "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
         )
     media = [name for name in MEDIA_INPUTS if kwargs.get(name) is not None]
-    if media and _setting(model, kwargs, "use_cache") is False:
+    if media and not uses_cache(_setting(model, kwargs, "use_cache")):
         raise ValueError(
             f"Without a cache the model would need {', '.join(media)} in every step, for candidates that come and go: "
             "leave out use_cache=False."

@@ -15,6 +15,17 @@ from .shared_prompt import SharedPromptCache
 CACHE_NAMES = ("past_key_values", "cache_params")
 
 
+def uses_cache(setting: bool | None) -> bool:
+    """What a `use_cache` setting means: unset, the model keeps a cache."""
+    return setting is None or bool(setting)
+
+
+def inputs_of_last_token(model: PreTrainedModel, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> Any:
+    """The inputs of the forward pass that reads the last token of every row; without a cache, whole rows."""
+    length = 1 if uses_cache(model_kwargs.get("use_cache")) else None
+    return model.prepare_inputs_for_generation(input_ids, next_sequence_length=length, **model_kwargs)
+
+
 def copy_cache(cache: Cache) -> Cache:
     """A copy that shares nothing with the original, of a cache that may have been filled with gradients on."""
     memo: dict[int, Any] = {}
@@ -88,7 +99,7 @@ def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows:
 def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:
     """Refuse a model whose state is not a `Cache`, since its rows could not multiply."""
     caches = [model_kwargs[name] for name in CACHE_NAMES if model_kwargs.get(name) is not None]
-    if model_kwargs.get("use_cache") and not any(isinstance(cache, Cache) for cache in caches):
+    if uses_cache(model_kwargs.get("use_cache")) and not any(isinstance(cache, Cache) for cache in caches):
         raise ValueError(
             f"{model_name} keeps its state in a form whose rows cannot be multiplied, so best_of_n cannot share the "
             "prompt among candidates. Pass use_cache=False: slower, but it works."

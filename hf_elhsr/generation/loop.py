@@ -30,7 +30,7 @@ from ..transformers_internals import (
     updated_model_kwargs,
 )
 from .arguments import check_context_length
-from .batch import CACHE_NAMES, Prompts, Rows, check_cache, copy_cache, last_logits, stateful
+from .batch import CACHE_NAMES, Prompts, Rows, check_cache, copy_cache, inputs_of_last_token, last_logits, stateful
 from .next_token import sample_tokens
 from .output import StepRecords
 from .packed_linear import packed_linears
@@ -330,9 +330,7 @@ class _Loop:
 
     def _forward(self, rows: Rows) -> Any:
         model = self._model
-        inputs = model.prepare_inputs_for_generation(
-            rows.input_ids, next_sequence_length=1 if rows.model_kwargs["use_cache"] else None, **rows.model_kwargs
-        )
+        inputs = inputs_of_last_token(model, rows.input_ids, rows.model_kwargs)
         forward = model.get_compiled_call(self._generation_config.compile_config) if self._compiled else model.__call__
         outputs = forward(**inputs, return_dict=True)
         rows.model_kwargs = updated_model_kwargs(model, outputs, rows.model_kwargs)

@@ -2,31 +2,30 @@
 
 import copy
 import functools
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.generation import BaseStreamer, GenerationMixin
+from transformers.generation import BaseStreamer
 
 from ..decisions.selection import Combination
 from ..head.base_model import unwrap_language_model
 from ..rewards import SignalProcessor, SignalProcessorList
 from ..transformers_internals import DecodingLoop, LoopMixin, generate_with
 from .arguments import (
+    by_name,
     check_generation_mode,
     check_model,
     check_request,
     keep_when_saved,
     requested_sequences,
     restore_dropped,
+    saved_settings,
     with_saved_settings,
 )
 from .loop import CandidateRequest, Candidates, sample_candidates
 from .selection import AnswerExtractor, Combining, RewardSource, RewardSources, choose
 from .stopping import STOPPING_RULES, Stopping, stopping_for, winner_confidence
-
-_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
 
 class BestOfNGenerationMixin(LoopMixin):
@@ -93,28 +92,13 @@ class BestOfNGenerationMixin(LoopMixin):
                 `do_sample=False` with n > 1, encoder-decoder models, paged caches, n < 1, k > n, and more.
         """
         if best_of_n is None:
-            given = {
-                "reward_head": reward_head,
-                "combine": combine,
-                "extract_answer": extract_answer,
-                "signal_processor": signal_processor,
-                "prune": prune,
-                "adaptive": adaptive,
-                "min_confidence": min_confidence,
-                "max_parallel": max_parallel,
-            }
-            unused = [name for name, value in given.items() if value is not None]
-            if output_token_rewards:
-                unused.append("output_token_rewards")
-            if unused:
-                raise ValueError(f"{' and '.join(unused)} given without best_of_n: say how many candidates to sample.")
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
         if reward_head is None:
             raise ValueError(
                 "best_of_n needs a reward_head to choose the winner: pass an ElhsrRewardHead, a folder or 'org/name'."
             )
-        kwargs = _by_name(args, kwargs)
+        kwargs = by_name(args, kwargs)
         check_request(self, best_of_n, kwargs)
         k = requested_sequences(self, best_of_n, kwargs)
         sources = RewardSources.of(reward_head, self, keep_tokens=output_token_rewards)
@@ -171,7 +155,7 @@ class BestOfNGenerationMixin(LoopMixin):
         Raises:
             ValueError: What `generate(best_of_n=n)` refuses, and a streamer, since there is no winner to stream.
         """
-        kwargs = _by_name(args, kwargs)
+        kwargs = by_name(args, kwargs)
         check_request(self, n, kwargs)
         if kwargs.get("streamer") is not None:
             raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
@@ -180,8 +164,11 @@ class BestOfNGenerationMixin(LoopMixin):
 
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
         """transformers' `save_pretrained`, after which `best_of_n` in the generation config is there when reloaded."""
-        keep_when_saved(self.generation_config)
+        keep_when_saved(self.generation_config, _SAVED_SETTINGS)
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+
+
+_SAVED_SETTINGS = saved_settings(BestOfNGenerationMixin.generate)
 
 
 def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) -> list[SignalProcessor]:
@@ -189,15 +176,6 @@ def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) ->
     processors = list(signal_processor or [])
     follows = isinstance(streamer, SignalProcessor) and not any(streamer is processor for processor in processors)
     return [*processors, streamer] if follows else processors
-
-
-def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if len(args) > len(_GENERATE_PARAMETERS):
-        raise TypeError(f"generate() takes at most {len(_GENERATE_PARAMETERS)} positional arguments, got {len(args)}.")
-    named = dict(zip(_GENERATE_PARAMETERS, args, strict=False))
-    if twice := named.keys() & kwargs.keys():
-        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
-    return named | kwargs
 
 
 def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candidates:
@@ -247,7 +225,7 @@ def enable_best_of_n(model: Any) -> Any:
     if not isinstance(language_model, BestOfNGenerationMixin):
         original: Any = type(language_model)
         language_model.__class__ = _best_of_n_class(original)
-        restore_dropped(language_model)
+        restore_dropped(language_model, _SAVED_SETTINGS)
     return model
 
 

@@ -14,7 +14,7 @@ from ..head.signals import read_step
 from ..rewards.processor import SignalProcessor
 from ..rewards.running_reward import RunningReward
 from ..transformers_internals import is_watched, watch_generate
-from .batch import CACHE_NAMES, copy_cache
+from .batch import CACHE_NAMES, copy_cache, inputs_of_last_token
 
 
 class GenerationRewards:
@@ -98,9 +98,7 @@ class GenerationRewards:
             for key, value in self._pending.items()
         }
         with torch.no_grad():
-            inputs = self._model.prepare_inputs_for_generation(
-                self._input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
-            )
+            inputs = inputs_of_last_token(self._model, self._input_ids, model_kwargs)
             self._take_in(self._model(**inputs, return_dict=True))
         self._pending = None
 

@@ -327,7 +327,7 @@ def test_rows_that_cannot_leave(model, head, inputs, kwargs):
 
 def test_without_best_of_n_they_are_refused(model, inputs):
     for name in ("prune", "adaptive", "min_confidence", "max_parallel"):
-        with pytest.raises(ValueError, match=f"{name} given without best_of_n"):
+        with pytest.raises(ValueError, match=f"{name} passed without best_of_n"):
             model.generate(**inputs, **{name: 1})
 
 

@@ -67,7 +67,7 @@ def test_without_best_of_n_anywhere_the_rest_is_not_looked_at(model, head_folder
     model.generation_config.reward_head = head_folder
     model.generation_config.prune = 0.01
     assert torch.equal(model.generate(**inputs, max_new_tokens=5), expected)
-    with pytest.raises(ValueError, match="reward_head given without best_of_n"):
+    with pytest.raises(ValueError, match="reward_head passed without best_of_n"):
         model.generate(**inputs, reward_head=head_folder)
 
 
