@@ -69,11 +69,12 @@ def show_many_questions(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=48, help="how many unseen questions")
+    parser.add_argument("--head", type=Path, default=HEAD, help="the reward head's folder")
     arguments = parser.parse_args()
     console = Console()
     console.print("Loading SmolLM2-135M-Instruct and the reward head ...")
     model, tokenizer = load_language_model("smollm2-demo")
-    head = ElhsrRewardHead.from_pretrained(HEAD)
+    head = ElhsrRewardHead.from_pretrained(arguments.head)
     parameters = sum(parameter.numel() for parameter in head.parameters())
     console.print(f"The head has {parameters:,} parameters, the language model {model.num_parameters():,}.")
     # Another seed than the card's evaluation, so that the demo does not repeat it
