@@ -1,8 +1,8 @@
-"""A task of one's own, from its class to an evaluated head: is a number odd or even?
+"""A task of your own, from its class to an evaluated head: is a number odd or even?
 
     python examples/own_task.py rollouts/parity
 
-The folder gets the rollouts, which are not sampled again by a second run, and the head.
+The rollouts and the head are written to the folder; a second run reuses the rollouts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from hf_elhsr.training import train_head
 
 
 class ParityTask:
-    """Problems, the final answer of a completion, and which completions are right: that is all a task is."""
+    """A task needs three methods: its problems, the final answer of a completion, and whether it is correct."""
 
     name = "parity"
     splits = ("train", "test")
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = SamplingArguments(n=args.n, max_new_tokens=args.max_new_tokens)
     model, tokenizer = load_language_model("smollm2-demo")
     task = ParityTask()
-    # Without a head features are recorded, with one rewards are
+    # Features are recorded unless a head is passed, which records rewards
     rollouts = sample_rollouts(model, tokenizer, task, args.folder / "train", prompts=args.prompts, arguments=arguments)
     head, report = train_head(rollouts)
     head.save_pretrained(args.folder / "head")

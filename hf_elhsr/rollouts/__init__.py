@@ -1,4 +1,4 @@
-"""Rollouts: tasks and verifiers, sampling with features in the same pass, and the set on disk."""
+"""Rollouts: sampling with labels and features in the same pass, and the set on disk."""
 
 from .engine import Completion, Judge, SamplingArguments, SamplingEngine, TransformersEngine
 from .labelling import relabel_rollouts

@@ -1,4 +1,4 @@
-"""plan_recording: which tokens and layers to record, so that the features fit a disk budget that the user states."""
+"""plan_recording: the tokens and layers to record, so that the features fit a disk budget."""
 
 import copy
 import re
@@ -13,14 +13,14 @@ from ..head.configuration_elhsr import ElhsrConfig
 
 logger = logging.get_logger(__name__)
 
-# Of the longest completions; with fewer, the gates would have little to choose from
+# Tokens of the longest completions that are kept; with fewer, the gates would have little to choose from
 _FEWEST_TOKENS = 8
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """What is recorded.
+    """The features that are recorded.
 
     Args:
         config: Of the head to be trained: what h_t is made of.
@@ -116,7 +116,7 @@ def parse_bytes(text: str) -> int:
 
 
 def recorded_tokens(length: int, every: int) -> list[int]:
-    """Which tokens of a completion are recorded, counted from 0: every one in `every`, and the last."""
+    """The tokens of a completion that are recorded, counted from 0: one in `every`, and the last."""
     tokens = list(range(every - 1, length, every))
     return tokens if tokens and tokens[-1] == length - 1 else [*tokens, length - 1]
 

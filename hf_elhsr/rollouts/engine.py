@@ -25,7 +25,7 @@ class SamplingArguments:
         n: Completions per prompt.
         temperature: Sampling temperature.
         top_p: Nucleus sampling: the most likely tokens up to this probability mass are kept.
-        top_k: So many of the most likely tokens are kept; 0 keeps all.
+        top_k: How many of the most likely tokens are kept; 0 keeps all.
         max_new_tokens: Length limit of a completion, in tokens.
         prompts_per_batch: Prompts decoded together, and stored as one shard. Part of what a seed reproduces.
         seed: Of the random numbers; every batch gets its own, so that a resumed run samples what an uninterrupted one
@@ -80,7 +80,7 @@ class SamplingEngine(Protocol):
         ...
 
     def digest(self) -> str | None:
-        """A hash by which rollouts of two language models are told apart; None where the weights cannot be read."""
+        """A hash by which rollouts of two language models are distinguished; None where the weights cannot be read."""
         ...
 
     def prompt_ids(self, question: str) -> list[int]:

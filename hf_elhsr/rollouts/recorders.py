@@ -1,4 +1,4 @@
-"""FeatureRecorder: the features h_t of every sampled token, taken while decoding."""
+"""Signal processors that record features while decoding: of every token, pooled over tokens, and of prefixes."""
 
 import torch
 
@@ -14,9 +14,9 @@ class FeatureRecorder(SignalProcessor):
     Memory: (number of sampled tokens) * `config.num_features` numbers, until the next `begin`.
 
     Args:
-        config: Of the head to be trained, which says what h_t is.
+        config: Of the head to be trained, which defines h_t.
         every: Keep tokens every, 2 every, ... and the last, see [`plan_recording`].
-        dtype: Of the kept features, see `SignalReader.recorded_dtype`. Default: as the decoding loop has them.
+        dtype: Of the kept features, see `SignalReader.recorded_dtype`. Default: that of the decoding loop.
     """
 
     def __init__(self, config: ElhsrConfig, every: int = 1, dtype: torch.dtype | None = None):
@@ -27,7 +27,7 @@ class FeatureRecorder(SignalProcessor):
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
         self._seen = torch.zeros(num_candidates, dtype=torch.long)
-        # Which token is the last shows afterwards, so the latest of every candidate is kept until then
+        # Which token is the last is known afterwards, so the latest of every candidate is kept until then
         self._latest = torch.empty(0, 0)
         self._features: list[torch.Tensor] = []
         self._candidates: list[torch.Tensor] = []
@@ -47,7 +47,7 @@ class FeatureRecorder(SignalProcessor):
         self._candidates.append(candidates)
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
-        # Before the first token: there is nothing recorded that would have to be copied
+        # Before the first token, so nothing was recorded that would have to be copied
         self._seen = self._seen[index.cpu()]
 
     def features(self) -> torch.Tensor:
@@ -63,11 +63,11 @@ class FeatureRecorder(SignalProcessor):
 class PooledRecorder(SignalProcessor):
     """Keeps sum_t g_t h_t and sum_t g_t per candidate, with a head's gates.
 
-    With the gates given, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are all that the row of R has
-    to be trained on, and take L * d numbers a candidate, however long it is.
+    With these gates, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are all that the row of R needs to
+    be trained, and take L * d numbers a candidate, however long it is.
 
     Args:
-        head: Whose gates weigh the tokens. It is read, never moved or changed.
+        head: Its gates weight the tokens. It is read, never moved or changed.
     """
 
     def __init__(self, head: ElhsrRewardHead):
@@ -96,18 +96,18 @@ class PooledRecorder(SignalProcessor):
         return self._head.aggregation.mean(self._weighted_sum, self._gate_sum[:, None])
 
 
-#: Prefixes that V_t learns from have 8, 16, 24, ... tokens, and are shorter than their completion.
+#: V_t is trained on prefixes of 8, 16, 24, ... tokens that are shorter than their completion.
 PREFIX_INTERVAL = 8
 
 
 class PrefixRecorder(SignalProcessor):
     """Keeps (h_1 + ... + h_t) / t, from which V_t is computed, for every second of the prefixes of 8, 16, ... tokens.
 
-    Neighbouring prefixes are much alike, so half of them teach about as much. Candidates of even number keep those of
-    8, 24, ... tokens, the others those of 16, 32, ...
+    Neighbouring prefixes are much alike, so training on half of them loses little. Candidates of even number keep
+    those of 8, 24, ... tokens, the others those of 16, 32, ...
 
     Args:
-        head: Whose h_t it is.
+        head: Its configuration defines h_t.
     """
 
     def __init__(self, head: ElhsrRewardHead):
@@ -124,7 +124,7 @@ class PrefixRecorder(SignalProcessor):
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         candidates = signal.candidates[signal.active]
         features = self._reads.features(input_ids, signal, self._seen.device)[signal.active].float()
-        # Before the sums take in this token: it shows that the prefix is shorter than the completion
+        # Before this token is added: that there is one shows that the prefix is shorter than the completion
         seen = self._seen[candidates]
         due = (seen > 0) & (seen % (2 * PREFIX_INTERVAL) == PREFIX_INTERVAL * (1 - candidates % 2))
         if bool(due.any()):
@@ -134,7 +134,7 @@ class PrefixRecorder(SignalProcessor):
         self._seen[candidates] += 1
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
-        # Before the first token: there is nothing recorded that would have to be copied
+        # Before the first token, so nothing was recorded that would have to be copied
         self._sum, self._seen = self._sum[index], self._seen[index]
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:

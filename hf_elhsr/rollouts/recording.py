@@ -25,12 +25,12 @@ class Recording:
     Args:
         head: Reward the rollouts with this head, for evaluation: r_t, g_t and log p_t of every token are recorded, and
             no features of tokens. Default: features are recorded.
-        config: Without a head: the configuration of the head to be trained, which says what the features are. Default:
+        config: Without a head: the configuration of the head to be trained, which defines the features. Default:
             the engine's own, all hidden states for a transformers model.
         pooled: With a head: also record every rollout's features, pooled over its tokens with the head's gates, and the
             means of some of its prefixes, for [`refit_head`].
         disk_budget: Without a head: bytes that the features may take. Where those of all tokens and layers might not
-            fit, some are left out, as [`plan_recording`] says. Default: all are recorded.
+            fit, some are left out, see [`plan_recording`]. Default: all are recorded.
         judges: By name, other heads and probes that follow the same sampling beside the head; their rewards are
             recorded in [`Rollout.judged`], to be compared on the same rollouts.
 
@@ -74,7 +74,7 @@ class Recording:
         return plan_recording(config, engine.recorded_dtype(config), rollouts, max_new_tokens, self.disk_budget)
 
     def describe(self, engine: SamplingEngine, plan: RecordingPlan) -> dict[str, Any]:
-        """The entries of a rollout set's settings that say what was recorded; absent ones are at their defaults."""
+        """The entries of a rollout set's settings that describe what was recorded; absent ones are at their defaults."""
         described: dict[str, Any] = {}
         if self.head is not None:
             described["head_sha256"] = self.head.digest()

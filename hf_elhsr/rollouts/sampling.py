@@ -106,7 +106,7 @@ def _refuse_duplicates(problems: list[Problem], prompt_ids: list[list[int]]) -> 
 
 
 def _described_prompts(task: Task, skip: int, prompt_ids: list[list[int]]) -> dict[str, Any]:
-    """The entries of a rollout set's settings that say which prompts were sampled, and who labelled them."""
+    """The entries of a rollout set's settings that identify the prompts and the verifier."""
     # Nested as batches of one prompt, so that sets on disk keep their hash
     described: dict[str, Any] = {
         "prompts_sha256": hashlib.sha256(str([[ids] for ids in prompt_ids]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""score_rollouts: what a head says of every token of stored rollouts, as decisions are fitted and replayed on."""
+"""score_rollouts: a head's token rewards on stored rollouts, on which decisions are fitted and replayed."""
 
 from pathlib import Path
 
@@ -17,16 +17,18 @@ from .shard_arrays import read_features, read_token_arrays
 def score_rollouts(
     rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None, subsampled: bool = False
 ) -> "ScoredRollouts":
-    """Of a rollout set that this head followed, or whose features it can be applied to.
+    """Score a rollout set that this head followed, or that has features the head can be applied to.
 
     Args:
+        rollouts: The set.
+        head: The reward head.
         prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
-        subsampled: Whether rollouts will do of which some tokens were left out for a disk budget; those recorded
-            are then taken for all. Rewards can be judged on them, but nothing that counts tokens.
+        subsampled: Accept rollouts of which some tokens were left out for a disk budget; those recorded are then taken
+            for all. Rewards can be judged on them, but nothing that counts tokens.
 
     Raises:
-        ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
-            is not there; prompts with different numbers of rollouts; layers of the head that were not recorded.
+        ValueError: Rollouts followed by another head, or without token arrays; a prompt without rollouts; prompts with
+            different numbers of rollouts; layers of the head that were not recorded.
     """
     followed = rollouts.settings.get("head_sha256")
     if followed is not None and followed != head.digest():
@@ -38,7 +40,8 @@ def score_rollouts(
         for members in by_prompt(shard):
             if not subsampled and any(rollout.feature_tokens is not None for rollout in members):
                 raise ValueError(
-                    f"Of the rollouts in {str(rollouts.folder)!r} some tokens were left out for a disk budget."
+                    f"The rollouts in {str(rollouts.folder)!r} lack tokens that were left out for a disk budget: "
+                    "sample them without one."
                 )
             if wanted is None or members[0].problem in wanted:
                 arrays = _token_arrays(members, file, head, rollouts.config)
@@ -72,7 +75,7 @@ def _token_arrays(
 
 
 def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: Path, aggregation: Aggregation) -> None:
-    """Refuse token arrays that are not of these rollouts: too few, or giving other rewards than were recorded."""
+    """Refuse token arrays of other rollouts: of another number, or with other rewards than were recorded."""
     lengths = [rollout.num_rows for rollout in members]
     fits = all(len(array) == sum(lengths) for array in arrays.values())
     if fits:
@@ -83,7 +86,7 @@ def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: 
             fits &= rollout.reward is None or bool(np.isclose(rollout.reward, expected, rtol=1e-3, atol=1e-3))
     if not fits:
         raise ValueError(
-            f"What {str(file)!r} holds of tokens does not belong to the .jsonl beside it. Delete both, and give the "
+            f"The token arrays in {str(file)!r} do not belong to the .jsonl beside it. Delete both, and run the "
             "command that sampled them again, which samples this shard alone."
         )
 

@@ -273,7 +273,7 @@ def test_sets_of_another_head_or_without_arrays_are_refused(tmp_path, small_head
     gone, _ = stored(tmp_path / "gone", small_head, False)
     for file in gone.folder.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ValueError, match=r"is not there.*delete the .jsonl beside it.*samples this shard alone"):
+    with pytest.raises(ValueError, match=r"does not exist.*delete the .jsonl beside it.*samples this shard alone"):
         score_rollouts(gone, small_head)
 
 
@@ -289,7 +289,7 @@ def test_token_arrays_of_other_rollouts_are_refused(tmp_path, small_head, cut):
     file = tmp_path / "shard-00001.safetensors"
     moved = {name: array.roll(1)[cut:].contiguous() for name, array in load_file(file).items()}
     save_file(moved, file)
-    with pytest.raises(ValueError, match=r"shard-00001.safetensors' holds of tokens does not belong to .* Delete both"):
+    with pytest.raises(ValueError, match=r"token arrays in .*shard-00001.safetensors' do not belong to .* Delete both"):
         score_rollouts(rollouts, small_head)
 
 

@@ -71,7 +71,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, full_disk):
+def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path, full_disk):
     file = tmp_path / "shard-00000.safetensors"
     write_arrays(file, {"features": torch.ones(3)})
     kept = file.read_bytes()
@@ -81,7 +81,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, full_disk):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_too_little_room_is_told_before_the_sampling(tmp_path, caplog, monkeypatch):
+def test_too_little_room_is_reported_before_the_sampling(tmp_path, caplog, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     logging.enable_propagation()
     model = enable_best_of_n(tiny_model())
@@ -122,7 +122,7 @@ def test_logits_in_bfloat16_keep_twice_the_tokens_in_the_same_bytes(tmp_path):
     assert every == {torch.float32: 2, torch.bfloat16: 1}
 
 
-def test_what_was_left_out_is_told(caplog):
+def test_what_was_left_out_is_reported(caplog):
     logging.enable_propagation()
     plan(WHOLE)
     assert caplog.text == ""
@@ -206,7 +206,7 @@ def test_what_is_recorded_is_part_of_what_would_have_been(tmp_path):
                 own = expected[other.first_row : other.first_row + len(other.token_ids)]
                 assert torch.equal(actual, own[kept][:, columns])
         assert size <= budget
-    # A run that goes on needs the same budget, or one that leads to the same choice
+    # A resumed run needs the same budget, or one that leads to the same choice
     sampled(tmp_path / "tokens", 6 * 4 * 8 * width * 4 + 1)
     with pytest.raises(ValueError, match="feature_every differ"):
         sampled(tmp_path / "tokens")

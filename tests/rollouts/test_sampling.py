@@ -152,7 +152,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(smollm2, config, rollouts, tmp_p
         sample(smollm2, tmp_path, config=config)
     handle.remove()
     assert files(tmp_path).keys() < files(rollouts.folder).keys()
-    # left behind by a run killed while writing
+    # Left behind by a run killed while writing
     (tmp_path / "shard-00001.safetensors.partial").write_bytes(b"half")
     torch.manual_seed(99)
     sample(smollm2, tmp_path, config=config)
@@ -247,7 +247,7 @@ def tiny_head_of(model, seed=0):
     return head
 
 
-def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
+def test_a_run_is_resumed_with_a_head_that_was_moved(smollm2, tmp_path):
     from hf_elhsr import ElhsrRewardHead
 
     model, _ = smollm2
@@ -258,7 +258,7 @@ def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
     moved = ElhsrRewardHead.from_pretrained(tmp_path / "there")
     again = sample(smollm2, folder, prompts=2, head=moved)
     assert again.rollouts() == first.rollouts()
-    # Nor do its decisions have a part in sampling
+    # Nor do its decisions affect sampling
     line = {"slope": 1.0, "offset": 0.0}
     moved.config.calibration = {**line, "winner": line, "n": 3, "prompts": 9}
     assert sample(smollm2, folder, prompts=2, head=moved).rollouts() == first.rollouts()
@@ -270,7 +270,7 @@ def test_pooling_by_a_head_without_a_gate_is_refused_before_sampling(model):
 
 
 def test_rollouts_of_two_models_that_a_head_fits_are_not_mixed(smollm2, tmp_path):
-    """A light fine-tune passes for the model that the head was made for; its rollouts are others all the same."""
+    """A light fine-tune fits a head that was trained for the original model; its rollouts differ all the same."""
     model, _ = smollm2
     head = tiny_head_of(model)
     first = sample(smollm2, tmp_path, prompts=2, head=head)
@@ -292,14 +292,14 @@ def test_rollouts_of_two_models_that_a_head_fits_are_not_mixed(smollm2, tmp_path
 
 
 def test_a_shard_that_was_cut_short_is_named(smollm2, config, rollouts, tmp_path):
-    """It counts as sampled, so to say that sampling goes on would be to go round in a circle."""
+    """It counts as sampled, so resuming the run would not complete it."""
     shutil.copytree(rollouts.folder, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "shard-00001.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    for kept, said in ((0, "0 of 0"), (3, "3 of 1"), (5, "5 of 2")):
+    for kept, found in ((0, "0 of 0"), (3, "3 of 1"), (5, "5 of 2")):
         file.write_text("".join(lines[:kept]))
         with pytest.raises(
-            ValueError, match=rf"Expected 6 rollouts of 2 prompts in .*{file.name}', got {said}.*Delete"
+            ValueError, match=rf"Expected 6 rollouts of 2 prompts in .*{file.name}', got {found}.*Delete"
         ):
             RolloutSet(tmp_path).check_complete()
     file.unlink()
@@ -321,7 +321,7 @@ def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):
 
 
 @pytest.mark.parametrize("repeated", ["id", "question"])
-def test_a_prompt_that_is_twice_in_a_task_is_refused(smollm2, config, tmp_path, repeated):
+def test_a_duplicate_prompt_in_a_task_is_refused(smollm2, config, tmp_path, repeated):
     class Repeating(ArithmeticTask):
         def problems(self, split, count, seed=0):
             problems = super().problems(split, count, seed)
@@ -357,8 +357,8 @@ def test_prompts_are_left_padded_chats(smollm2):
     assert text.endswith("<|im_start|>assistant\n")
 
 
-def test_judges_say_what_they_say_alone(smollm2, language_model, tmp_path):
-    """Whoever else follows a sampling changes neither what is sampled nor what the head says."""
+def test_judges_give_the_rewards_that_they_give_alone(smollm2, language_model, tmp_path):
+    """Other judges change neither what is sampled nor the head's rewards."""
     head = tiny_head(language_model, layers=[0, 15, 30])
     other = tiny_head(language_model, seed=1, layers=[7])
     log_probabilities = tiny_head_of_signal(language_model, "top_log_probabilities")

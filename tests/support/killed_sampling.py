@@ -17,7 +17,7 @@ PROMPTS, PROMPTS_PER_BATCH, N = 10, 2, 3
 
 
 class TinyTask:
-    """Problems of a few words; a completion is right where its first word is of even number."""
+    """Problems of a few words; a completion is correct where its first word is of even number."""
 
     name = "tiny"
     splits = ("train",)

@@ -1,4 +1,4 @@
-"""A verifier that fails is told apart from a wrong answer, wherever its verdict is used."""
+"""A verifier that fails is distinguished from an incorrect answer, wherever its verdict is used."""
 
 import contextlib
 import signal
@@ -21,7 +21,7 @@ PROBLEM = Problem("id", "question", "answer", "family")
 
 
 class OddTask(ArithmeticTask):
-    """Right where the completion has an even number of characters; fails on some."""
+    """Correct where the completion has an even number of characters; fails on some."""
 
     def __init__(self, fails=lambda completion: False):
         self.fails = fails
@@ -158,8 +158,8 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
         evaluate_rollouts(sampled(OddTask(lambda completion: completion != first), head=head))
 
 
-def test_rollouts_of_a_prompt_must_stand_together(sampled):
+def test_rollouts_of_a_prompt_must_be_adjacent(sampled):
     first, *others = sampled(OddTask()).rollouts()
     assert len(list(by_prompt([first, *others]))) == 8
-    with pytest.raises(ValueError, match="do not stand together"):
+    with pytest.raises(ValueError, match="side by side"):
         list(by_prompt([*others, first]))
