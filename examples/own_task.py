@@ -17,7 +17,7 @@ from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import SamplingArguments, sample_rollouts
 from hf_elhsr.tasks import Problem
-from hf_elhsr.training import train_head
+from hf_elhsr.training import RewardHeadTrainer
 
 
 class ParityTask:
@@ -61,11 +61,12 @@ def main() -> None:
     task = ParityTask()
     # Without a head features are recorded, with one rewards are
     rollouts = sample_rollouts(model, tokenizer, task, "train", args.prompts, args.folder / "train", settings)
-    head, report = train_head(rollouts)
-    head.save_pretrained(args.folder / "head")
+    trainer = RewardHeadTrainer(None, rollouts)
+    report = trainer.train()
+    trainer.head.save_pretrained(args.folder / "head")
     print(f"Kept epoch {report.best_epoch + 1}; {report.base_rate:.1%} of the held-out rollouts are right.")
     unseen = sample_rollouts(
-        model, tokenizer, task, "test", args.test_prompts, args.folder / "test", settings, head=head
+        model, tokenizer, task, "test", args.test_prompts, args.folder / "test", settings, head=trainer.head
     )
     Console().print(evaluation_table(evaluate_rollouts(unseen)))
 

@@ -16,6 +16,7 @@ from ..evaluation.tradeoff import ADAPTIVE, PRUNED, decisions_digest
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rollouts import head_digest
+from ..training import LOSSES
 from .card_commands import making_commands
 from .record import damaged_record, known_as, read_record, trained_on
 from .results import model_index_results
@@ -188,7 +189,7 @@ def _values(
         "top_p": rollouts["sampling"]["top_p"],
         "top_k": rollouts["sampling"]["top_k"],
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
-        "loss": _LOSSES[training["settings"].get("loss", "binary_cross_entropy")],
+        "loss": _loss_title(training["settings"].get("loss", "binary_cross_entropy")),
         "standardised": _STANDARDISED if config.standardization else "features as the model gives them",
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
@@ -201,6 +202,11 @@ def _values(
         ),
         "limits": limits,
     }
+
+
+def _loss_title(name: str) -> str:
+    # A loss registered by a user's own code may be unknown to the process that writes the card
+    return LOSSES[name].title if name in LOSSES else f"The loss `{name}`"
 
 
 def _features(config: ElhsrConfig) -> str:
@@ -217,13 +223,6 @@ _TASKS = {
 }
 _QUESTIONS = {
     "arithmetic": "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
-}
-_LOSSES = {
-    "binary_cross_entropy": "Binary cross-entropy",
-    "hinge": "Hinge loss",
-    "dpo": "DPO's loss",
-    "info_nca": "InfoNCA's loss",
-    "nca": "NCA's loss",
 }
 _STANDARDISED = "features standardised, which is folded into the weights"
 _VALUE_ROW = (

@@ -79,6 +79,18 @@ class RewardHeadTrainingArguments:
         if self.layers is not None:
             object.__setattr__(self, "layers", _checked_layers(tuple(self.layers)))
 
+    @classmethod
+    def preset(cls, name: str, signal: str) -> "RewardHeadTrainingArguments":
+        """The arguments of one of [`PRESETS`]; "default" is adapted to the signal that a head reads.
+
+        Raises:
+            ValueError: There is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}.")
+        changes = _DEFAULT_FOR.get(signal, {}) if name == "default" else {}
+        return dataclasses.replace(PRESETS[name], **changes)
+
     def head_config(self, recorded: ElhsrConfig) -> ElhsrConfig:
         """The configuration of the head to be trained on features that were recorded for another.
 
@@ -131,15 +143,3 @@ _DEFAULT_FOR: dict[str, dict[str, Any]] = {
     "top_log_probabilities": {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10},
     "logits": {"learning_rate": 5e-5, "patience": 10, "gate": False},
 }
-
-
-def preset(name: str, signal: str) -> RewardHeadTrainingArguments:
-    """The settings of one of [`PRESETS`]; "default" is fitted to the signal that a head reads.
-
-    Raises:
-        ValueError: There is no such preset.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}.")
-    changes = _DEFAULT_FOR.get(signal, {}) if name == "default" else {}
-    return dataclasses.replace(PRESETS[name], **changes)
