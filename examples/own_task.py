@@ -17,7 +17,7 @@ from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import Recording, SamplingArguments, sample_rollouts
 from hf_elhsr.tasks import Problem
-from hf_elhsr.training import train_head
+from hf_elhsr.training import RewardHeadTrainer
 
 
 class ParityTask:
@@ -61,8 +61,9 @@ def main() -> None:
     task = ParityTask()
     # Features are recorded unless a head is passed, which records rewards
     rollouts = sample_rollouts(model, tokenizer, task, args.folder / "train", prompts=args.prompts, arguments=arguments)
-    head, report = train_head(rollouts)
-    head.save_pretrained(args.folder / "head")
+    trainer = RewardHeadTrainer(rollouts)
+    report = trainer.train()
+    trainer.head.save_pretrained(args.folder / "head")
     print(f"Kept epoch {report.best_epoch + 1}; {report.base_rate:.1%} of the held-out rollouts are correct.")
     unseen = sample_rollouts(
         model,
@@ -72,7 +73,7 @@ def main() -> None:
         split="test",
         prompts=args.test_prompts,
         arguments=arguments,
-        recording=Recording(head=head),
+        recording=Recording(head=trainer.head),
     )
     Console().print(evaluation_table(evaluate_rollouts(unseen)))
 

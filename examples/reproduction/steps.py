@@ -26,7 +26,7 @@ from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.text_scores import score_rollout_texts
 from hf_elhsr.tasks import Task, find_task
-from hf_elhsr.training import preset, train_head, train_last_token_probe
+from hf_elhsr.training import RewardHeadTrainer, RewardHeadTrainingArguments, train_last_token_probe
 from hf_elhsr.training.data import PromptGroups
 
 
@@ -153,15 +153,18 @@ class Reproduction:
     def _train_head(self, rollouts: RolloutSet, folder: Path, **changes: Any) -> None:
         signal = rollouts.config.signal
         # The paper has a recipe for hidden states alone
-        chosen = preset(self.plan.preset if signal == "hidden_states" else "default", signal)
+        chosen = RewardHeadTrainingArguments.preset(
+            self.plan.preset if signal == "hidden_states" else "default", signal
+        )
         settings = dataclasses.replace(chosen, **changes)
         made_from = {"settings": dataclasses.asdict(settings), "rollouts": sampled(rollouts)}
         if is_done(folder, made_from):
             return
         start = time.perf_counter()
-        head, report = train_head(rollouts, settings, checkpoint=folder / "checkpoint.safetensors")
+        trainer = RewardHeadTrainer(rollouts, settings, checkpoint=folder / "checkpoint.safetensors")
+        report = trainer.train()
         seconds = time.perf_counter() - start
-        head.save_pretrained(folder)
+        trainer.head.save_pretrained(folder)
         record = {**made_from, "report": dataclasses.asdict(report), "seconds": seconds}
         write_text(folder / "training.json", json.dumps(record, indent=2) + "\n")
 

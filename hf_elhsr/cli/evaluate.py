@@ -10,7 +10,7 @@ from transformers.utils import logging
 from .._files import write_text
 from ..evaluation import Evaluation, evaluate_rollouts, evaluation_markdown, plot_evaluation
 from ..evaluation.report import check_figure
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
 from ..models import load_language_model, load_text_reward_model
 from ..rollouts import Recording, SamplingArguments, prompt_texts, sample_rollouts

@@ -8,7 +8,7 @@ import typer
 
 from ..explanation import CandidateStreamer
 from ..explanation.texts import print_text
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP

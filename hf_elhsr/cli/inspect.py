@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from .._files import write_text
 from ..explanation import explain
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, NumbersFile, Prompt, Seed, Temperature, TopP

@@ -8,7 +8,7 @@ import typer
 from transformers.utils import logging
 
 from ..head.configuration_elhsr import SIGNALS
-from ..head.loading import is_hub_id
+from ..head.files import is_hub_id
 from ..models import DTYPES, base_model_id
 from ..tasks import task_forms
 

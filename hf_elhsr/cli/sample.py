@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..models import load_language_model
 from ..rollouts import Recording, SamplingArguments, sample_rollouts
 from ..rollouts.disk_budget import parse_bytes

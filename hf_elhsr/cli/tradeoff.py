@@ -9,7 +9,7 @@ import typer
 from .._files import write_text
 from ..evaluation import measure_tradeoff, plot_tradeoff
 from ..evaluation.report import check_figure
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
 from ..rollouts import RolloutSet
 from .options import Head, Json, NumbersFile, PlotFile

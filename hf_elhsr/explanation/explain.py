@@ -17,7 +17,8 @@ from ..decisions.calibration import Line
 from ..generation import BestOfNOutput
 from ..head.base_model import plain_inputs, unwrap_language_model
 from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..head.token_outputs import TokenOutputs
 from .page import page
 from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerShares

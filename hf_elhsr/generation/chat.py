@@ -8,7 +8,8 @@ import torch
 from transformers.utils import logging
 
 from .._checks import whole_number
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 
 
 def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:

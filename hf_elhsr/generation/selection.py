@@ -11,7 +11,8 @@ from transformers.utils import logging
 
 from ..decisions.calibration import Line
 from ..decisions.selection import COMBINATIONS, VOTES, Combination, check_finite, select_winners, votes_for_answers
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rewards.running_reward import RunningReward
 from .loop import Candidates
 from .output import BestOfNOutput

@@ -1,12 +1,11 @@
 """ElhsrRewardHead: the reward of a completion, read from the hidden states of its tokens (arXiv:2505.12225)."""
 
-import functools
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load
@@ -16,7 +15,7 @@ from transformers.utils import ModelOutput, extract_commit_hash
 
 from .base_model import plain_inputs, unwrap_language_model
 from .configuration_elhsr import ElhsrConfig
-from .loading import LOADING_ARGUMENTS, check_weights, head_file, is_repo_id, read_config
+from .files import LOADING_ARGUMENTS, check_weights, head_file, read_config
 from .token_outputs import Aggregation, TokenOutputs, linear, linear_by_part
 
 # Arguments of `from_pretrained` that would have weights come from elsewhere than model.safetensors
@@ -62,6 +61,8 @@ class ElhsrRewardHead(PreTrainedModel):
     config_class = ElhsrConfig
     base_model_prefix = "elhsr"
     main_input_name = "hidden_states"
+    #: Names of the parameters that only v_t depends on.
+    value_parameters: ClassVar = frozenset({"value_weight", "value_bias"})
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -85,6 +86,13 @@ class ElhsrRewardHead(PreTrainedModel):
         rows, features = 2 if config.gate else 1, config.num_features
         shapes: dict[str, tuple[int, ...]] = {"weight": (rows, features), "bias": (rows,)}
         return shapes | ({"value_weight": (1, features), "value_bias": (1,)} if config.value else {})
+
+    @classmethod
+    def parameter_counts(cls, config: ElhsrConfig) -> tuple[int, int]:
+        """How many parameters R depends on, and how many V_t depends on."""
+        counts = {name: math.prod(shape) for name, shape in cls.parameter_shapes(config).items()}
+        value = sum(counts[name] for name in counts.keys() & cls.value_parameters)
+        return sum(counts.values()) - value, value
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All rows of weights that act on h_t, (rows, L * d), and their biases, (rows,): one product for all."""
@@ -317,11 +325,6 @@ class ElhsrRewardHead(PreTrainedModel):
         weight, bias = self.linear_row(name)
         self.set_linear_row(name, weight.detach() * slope, bias.detach() * slope + offset)
 
-    @property
-    def value_parameters(self) -> frozenset[str]:
-        """Names of the parameters that only v_t depends on."""
-        return frozenset({"value_weight", "value_bias"} & dict(self.named_parameters()).keys())
-
     def _row_of(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
         return (self.value_weight, self.value_bias) if name == "value" else (self.weight, self.bias)
 
@@ -384,47 +387,3 @@ def make_head(config: ElhsrConfig) -> ElhsrRewardHead:
         ValueError: The configuration describes no head.
     """
     return head_class(config)(config)
-
-
-def load_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
-    """The head itself, or the one in a folder or a repository ("org/name", "org/name@revision").
-
-    Heads from the Hub are loaded once per process; folders are read each time, since they may change.
-
-    Raises:
-        ValueError: Neither a head, nor a folder with one, nor a repository that can be loaded.
-    """
-    if isinstance(source, ElhsrRewardHead):
-        return source
-    if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(
-            f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}."
-        )
-    if Path(source).is_dir():
-        return _from_folder(Path(source))
-    repo_id, _, revision = str(source).partition("@")
-    if not is_repo_id(repo_id):
-        raise ValueError(
-            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder with config.json "
-            "and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
-        )
-    return _from_hub(repo_id, revision or None)
-
-
-def _from_folder(folder: Path) -> ElhsrRewardHead:
-    try:
-        head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(str(folder))
-        return head
-    except OSError as error:
-        raise ValueError(f"The reward head in {str(folder)!r} cannot be loaded: {error}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
-    try:
-        head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(repo_id, revision=revision)
-        return head
-    except OSError as error:
-        raise ValueError(
-            f"reward_head={repo_id!r} is not a folder here, and could not be loaded from the Hub: {error}"
-        ) from error

@@ -13,6 +13,8 @@ from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
 from ..evaluation.tables import abstention_table, savings_table
 from ..head.configuration_elhsr import ElhsrConfig
+from ..head.modeling_elhsr import head_class
+from ..training import LOSSES
 from .card_commands import making_commands
 from .measurements import missing_records, read_measurements
 from .model_index import model_index_results
@@ -104,17 +106,17 @@ def _values(
     limits: str,
 ) -> dict[str, Any]:
     rollouts, report = training["rollouts"], training["report"]
-    rows = 2 if config.gate else 1
+    reward_parameters, value_parameters = head_class(config).parameter_counts(config)
     name = source.rpartition("/")[2]
     return {
         "name": name,
         "head": source,
         "base_model": config.base_model,
-        "parameters": f"{rows * (config.num_features + 1):,}",
-        "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
+        "parameters": f"{reward_parameters:,}",
+        "value_row": _VALUE_ROW.format(value_parameters) if value_parameters else "",
         "linear": "linear gated" if config.gate else "linear",
-        "source": "hidden states" if config.signal == "hidden_states" else "next-token distributions",
-        "features": _features(config),
+        "source": config.reads.source,
+        "features": config.reads.description,
         "task": rollouts["task"] + _TASKS.get(rollouts["task"], ""),
         "question": _QUESTIONS.get(rollouts["task"], "..."),
         "commands": making_commands(name, config, training),
@@ -126,7 +128,7 @@ def _values(
         "top_p": rollouts["sampling"]["top_p"],
         "top_k": rollouts["sampling"]["top_k"],
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
-        "loss": _LOSSES[training["settings"].get("loss", "binary_cross_entropy")],
+        "loss": _loss_title(training["settings"].get("loss", "binary_cross_entropy")),
         "standardised": _STANDARDISED if config.standardization else "features as the model gives them",
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
@@ -141,12 +143,9 @@ def _values(
     }
 
 
-def _features(config: ElhsrConfig) -> str:
-    if config.signal == "logits":
-        return f"the {config.num_features:,} raw logits"
-    if config.signal == "top_log_probabilities":
-        return f"the {config.num_log_probabilities} highest log-probabilities and the own one"
-    return f"{len(config.layers)} hidden states (width {config.hidden_size})"
+def _loss_title(name: str) -> str:
+    # A loss registered by a user's own code may be unknown to the process that writes the card
+    return LOSSES[name].title if name in LOSSES else f"The loss `{name}`"
 
 
 _TASKS = {
@@ -155,13 +154,6 @@ _TASKS = {
 }
 _QUESTIONS = {
     "arithmetic": "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
-}
-_LOSSES = {
-    "binary_cross_entropy": "Binary cross-entropy",
-    "hinge": "Hinge loss",
-    "dpo": "DPO's loss",
-    "info_nca": "InfoNCA's loss",
-    "nca": "NCA's loss",
 }
 _STANDARDISED = "features standardised, which is folded into the weights"
 _VALUE_ROW = (

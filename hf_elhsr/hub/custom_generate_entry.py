@@ -13,7 +13,8 @@ from typing import Any
 from transformers.generation import GenerationMixin
 
 from ..generation.mixin import best_of_n_view
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 
 # Written in when the head is published
 PUBLISHED_AS: str | None = None

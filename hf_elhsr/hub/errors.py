@@ -10,7 +10,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     OfflineModeIsEnabled,
 )
 
-from ..head.loading import advice_for, storage_fault, without_queries
+from ..head.files import advice_for, storage_fault, without_queries
 
 # By status; every other answer is a ConnectionError
 _KINDS: dict[int, type[OSError]] = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError}

@@ -12,7 +12,7 @@ from huggingface_hub.hf_api import RepoFile
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..head.loading import is_hub_id
+from ..head.files import is_hub_id
 from ..head.modeling_elhsr import ElhsrRewardHead
 from .custom_generate import custom_generate_files, foreign_files
 from .errors import asking_the_hub

@@ -65,7 +65,7 @@ def refit_head(
     held-out prompts. What is regressed on is held in memory: 4 * L * d bytes for every rollout, then for every prefix.
 
     Args:
-        head: A head with a gate, from [`train_head`]. It is not changed.
+        head: A head with a gate, from [`RewardHeadTrainer`]. It is not changed.
         rollouts: Those that it was trained on, with the features of all tokens.
         pooled: More rollouts, of other prompts, with features pooled by this head's gates and means of prefixes. From
             sets made before prefixes were recorded R alone learns, with a warning.

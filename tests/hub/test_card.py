@@ -16,7 +16,7 @@ from hf_elhsr.cli.app import app
 from hf_elhsr.hub import write_card
 from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.card_commands import making_commands
-from hf_elhsr.training import preset
+from hf_elhsr.training import RewardHeadTrainingArguments
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -313,7 +313,9 @@ def test_the_commands_of_a_card_make_its_head():
     ],
 )
 def test_options_of_training_are_those_that_were_changed(preset_name, signal, changes, options):
-    settings = dataclasses.asdict(dataclasses.replace(preset(preset_name, signal), **changes))
+    settings = dataclasses.asdict(
+        dataclasses.replace(RewardHeadTrainingArguments.preset(preset_name, signal), **changes)
+    )
     sampling = {"n": 2, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 1}
     rollouts = {"task": "mine.jsonl", "split": "train", "prompts": 4, "dtype": "float32", "sampling": sampling}
     layers = [3, 4] if signal == "hidden_states" else []

@@ -7,7 +7,7 @@ import resource
 import pytest
 from loaded_heads import WAYS, load, save_tiny_head
 
-from hf_elhsr.head.loading import storage_fault
+from hf_elhsr.head.files import storage_fault
 
 #: Where a file of a head is asked for, and where a large one then lies
 PLACES = ("/config.json", "/model.safetensors", "/lfs/")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from killed_sampling import TinyTask, tiny_tokenizer
 from planted_rollouts import auc_on, planted_rollouts
+from trained_heads import train_head
 from transformers.utils import logging
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
@@ -19,7 +20,7 @@ from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, sample_r
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_tokens
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import RewardHeadTrainingArguments, refit_head, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, refit_head
 from hf_elhsr.training.data import PromptGroups
 from tiny_models import tiny_head, tiny_model
 

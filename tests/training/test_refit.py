@@ -9,13 +9,14 @@ import pytest
 import torch
 from planted_rollouts import planted_rollouts
 from safetensors.torch import load_file, save_file
+from trained_heads import train_head
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.decisions.logistic import fit_logistic
 from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.rollouts import RolloutSet
 from hf_elhsr.rollouts.shard_arrays import read_features, read_pooled_features, read_prefix_means
-from hf_elhsr.training import RewardHeadTrainingArguments, refit_head, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, refit_head
 from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.refit import prefix_means
 from hf_elhsr.training.ridge_path import LabelledRows, fit_ridge_path, solve_logistic

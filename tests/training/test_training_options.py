@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
+from trained_heads import train_head
 
 from hf_elhsr.decisions.fit import fit_line
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, refit_head, train_head
+from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, refit_head
 from hf_elhsr.training.data import PromptGroups, feature_statistics
 
 SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)

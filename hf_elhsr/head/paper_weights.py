@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import ElhsrRewardHead
+from .configuration_elhsr import ElhsrConfig
+from .modeling_elhsr import ElhsrRewardHead
 
 # By the name of the published model's layer: whether it has a gate
 _LAYERS = {"fused_layer": True, "reward_layer": False}
