@@ -20,7 +20,7 @@ _ROUNDED_ZERO = 1e-3
 _MERGED = 4
 
 
-class _Distribution(SignalReader):
+class DistributionSignal(SignalReader):
     """Signals made of the raw distribution that token t was drawn from, before any processor changed it."""
 
     source = "next-token distributions"
@@ -74,7 +74,7 @@ class _Distribution(SignalReader):
         return self.of_logits(logits, inputs["input_ids"][:, first:]), completion_mask[:, first:]
 
 
-class Logits(_Distribution):
+class Logits(DistributionSignal):
     """The raw logits of the whole vocabulary."""
 
     name = "logits"
@@ -101,7 +101,7 @@ class Logits(_Distribution):
         return weight.dtype if weight is not None and weight.dtype.is_floating_point else torch.float32
 
 
-class TopLogProbabilities(_Distribution):
+class TopLogProbabilities(DistributionSignal):
     """The k highest log-probabilities and that of the token drawn; what OpenAI-compatible interfaces show."""
 
     name = "top_log_probabilities"
