@@ -7,6 +7,7 @@ from typing import Any, Self
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from .._checks import is_whole_number
 from ..decisions.adaptive import Adaptive
 from ..decisions.calibration import Calibration
 from ..decisions.decision import Decision
@@ -67,7 +68,7 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
         ValueError: It was written in a later format, or in something else than a format.
     """
     version = config.get("format_version", 0)
-    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= FORMAT_VERSION:
+    if not is_whole_number(version, at_least=0) or version > FORMAT_VERSION:
         raise ValueError(
             f"This reward head was saved with format_version {version!r}, and this version of hf_elhsr reads up to "
             f"{FORMAT_VERSION}: update hf_elhsr, or train the head again with this version (`hf-elhsr train`)."
