@@ -3,18 +3,23 @@
 from typing import Any
 
 
+def is_whole_number(value: Any, at_least: int | None = 1) -> bool:
+    """Whether `value` is an int of at least this; True, False and 2.0 are not."""
+    return isinstance(value, int) and not isinstance(value, bool) and (at_least is None or value >= at_least)
+
+
 def whole_number(name: str, value: Any, at_least: int | None = 1) -> int:
-    """`value` itself, where it is a whole number; True and False are none, and neither is 2.0.
+    """`value` itself if it is a whole number; True, False and 2.0 are not.
 
     Args:
-        name: The argument's, for the error.
+        name: Name of the argument, for the error.
         value: What was passed.
         at_least: The lowest number that is allowed; None for any.
 
     Raises:
-        ValueError: It is of another type, or lower.
+        ValueError: It is of a different type, or lower.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or (at_least is not None and value < at_least):
+    if not is_whole_number(value, at_least):
         wanted = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
         raise ValueError(f"{name}={value!r}: expected {wanted}.")
     return value
