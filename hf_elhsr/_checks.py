@@ -8,6 +8,11 @@ def is_whole_number(value: Any, at_least: int | None = None) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and (at_least is None or value >= at_least)
 
 
+def is_whole_number(value: Any, at_least: int | None = 1) -> bool:
+    """Whether `value` is an int of at least this; True, False and 2.0 are not."""
+    return isinstance(value, int) and not isinstance(value, bool) and (at_least is None or value >= at_least)
+
+
 def whole_number(name: str, value: Any, at_least: int | None = 1) -> int:
     """Return `value` if it is a whole number, see [`is_whole_number`].
 
@@ -17,7 +22,7 @@ def whole_number(name: str, value: Any, at_least: int | None = 1) -> int:
         at_least: The lowest number that is allowed; None for any.
 
     Raises:
-        ValueError: It is of another type, or lower.
+        ValueError: It is of a different type, or lower.
     """
     if not is_whole_number(value, at_least):
         wanted = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
