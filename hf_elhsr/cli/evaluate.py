@@ -1,4 +1,4 @@
-"""The commands that measure a head and tell of it: evaluate, tradeoff, card."""
+"""`hf-elhsr evaluate`."""
 
 import dataclasses
 from pathlib import Path
@@ -8,19 +8,12 @@ import typer
 from transformers.utils import logging
 
 from .._files import write_text
-from ..evaluation import (
-    Evaluation,
-    evaluate_rollouts,
-    evaluation_markdown,
-    measure_tradeoff,
-    plot_evaluation,
-    plot_tradeoff,
-)
+from ..evaluation import Evaluation, evaluate_rollouts, evaluation_markdown, plot_evaluation
 from ..evaluation.report import check_figure
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
 from ..models import load_language_model, load_text_reward_model
-from ..rollouts import RolloutSet, SamplingArguments, prompt_texts, sample_rollouts
+from ..rollouts import Recording, SamplingArguments, prompt_texts, sample_rollouts
 from ..rollouts.text_scores import score_rollout_texts
 from ..tasks import find_task
 from .options import (
@@ -44,7 +37,7 @@ from .options import (
     Verifier,
 )
 from .result import show
-from .tables import evaluation_table, explain_calibration, explain_columns, tradeoff_table
+from .tables import evaluation_table, explain_columns
 
 logger = logging.get_logger(__name__)
 
@@ -66,7 +59,8 @@ def evaluate(
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
     text_reward_model: Annotated[
-        str | None, typer.Option(help="Also a sequence classifier that reads the text, alone and beside the head.")
+        str | None,
+        typer.Option(help="Also measure a sequence classifier that reads the text, alone and combined with the head."),
     ] = None,
     numbers_file: NumbersFile = None,
     markdown_file: Annotated[
@@ -77,34 +71,34 @@ def evaluate(
 ) -> None:
     """Measure best-of-n on unseen prompts, against baselines.
 
-    With 95 % intervals. An evaluation that was stopped goes on where it was. `hf-elhsr card` tells of what
-    --numbers writes to evaluation/*.json in the head's folder.
+    With 95 % intervals. If an evaluation is stopped, running the same command again resumes it. `hf-elhsr card`
+    reports what --numbers writes to evaluation/*.json in the head's folder.
     """
-    # Now, not after all the sampling
+    # Before all the sampling, not after it
     if plot_file is not None:
         check_figure(plot_file)
-    settings = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    arguments = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     language_model, tokenizer = load_language_model(model, dtype)
     problems = find_task(task, verifier, extract)
     asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
     record = read_record(Path(head))
     if order_changed(record, asked | {"labelled_by": getattr(problems, "labelled_by", None)}):
-        logger.warning(f"{OTHER_ROWS} The head may be right more often here than elsewhere.")
+        logger.warning(f"{OTHER_ROWS} The head may choose better here than elsewhere.")
     elif known_as(record, asked) == "trained":
         logger.warning(
-            f"The head in {head!r} was trained on some of these prompts, where it is right more often than elsewhere: "
+            f"The head in {head!r} was trained on some of these prompts, where it chooses better than elsewhere: "
             "sample others, e.g. with --split or --skip."
         )
     rollouts = sample_rollouts(
         language_model,
         tokenizer,
         problems,
-        split,
-        prompts,
         out,
-        settings,
-        head=load_reward_head(head),
+        split=split,
+        prompts=prompts,
         skip=skip,
+        arguments=arguments,
+        recording=Recording(head=load_reward_head(head)),
     )
     text_scores, name = None, None
     if text_reward_model is not None:
@@ -122,38 +116,3 @@ def evaluate(
     if plot_file is not None:
         plot_evaluation(evaluation, plot_file)
     show(as_json, dataclasses.asdict(evaluation), evaluation_table(evaluation), explain_columns(evaluation))
-
-
-def tradeoff(
-    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
-    head: Head,
-    numbers_file: NumbersFile = None,
-    plot_file: PlotFile = None,
-    as_json: Json = False,
-) -> None:
-    """Measure what pruning, adaptive n and abstention save and cost.
-
-    The language model is not needed. `hf-elhsr card` tells of what --numbers writes to tradeoff/*.json in the
-    head's folder.
-    """
-    if plot_file is not None:
-        check_figure(plot_file)
-    measured_on = RolloutSet(rollouts)
-    record = read_record(Path(head))
-    if order_changed(record, measured_on.settings):
-        raise ValueError(OTHER_ROWS)
-    known = known_as(record, measured_on.settings)
-    if known is not None:
-        raise ValueError(
-            f"The head in {head!r} was {known} on prompts of {str(rollouts)!r}, where what it decides costs less than "
-            "elsewhere: sample others, e.g. with --skip."
-        )
-    measured = measure_tradeoff(measured_on, load_reward_head(head))
-    for file in (numbers_file, plot_file):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-    if numbers_file is not None:
-        write_text(numbers_file, measured.to_json())
-    if plot_file is not None:
-        plot_tradeoff(measured, plot_file)
-    show(as_json, dataclasses.asdict(measured), tradeoff_table(measured), explain_calibration(measured))

@@ -1,4 +1,4 @@
-"""The command that answers a prompt: generate."""
+"""`hf-elhsr generate`."""
 
 import sys
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 
 from ..explanation import CandidateStreamer
 from ..explanation.texts import print_text
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
@@ -28,7 +28,7 @@ def generate(
     dtype: Dtype = "bfloat16",
     show_all: Annotated[bool, typer.Option("--all", help="Show all candidates, not only the winner.")] = False,
     live: Annotated[
-        bool, typer.Option("--live", help="Show all candidates and their rewards while they are written.")
+        bool, typer.Option("--live", help="Show all candidates and their rewards while they are generated.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,5 +57,5 @@ def generate(
     elif show_all:
         show(as_json, {}, candidates_table(texts, rewards, winner))
     elif not live:
-        # The streamer has ended with it otherwise
+        # With --live the streamer has printed it
         print_text(console, texts[winner])

@@ -1,4 +1,4 @@
-"""The command that shows why a candidate wins: inspect."""
+"""`hf-elhsr inspect`."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from .._files import write_text
 from ..explanation import explain
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, NumbersFile, Prompt, Seed, Temperature, TopP
@@ -29,7 +29,7 @@ def inspect(
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
     html_file: Annotated[
-        Path | None, typer.Option("--html", help="Also write a page to this file, which needs nothing beside it.")
+        Path | None, typer.Option("--html", help="Also write a self-contained page to this file.")
     ] = None,
     numbers_file: NumbersFile = None,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""Options that several commands take: the same name means the same, and has the same help."""
+"""Options that several commands take: the same name has the same meaning and the same help."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,31 +8,31 @@ import typer
 from transformers.utils import logging
 
 from ..head.configuration_elhsr import SIGNALS
-from ..head.loading import is_hub_id
+from ..head.files import is_hub_id
 from ..models import DTYPES, base_model_id
-from ..tasks import TASKS
+from ..tasks import task_forms
 
 logger = logging.get_logger(__name__)
 
 
 def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
-    """For `autocompletion`: the values that are known, of which typer offers those that go on from what is typed.
+    """For `autocompletion`: the known values, of which typer offers those that begin with what is typed.
 
-    What is not among them is refused by the function that takes it, in Python as on the command line.
+    The function that takes a value rejects an unknown one, in Python as on the command line.
     """
     known = list(values)
     return lambda: known
 
 
 # 'reasoning_gym:DATASET' and 'FILE.jsonl' stand for many: a shell can complete what comes before the part in capitals
-_TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in TASKS if not task.startswith("FILE"))
+_TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in task_forms() if not task.startswith("FILE"))
 _PROMPTS = "How many prompts."
 
-Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's.")]
+Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's model.")]
 BaseModel = Annotated[
     str | None,
     typer.Option(
-        help="The model's id on the Hub, as org/name, where --model is something else: a published head names it.",
+        help="The model's id on the Hub, as org/name, if --model is something else: a published head names it.",
         show_default="as --model",
     ),
 ]
@@ -43,17 +43,17 @@ Dtype = Annotated[
 Task = Annotated[
     str,
     typer.Option(
-        help=f"The task that makes problems and verifies answers: {', '.join(TASKS)}.",
+        help=f"The task that makes problems and verifies answers: {', '.join(task_forms())}.",
         autocompletion=one_of(_TASK_BEGINNINGS),
     ),
 ]
 Verifier = Annotated[
-    str | None, typer.Option(help="For one's own prompts in FILE.jsonl: 'file.py:function', which says what is right.")
+    str | None, typer.Option(help="For your own prompts in FILE.jsonl: 'file.py:function', which verifies answers.")
 ]
 Extract = Annotated[
     str | None,
     typer.Option(
-        help="Likewise 'file.py:function', which finds a completion's final answer. Without it nothing is voted on."
+        help="'file.py:function', which finds a completion's final answer. Without it there is no majority vote."
     ),
 ]
 Split = Annotated[str, typer.Option(help="The task's split.")]
@@ -63,13 +63,16 @@ MeasuredPrompts = Annotated[int, typer.Option(min=2, help=_PROMPTS)]
 TrainingPrompts = Annotated[int | None, typer.Option(help=_PROMPTS, show_default="all")]
 Skip = Annotated[
     int,
-    typer.Option(min=0, help="Leave out the first prompts of the split, e.g. those an earlier head was measured on."),
+    typer.Option(min=0, help="Skip this many prompts of the split, e.g. those an earlier head was measured on."),
 ]
 Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
+#: None is as the head that pools says, or the default of a new head.
 Signal = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help=f"What the head to be trained reads: {', '.join(SIGNALS)} (of 20).", autocompletion=one_of(SIGNALS)
+        help=f"What the head to be trained reads: {', '.join(SIGNALS)} (of 20).",
+        autocompletion=one_of(SIGNALS),
+        show_default="hidden_states",
     ),
 ]
 Layer = Annotated[
@@ -80,35 +83,35 @@ N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing for people.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing else.")]
 NumbersFile = Annotated[
     Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as --json prints them.")
 ]
 PlotFile = Annotated[Path | None, typer.Option("--plot", help="Also draw the curves to this file, .svg or .png.")]
-Prompt = Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")]
-RolloutsFolder = Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is gone on with.")]
+Prompt = Annotated[str, typer.Argument(help="The question; '-' reads standard input.")]
+RolloutsFolder = Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is resumed.")]
 HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.")]
 
 
 def recorded_base_model(name: str, given: str | None = None) -> str:
-    """The id that a head to be made records; a warning where it could not be published by it, before all the work.
+    """The model id that a new head will record, with a warning, before all the work, if it could not be published.
 
     Args:
         name: The language model, as `--model` names it.
-        given: What `--base-model` says.
+        given: The value of `--base-model`.
 
     Raises:
-        ValueError: What was given is no id on the Hub.
+        ValueError: `given` is not an id on the Hub.
     """
     if given is not None and not is_hub_id(given):
         raise ValueError(
-            f'--base-model {given}: expected the model\'s id on the Hub, as "org/name", and no folder here.'
+            f'--base-model {given}: expected the model\'s id on the Hub, as "org/name", not a local folder.'
         )
     base_model = given or base_model_id(name)
     if not is_hub_id(base_model):
         logger.warning(
-            f"The head will record {base_model!r} as its language model, which is no id on the Hub: publishing needs "
-            'one. Give it now, as --base-model "org/name".'
+            f"The head will record {base_model!r} as its language model, which is not an id on the Hub: publishing "
+            'needs one. Pass it now, as --base-model "org/name".'
         )
     return base_model

@@ -1,4 +1,4 @@
-"""show: a command's result, for people or as JSON, on standard output, where nothing else is written."""
+"""show: print a command's result, for people or as JSON, on standard output, where nothing else is written."""
 
 import json
 import math
@@ -6,18 +6,21 @@ from typing import Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from ..rollouts import RolloutSet
 
 console = Console()
-#: Whatever is no result, so that results can be piped.
+#: Everything but results, so that results can be piped.
 messages = Console(stderr=True)
 
 
 def show(as_json: bool, data: dict[str, Any], *for_people: RenderableType) -> None:
-    """Print what a command has found.
+    """Print a command's result.
 
     Args:
         as_json: Print `data` as one JSON object in ASCII, and nothing for people.
-        data: What JSON can hold; numbers that are not finite, which it cannot, become null.
+        data: What JSON can hold; numbers that are not finite, which it cannot hold, become null.
         for_people: Sentences, in rich's markup, and tables.
     """
     if as_json:
@@ -26,6 +29,33 @@ def show(as_json: bool, data: dict[str, Any], *for_people: RenderableType) -> No
     for part in for_people:
         # Only a terminal breaks the lines of a sentence, so that a path in it stays whole in a pipe
         console.print(part, soft_wrap=isinstance(part, str), highlight=not isinstance(part, str))
+
+
+def show_rollouts(as_json: bool, rollout_set: RolloutSet, more: dict[str, int]) -> None:
+    """Print how many rollouts a set has, and how many are correct.
+
+    Args:
+        more: Further numbers by their names.
+    """
+    rollouts = rollout_set.rollouts()
+    prompts = len({rollout.problem for rollout in rollouts})
+    correct = sum(rollout.label is True for rollout in rollouts)
+    failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
+    counts = "".join(f", {number} {name}" for name, number in more.items())
+    show(
+        as_json,
+        {
+            "folder": str(rollout_set.folder),
+            "prompts": prompts,
+            "rollouts": len(rollouts),
+            "correct": correct,
+            "verifier_failures": failed,
+            **more,
+        },
+        f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(rollout_set.folder))}, "
+        f"{correct / max(1, len(rollouts) - len(failed)):.1%} correct{counts}"
+        + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else "."),
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -11,14 +11,13 @@ from rich.markup import escape
 from .._files import write_text
 from ..decisions.fit import fit_decisions
 from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import load_reward_head
+from ..head.loading import load_reward_head
 from ..hub import convert_published
 from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
 from ..models import load_language_model
 from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
-from ..training import LOSSES, PRESETS, refit_head, train_head
-from ..training import preset as preset_settings
+from ..training import LOSSES, PRESETS, RewardHeadTrainer, RewardHeadTrainingArguments, refit_head
 from .options import (
     BaseModel,
     Dtype,
@@ -94,11 +93,12 @@ def train(
     if standardize is not None:
         changes["standardization"] = "per_feature" if standardize else None
     # Mistakes in the options are told before the rollouts are looked for, whose signal decides on the default
-    dataclasses.replace(preset_settings(preset, "hidden_states"), **changes)
+    dataclasses.replace(RewardHeadTrainingArguments.preset(preset, "hidden_states"), **changes)
     rollout_set = RolloutSet(rollouts)
-    settings = dataclasses.replace(preset_settings(preset, rollout_set.config.signal), **changes)
-    head, report = train_head(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
-    head.save_pretrained(out)
+    settings = dataclasses.replace(RewardHeadTrainingArguments.preset(preset, rollout_set.config.signal), **changes)
+    trainer = RewardHeadTrainer(rollout_set, settings, checkpoint=out / "checkpoint.safetensors")
+    report = trainer.train()
+    trainer.head.save_pretrained(out)
     record = {
         "rollouts": {name: value for name, value in rollout_set.settings.items() if name != "head_config"},
         "settings": dataclasses.asdict(settings),

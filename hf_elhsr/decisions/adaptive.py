@@ -1,69 +1,47 @@
 """Adaptive n: candidates come in waves, and a prompt gets no further wave once its best so far is trusted.
 
-In a wave, candidates that are hopeless beside those that finished before are pruned, as `pruning.py` says.
+Within a wave, candidates that are hopeless beside those that finished before are pruned, see `pruning.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from .calibration import Calibration, winner_calibration
-from .pruning import PruningSchedule
-from .tolerance import setting_for
+from .calibration import Line
+from .decision import Decision, check_counts, check_settings, setting_for
+from .pruning import Pruning, PruningRule
 
 
 @dataclass(frozen=True)
-class AdaptiveSampling:
+class AdaptiveRule:
     """How many candidates are sampled before looking, and when that is enough.
 
     Args:
-        wave: Candidates per wave; the last wave is smaller where n is no multiple.
-        threshold: P(right) of the best candidate so far at which a prompt is done.
-        calibration: From its reward to that probability.
+        wave: Candidates per wave; the last wave is smaller where n is not a multiple.
+        threshold: P(correct) of the best candidate so far at which a prompt is done.
+        winner: From its reward to that probability, see `Calibration.winner`.
         price: At which candidates of a wave that are hopeless beside those finished before are pruned; 0 prunes none.
     """
 
     wave: int
     threshold: float
-    calibration: Calibration
+    winner: Line
     price: float = 0.0
 
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any] | None, calibration: dict[str, Any] | None, regret: float
-    ) -> "AdaptiveSampling":
-        """The setting for a regret, from a head's `config.adaptive` and `config.calibration`.
-
-        Args:
-            regret: How much accuracy may be given up, as a share of prompts, e.g. 0.01.
+    def pruning_rule(self, pruning: Pruning | None) -> PruningRule | None:
+        """How candidates of a wave are pruned, by the head's `config.pruning`; None where they are not.
 
         Raises:
-            ValueError: The head has no such settings, or none for so small a regret.
-        """
-        if config is None:
-            raise ValueError(
-                "This reward head has no settings for adaptive n: train it with this version of hf_elhsr, which fits "
-                "them on the held-out prompts."
-            )
-        threshold = setting_for(config["thresholds"], regret, "adaptive")
-        price = setting_for(config["prices"], regret, "adaptive")
-        return cls(config["wave"], threshold, winner_calibration(calibration), price)
-
-    def schedule(self, config: dict[str, Any] | None) -> PruningSchedule | None:
-        """How candidates of a wave are pruned, from the head's `config.pruning`; None where they are not.
-
-        Raises:
-            ValueError: There is a price, and no schedule that it could belong to.
+            ValueError: There is a price, and no pruning schedule that it could belong to.
         """
         if not self.price:
             return None
-        if config is None:
+        if pruning is None:
             raise ValueError(
                 f"The head's config has a damaged adaptive: a price of {self.price} and no pruning schedule. Download "
                 "or save the head again, or set adaptive to null."
             )
-        return PruningSchedule.with_price(config, self.price)
+        return pruning.at_price(self.price)
 
     def wave_ends(self, n: int) -> list[int]:
         """How many candidates a prompt has after each wave, n the last."""
@@ -73,12 +51,59 @@ class AdaptiveSampling:
         """Which prompts need no further wave.
 
         Args:
-            rewards: (batch, n) rewards R; those of candidates not sampled, or pruned, are not looked at.
+            rewards: (batch, n) rewards R; those of candidates not sampled, or pruned, are ignored.
             sampled: (batch, n) bool, finished candidates.
 
         Returns:
             (batch,) bool.
         """
         best = rewards.masked_fill(~sampled, -torch.inf).amax(dim=-1)
-        # In float32 a sigmoid of 1, which a threshold of 1 must not be reached by, is not far
-        return sampled.any(dim=-1) & (self.calibration.probability(best.double()) >= self.threshold)
+        # In float32 a sigmoid reaches 1 early, and a threshold of 1 must never be reached
+        return sampled.any(dim=-1) & (self.winner.probability(best.double()) >= self.threshold)
+
+
+@dataclass(frozen=True)
+class Adaptive(Decision):
+    """Fitted thresholds and prices of an [`AdaptiveRule`], by tolerance.
+
+    Args:
+        wave: Candidates per wave.
+        thresholds: From tolerances, as text, to P(correct) of the best candidate so far at which a prompt is done.
+        prices: Likewise to the price at which hopeless candidates of a wave are pruned; 0 prunes none.
+        n: Candidates per prompt that it was fitted with.
+        prompts: How many held-out prompts it was fitted on.
+    """
+
+    name = "adaptive"
+    missing = (
+        "This reward head has no settings for adaptive n: train it with this version of hf_elhsr, which fits "
+        "them on the held-out prompts."
+    )
+
+    wave: int
+    thresholds: dict[str, float]
+    prices: dict[str, float]
+    n: int
+    prompts: int
+
+    def __post_init__(self) -> None:
+        check_counts(wave=self.wave, n=self.n, prompts=self.prompts)
+        check_settings("thresholds", self.thresholds, "probabilities")
+        check_settings("prices", self.prices, "prices between 0 and 1")
+        if self.prices.keys() != self.thresholds.keys():
+            raise ValueError(
+                f"thresholds and prices must be of the same tolerances, got {[*self.thresholds]} and {[*self.prices]}"
+            )
+
+    def rule(self, tolerance: float, winner: Line) -> AdaptiveRule:
+        """The rule for a tolerance: how much accuracy may be given up, as a share of prompts, e.g. 0.01.
+
+        Args:
+            winner: The head's `config.calibration.winner`.
+
+        Raises:
+            ValueError: Nothing was fitted for so small a tolerance.
+        """
+        threshold = setting_for(self.thresholds, tolerance, "adaptive")
+        price = setting_for(self.prices, tolerance, "adaptive")
+        return AdaptiveRule(self.wave, threshold, winner, price)

@@ -1,55 +1,78 @@
-"""Calibration: from a reward R to a probability that can be taken at its word, P = sigmoid(slope R + offset)."""
+"""Calibration: from a reward R to a probability, P(correct) = sigmoid(slope R + offset)."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .decision import Decision, check, check_counts, is_number
+
 
 @dataclass(frozen=True)
-class Calibration:
-    """Temperature scaling with an offset (Platt): P(right) = sigmoid(slope R + offset).
+class Line:
+    """Temperature scaling with an offset (Platt): P(correct) = sigmoid(slope R + offset).
 
     Args:
         slope: Above zero, so that the order of candidates stays: the reciprocal of the temperature.
-        offset: Moves all logits; zero where the rewards are right on average already.
+        offset: Moves all logits; zero where rewards are calibrated on average already.
+
+    Raises:
+        ValueError: Anything but two finite numbers with a slope above zero.
     """
 
     slope: float
     offset: float
 
+    def __post_init__(self) -> None:
+        check("slope", self.slope, "a number above 0", is_number(self.slope) and self.slope > 0)
+        check("offset", self.offset, "a number", is_number(self.offset))
+
     def probability(self, rewards: torch.Tensor) -> torch.Tensor:
-        """P(right) for rewards of any shape, in their dtype."""
+        """P(correct) for rewards of any shape, in their dtype."""
         return torch.sigmoid(self.slope * rewards + self.offset)
 
 
-def rollout_calibration(config: dict[str, Any] | None) -> Calibration:
-    """For any one rollout, from a head's `config.calibration`.
+@dataclass(frozen=True)
+class Calibration(Decision):
+    """P(correct) of any candidate, and of the best of n.
 
-    Raises:
-        ValueError: The head has none.
+    A winner is a maximum over candidates, so a candidate's own calibration is too optimistic about it: among equally
+    good candidates the one whose reward errs upwards wins. `winner` was fitted on winners, and makes confidences.
+
+    Args:
+        slope, offset: Of any one candidate, see [`Line`].
+        winner: Of the best of n.
+        n: Candidates per prompt that `winner` was fitted with.
+        prompts: How many held-out prompts it was fitted on.
     """
-    config = _present(config)
-    return Calibration(config["slope"], config["offset"])
+
+    name = "calibration"
+    missing = (
+        "This reward head has no calibration, so its rewards give no probability: train it with this version of "
+        "hf_elhsr, which fits one on the held-out prompts."
+    )
+
+    slope: float
+    offset: float
+    winner: Line
+    n: int
+    prompts: int
+
+    def __post_init__(self) -> None:
+        Line(self.slope, self.offset)
+        object.__setattr__(self, "winner", _line(self.winner))
+        check_counts(n=self.n, prompts=self.prompts)
+
+    @property
+    def candidate(self) -> Line:
+        """Of any one candidate."""
+        return Line(self.slope, self.offset)
 
 
-def winner_calibration(config: dict[str, Any] | None) -> Calibration:
-    """For the best of n, from a head's `config.calibration`; what a confidence is made with.
-
-    A winner is a maximum over candidates, so a candidate's own calibration is too hopeful of it: among equally good
-    candidates the one whose reward errs upwards wins. This one was fitted on winners.
-
-    Raises:
-        ValueError: The head has none.
-    """
-    config = _present(config)
-    return Calibration(config["winner"]["slope"], config["winner"]["offset"])
-
-
-def _present(config: dict[str, Any] | None) -> dict[str, Any]:
-    if config is None:
-        raise ValueError(
-            "This reward head has no calibration, so its rewards give no probability: train it with this version of "
-            "hf_elhsr, which fits one on the held-out prompts."
-        )
-    return config
+def _line(given: Any) -> Line:
+    if isinstance(given, Line):
+        return given
+    try:
+        return Line(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"winner must be a slope above 0 and an offset, got {given!r}") from error

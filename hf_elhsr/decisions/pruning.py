@@ -1,6 +1,6 @@
 """Pruning: which running candidates are hopeless, judged from running sums every few tokens.
 
-At every check, a candidate's logit z estimates how likely it is to be right:
+At every check, a candidate's logit z estimates how likely it is to be correct:
 
     z = p_0 + p_1 x_1 + ... + p_k x_k     running, x the prefix features after t tokens, p of the check at t
     z = f_0 + f_1 x_1                     finished, x_1 the final reward R
@@ -8,58 +8,33 @@ At every check, a candidate's logit z estimates how likely it is to be right:
 and what would be lost by dropping it is estimated from z, from the best z among the prompt's candidates, and from
 whether that one is finished (e = 1) or not (e = 0), so that its logit may still fall:
 
-    v = sigmoid(v_0 + v_1 z + v_2 z_best + e (v_3 + v_4 z_best))     by how much P(right) of the winner falls
+    v = sigmoid(v_0 + v_1 z + v_2 z_best + e (v_3 + v_4 z_best))     by how much P(correct) of the winner falls
 
 A running candidate is dropped where v is below a price. So the price is the accuracy given up for a candidate's
-remaining tokens, one number, the same at all checks and for all prompts: that is what makes the loss least for the
-tokens saved. All p, f and v come from rollouts (see `decisions/fit.py`); the price is chosen by the regret.
+remaining tokens, one number, the same at all checks and for all prompts: that loses least for the tokens saved. All p,
+f and v come from rollouts (see `fit.py`); the price follows from the tolerance.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from .tolerance import setting_for
-
-#: Below every gate that a head produces in practice, above zero, so that the logarithm exists.
-_GATE_FLOOR = 1e-6
-
-
-def prefix_features(
-    weighted_sum: torch.Tensor,
-    gate_sum: torch.Tensor,
-    reward_sum: torch.Tensor,
-    steps: torch.Tensor,
-    eps: float,
-    value_sum: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """What is known of a candidate after t tokens: R_t, the plain mean of r_t, the log of the mean gate, and V_t.
-
-    The plain mean is there because the gates were trained to weigh whole completions: early on they are small, and
-    R_t hangs on a few tokens.
-
-    Args:
-        weighted_sum, gate_sum, reward_sum: sum g_t r_t, sum g_t and sum r_t over the tokens so far, any shape.
-        steps: How many tokens that is, the same shape, at least 1.
-        eps: The head's `config.eps`.
-        value_sum: sum v_t, for heads with `config.value`.
-
-    Returns:
-        (..., 3), or (..., 4) with values, in the dtype of the sums; the first is the running reward, for a finished
-        candidate its reward R.
-    """
-    rewards = weighted_sum / gate_sum.clamp_min(eps)
-    known = [rewards, reward_sum / steps, (gate_sum / steps).clamp_min(_GATE_FLOOR).log()]
-    return torch.stack(known if value_sum is None else [*known, value_sum / steps], dim=-1)
+from .decision import (
+    Decision,
+    check,
+    check_counts,
+    check_settings,
+    rows_of_numbers,
+    setting_for,
+)
 
 
 @dataclass(frozen=True)
-class PruningSchedule:
+class PruningRule:
     """When candidates are checked, and the numbers of the rule in this module's docstring.
 
     Args:
-        interval: Checks are after interval, 2 interval, ... tokens; past the last fitted check its numbers hold on.
+        interval: Checks come after interval, 2 interval, ... tokens; past the last fitted check its numbers still hold.
         prefix: (checks, 1 + k): p_0 ... p_k.
         final: (2,): f_0 and f_1.
         value: (checks, 5): v_0 ... v_4.
@@ -67,68 +42,104 @@ class PruningSchedule:
     """
 
     interval: int
-    prefix: list[list[float]]
-    final: list[float]
-    value: list[list[float]]
-    price: float
+    prefix: tuple[tuple[float, ...], ...]
+    final: tuple[float, ...]
+    value: tuple[tuple[float, ...], ...]
+    price: float = 0.0
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any] | None, regret: float) -> "PruningSchedule":
-        """The schedule for a regret, from a head's `config.pruning`.
+    def hopeless(
+        self, features: torch.Tensor, running: torch.Tensor, pruned: torch.Tensor, steps: torch.Tensor | int
+    ) -> torch.Tensor:
+        """Which candidates to drop now.
+
+        The best candidate of a prompt is never dropped, and what happens to a prompt depends on its own candidates
+        alone.
 
         Args:
-            regret: How much accuracy may be given up, as a share of prompts, e.g. 0.01.
+            features: (batch, n, k) float, of the tokens so far, see `Aggregation.prefix_features`. Those of finished
+                candidates are of the whole completion; those of pruned and not yet started ones are ignored.
+            running: (batch, n) bool: started, neither finished nor pruned.
+            pruned: (batch, n) bool: pruned, or not started.
+            steps: Sampled tokens so far: (batch, n) long, or one number for all.
 
-        Raises:
-            ValueError: The head has no schedule, or none for so small a regret.
+        Returns:
+            (batch, n) bool, true for candidates to drop: only running ones at a check.
         """
-        if config is None:
-            raise ValueError(
-                "This reward head has no pruning schedule. Training fits one on the held-out prompts, if all tokens of "
-                "them were recorded; `hf-elhsr calibrate` does on rollouts of other prompts, by `hf-elhsr evaluate`."
-            )
-        return cls.with_price(config, setting_for(config["prices"], regret, "prune"))
+        steps = torch.as_tensor(steps, device=features.device).expand(running.shape)
+        number = steps // self.interval - 1
+        last = len(self.prefix) - 1
+        numbers = features.float()
+        prefix, value = (numbers.new_tensor(table)[number.clamp(0, last)] for table in (self.prefix, self.value))
+        unfinished = prefix[..., 0] + (prefix[..., 1:] * numbers).sum(-1)
+        finished = self.final[0] + self.final[1] * numbers[..., 0]
+        logits = torch.where(running, unfinished, finished)
+        # Before its first check nothing is known of a candidate
+        logits = logits.masked_fill(pruned | (running & (number < 0)), -torch.inf)
+        best, leader = logits.max(dim=-1, keepdim=True)
+        leader_finished = ~running.gather(-1, leader)
+        of_best = value[..., 2] + leader_finished * value[..., 4]
+        lost = torch.sigmoid(value[..., 0] + leader_finished * value[..., 3] + value[..., 1] * logits + of_best * best)
+        due = running & ~pruned & (number >= 0) & (steps % self.interval == 0)
+        return due & (logits < best) & (lost < self.price)
 
-    @classmethod
-    def with_price(cls, config: dict[str, Any], price: float) -> "PruningSchedule":
-        """The schedule of a head's `config.pruning` at a price of one's own."""
-        return cls(config["interval"], config["prefix"], config["final"], config["value"], price)
 
-
-def hopeless(
-    schedule: PruningSchedule,
-    features: torch.Tensor,
-    running: torch.Tensor,
-    pruned: torch.Tensor,
-    steps: torch.Tensor | int,
-) -> torch.Tensor:
-    """Which candidates to drop now.
-
-    The best candidate of a prompt is never dropped, and what happens to a prompt depends on its own candidates alone.
+@dataclass(frozen=True)
+class Pruning(Decision):
+    """A fitted [`PruningRule`] without its price, and the prices by tolerance.
 
     Args:
-        features: (batch, n, k) float, of the tokens so far, see [`prefix_features`]. Those of finished candidates are
-            of the whole completion; those of pruned and not yet begun ones are not looked at.
-        running: (batch, n) bool: begun, neither finished nor pruned.
-        pruned: (batch, n) bool: out of the running for good, or not begun.
-        steps: Sampled tokens so far: (batch, n) long, or one number for all.
-
-    Returns:
-        (batch, n) bool, true for candidates to drop: only running ones at a check.
+        interval, prefix, final, value: See [`PruningRule`].
+        prices: From tolerances, as text, to prices between 0 and 1.
+        n: Candidates per prompt that it was fitted with.
+        prompts: How many held-out prompts it was fitted on.
     """
-    steps = torch.as_tensor(steps, device=features.device).expand(running.shape)
-    check = steps // schedule.interval - 1
-    last = len(schedule.prefix) - 1
-    numbers = features.float()
-    prefix, value = (numbers.new_tensor(table)[check.clamp(0, last)] for table in (schedule.prefix, schedule.value))
-    unfinished = prefix[..., 0] + (prefix[..., 1:] * numbers).sum(-1)
-    finished = schedule.final[0] + schedule.final[1] * numbers[..., 0]
-    logits = torch.where(running, unfinished, finished)
-    # Before its first check nothing is known of a candidate
-    logits = logits.masked_fill(pruned | (running & (check < 0)), -torch.inf)
-    best, leader = logits.max(dim=-1, keepdim=True)
-    leader_finished = ~running.gather(-1, leader)
-    of_best = value[..., 2] + leader_finished * value[..., 4]
-    lost = torch.sigmoid(value[..., 0] + leader_finished * value[..., 3] + value[..., 1] * logits + of_best * best)
-    due = running & ~pruned & (check >= 0) & (steps % schedule.interval == 0)
-    return due & (logits < best) & (lost < schedule.price)
+
+    name = "pruning"
+    missing = (
+        "This reward head has no pruning schedule. Training fits one on the held-out prompts, if all tokens of "
+        "them were recorded; `hf-elhsr calibrate` does on rollouts of other prompts, by `hf-elhsr evaluate`."
+    )
+
+    interval: int
+    prefix: tuple[tuple[float, ...], ...]
+    final: tuple[float, ...]
+    value: tuple[tuple[float, ...], ...]
+    prices: dict[str, float]
+    n: int
+    prompts: int
+
+    def __post_init__(self) -> None:
+        check_counts(interval=self.interval, n=self.n, prompts=self.prompts)
+        prefix, value, final = (rows_of_numbers(rows) for rows in (self.prefix, self.value, [self.final]))
+        check("prefix", self.prefix, "rows of at least two numbers, all of one length", prefix is not None)
+        check("final", self.final, "two numbers", final is not None and len(final[0]) == 2)
+        check("value", self.value, "rows of five numbers", value is not None and len(value[0]) == 5)
+        check_settings("prices", self.prices, "prices between 0 and 1")
+        if len(self.prefix) != len(self.value):
+            raise ValueError(
+                f"prefix and value must have a row each per check, got {len(self.prefix)} and {len(self.value)}"
+            )
+        object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "final", tuple(self.final))
+        object.__setattr__(self, "value", value)
+
+    def check_features(self, count: int) -> None:
+        width = len(self.prefix[0])
+        if width != 1 + count:
+            raise ValueError(
+                f"The head's config has a damaged pruning: prefix must have rows of {1 + count} numbers, an intercept "
+                f"and one for each of the head's {count} features of a prefix, got {width}. Download or save the head "
+                "again, or set pruning to null."
+            )
+
+    def rule(self, tolerance: float) -> PruningRule:
+        """The rule for a tolerance: how much accuracy may be given up, as a share of prompts, e.g. 0.01.
+
+        Raises:
+            ValueError: No price was fitted for so small a tolerance.
+        """
+        return self.at_price(setting_for(self.prices, tolerance, "prune"))
+
+    def at_price(self, price: float) -> PruningRule:
+        """The rule at a price of one's own."""
+        return PruningRule(self.interval, self.prefix, self.final, self.value, price)

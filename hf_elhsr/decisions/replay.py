@@ -1,7 +1,7 @@
-"""Replays: what pruning or adaptive n would have sampled and chosen, told from rollouts that were sampled whole.
+"""Replays: what pruning or adaptive n would have sampled and chosen, worked out from rollouts that were sampled whole.
 
-A replay is exact, not a model: a candidate's tokens do not depend on what becomes of the others, so dropping it is to
-cut its rollout short. The rules are the ones that the decoding loop calls.
+A replay is exact: a candidate's tokens do not depend on what becomes of the others, so dropping it means cutting its
+rollout short. The rules are the ones that the decoding loop calls.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .adaptive import AdaptiveSampling
-from .pruning import PruningSchedule, hopeless
+from .adaptive import AdaptiveRule
+from .pruning import PruningRule
 from .scored_rollouts import ScoredRollouts
 
 #: From rollouts and a number of tokens to (prompts, n, k) features of the prefixes.
@@ -20,11 +20,11 @@ Judge = Callable[[ScoredRollouts, int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of every prompt.
+    """The outcome of every prompt.
 
     Args:
         tokens: (prompts,) float64, sampled tokens of all candidates together.
-        correct: (prompts,) float64, whether the winner is right (its mean, where a replay is an average).
+        correct: (prompts,) float64, whether the winner is correct (its mean, where a replay is an average).
         winner_rewards: (prompts,) float64, R of the winner; (prompts, orders) where a replay is an average.
     """
 
@@ -38,20 +38,18 @@ def replay_exact(scored: ScoredRollouts) -> Replay:
     return _outcome(scored.lengths.sum(axis=1), scored.labels, scored.rewards, np.ones_like(scored.labels))
 
 
-def replay_pruning(
-    scored: ScoredRollouts, schedule: PruningSchedule, judge: Judge = ScoredRollouts.prefix_features
-) -> Replay:
+def replay_pruning(scored: ScoredRollouts, rule: PruningRule, judge: Judge = ScoredRollouts.prefix_features) -> Replay:
     """All candidates of a prompt in step, hopeless ones dropped at the checks; the highest R of the rest wins.
 
     Args:
-        judge: The features that the schedule judges by.
+        judge: The features that the rule judges by.
     """
     ends = torch.from_numpy(scored.lengths)
     pruned = torch.zeros(ends.shape, dtype=torch.bool)
     tokens = ends.clone()
-    for steps in range(schedule.interval, int(ends.max()), schedule.interval):
+    for steps in range(rule.interval, int(ends.max()), rule.interval):
         running = (ends > steps) & ~pruned
-        dropped = hopeless(schedule, judge(scored, steps), running, pruned, steps)
+        dropped = rule.hopeless(judge(scored, steps), running, pruned, steps)
         pruned |= dropped
         tokens[dropped] = steps
     return _outcome(tokens.sum(dim=1).numpy(), scored.labels, scored.rewards, ~pruned.numpy())
@@ -59,8 +57,8 @@ def replay_pruning(
 
 def replay_adaptive(
     scored: ScoredRollouts,
-    samplings: Sequence[AdaptiveSampling],
-    schedule: PruningSchedule | None = None,
+    rules: Sequence[AdaptiveRule],
+    pruning: PruningRule | None = None,
     orders: int = 16,
     seed: int = 0,
 ) -> list[Replay]:
@@ -69,21 +67,21 @@ def replay_adaptive(
     Rollouts of a prompt are exchangeable, so every order is as good a replay as the one they were sampled in.
 
     Args:
-        samplings: Settings to replay, all with waves of one size.
-        schedule: Hopeless candidates are dropped inside the waves, too. Default: none are.
+        rules: To replay, all with waves of one size.
+        pruning: Also drop hopeless candidates within the waves. Default: none are dropped.
         orders: How many orders are averaged over.
 
     Returns:
-        One [`Replay`] per setting.
+        One [`Replay`] per rule.
     """
     rng = np.random.default_rng(seed)
-    ends = samplings[0].wave_ends(scored.lengths.shape[1])
+    ends = rules[0].wave_ends(scored.lengths.shape[1])
     by_order = []
     for _ in range(orders):
         order = np.argsort(rng.random(scored.lengths.shape), axis=1)
         own = scored.reordered(order)
-        cut = None if schedule is None else pruned_waves(own, schedule, ends)
-        by_order.append([_adaptive(sampling, own, cut) for sampling in samplings])
+        cut = None if pruning is None else pruned_waves(own, pruning, ends)
+        by_order.append([_adaptive(rule, own, cut) for rule in rules])
     return [
         Replay(
             np.mean([replay.tokens for replay in replays], axis=0),
@@ -94,8 +92,8 @@ def replay_adaptive(
     ]
 
 
-def _adaptive(sampling: AdaptiveSampling, scored: ScoredRollouts, cut: "Cut | None") -> Replay:
-    tokens, finished = adaptive_candidates(sampling, scored, cut)
+def _adaptive(rule: AdaptiveRule, scored: ScoredRollouts, cut: "Cut | None") -> Replay:
+    tokens, finished = adaptive_candidates(rule, scored, cut)
     return _outcome(tokens.sum(axis=1), scored.labels, scored.rewards, finished)
 
 
@@ -104,7 +102,7 @@ Cut = tuple[np.ndarray, np.ndarray]
 
 
 def adaptive_candidates(
-    sampling: AdaptiveSampling, scored: ScoredRollouts, cut: Cut | None = None
+    rule: AdaptiveRule, scored: ScoredRollouts, cut: Cut | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What is sampled when candidates come in the order that they have here.
 
@@ -117,27 +115,27 @@ def adaptive_candidates(
     lengths = scored.lengths
     prompts, n = lengths.shape
     one_by_one = torch.from_numpy(scored.rewards).reshape(-1, 1)
-    trusted = sampling.enough(one_by_one, torch.ones_like(one_by_one, dtype=torch.bool)).numpy().reshape(prompts, n)
+    trusted = rule.enough(one_by_one, torch.ones_like(one_by_one, dtype=torch.bool)).numpy().reshape(prompts, n)
     # Where nothing is dropped, a candidate gets all its tokens
     tokens_before_drop, dropped = cut or (lengths, np.zeros(lengths.shape, dtype=bool))
     tokens = np.zeros_like(lengths)
-    going_on = np.ones(prompts, dtype=bool)
+    continuing = np.ones(prompts, dtype=bool)
     start = 0
-    for end in sampling.wave_ends(n):
-        wave = (np.arange(n) < end) & (np.arange(n) >= start) & going_on[:, None]
+    for end in rule.wave_ends(n):
+        wave = (np.arange(n) < end) & (np.arange(n) >= start) & continuing[:, None]
         # A prompt's wave ends where its first trusted candidate does
         ending = wave & trusted & ~dropped
         stop = np.where(ending, lengths, lengths.max()).min(axis=1)
         tokens[wave] = np.minimum(tokens_before_drop, stop[:, None])[wave]
-        going_on &= ~ending.any(axis=1)
+        continuing &= ~ending.any(axis=1)
         start = end
     return tokens, tokens == lengths
 
 
-def pruned_waves(scored: ScoredRollouts, schedule: PruningSchedule, ends: list[int]) -> Cut:
+def pruned_waves(scored: ScoredRollouts, rule: PruningRule, ends: list[int]) -> Cut:
     """What pruning leaves of candidates that come in waves, if every prompt gets all of them.
 
-    Checks go on where a trusted candidate has ended a prompt's waves: whom they drop then is never sampled, or has been
+    Checks continue where a trusted candidate has ended a prompt's waves: what they drop then is never sampled, or was
     cut before.
 
     Args:
@@ -147,14 +145,14 @@ def pruned_waves(scored: ScoredRollouts, schedule: PruningSchedule, ends: list[i
     tokens, dropped = lengths.copy(), np.zeros(lengths.shape, dtype=bool)
     whole = scored.prefix_features(longest)
     numbers = np.arange(lengths.shape[1])
-    checks = {steps: scored.prefix_features(steps) for steps in range(schedule.interval, longest, schedule.interval)}
+    checks = {steps: scored.prefix_features(steps) for steps in range(rule.interval, longest, rule.interval)}
     for start, end in zip([0, *ends], ends, strict=False):
         begun = numbers < end
         for steps, prefixes in checks.items():
             running = torch.from_numpy(begun & (numbers >= start) & ~dropped & (lengths > steps))
             # Candidates of earlier waves are finished, whatever their length
             features = torch.where(running[..., None], prefixes, whole)
-            now = hopeless(schedule, features, running, torch.from_numpy(dropped | ~begun), steps).numpy()
+            now = rule.hopeless(features, running, torch.from_numpy(dropped | ~begun), steps).numpy()
             tokens[now] = steps
             dropped |= now
     return tokens, dropped
@@ -163,7 +161,7 @@ def pruned_waves(scored: ScoredRollouts, schedule: PruningSchedule, ends: list[i
 def _outcome(tokens: np.ndarray, labels: np.ndarray, rewards: np.ndarray, candidates: np.ndarray) -> Replay:
     eligible = np.where(candidates, rewards, -np.inf)
     winners = eligible.argmax(axis=1)[:, None]
-    right = np.take_along_axis(labels, winners, axis=1)[:, 0]
+    correct = np.take_along_axis(labels, winners, axis=1)[:, 0]
     return Replay(
-        tokens.astype(np.float64), right.astype(np.float64), np.take_along_axis(rewards, winners, axis=1)[:, 0]
+        tokens.astype(np.float64), correct.astype(np.float64), np.take_along_axis(rewards, winners, axis=1)[:, 0]
     )

@@ -1,4 +1,4 @@
-"""ScoredRollouts: what a head says of every token of finished rollouts, to replay decisions on."""
+"""ScoredRollouts: what a head computed of every token of finished rollouts, for fitting and replaying decisions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .pruning import prefix_features
+from ..head.token_outputs import Aggregation, TokenOutputs
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ScoredRollouts:
         token_rewards: (prompts, n, tokens) float32, r_t; anything past a rollout's end.
         token_gates: (prompts, n, tokens) float32, g_t; one for heads without a gate.
         lengths: (prompts, n) int64, sampled tokens, at least 1.
-        labels: (prompts, n) bool, whether the final answer is right.
+        labels: (prompts, n) bool, whether the final answer is correct.
         token_log_probabilities: (prompts, n, tokens) float32, the language model's log p_t, where recorded.
         token_values: (prompts, n, tokens) float32, v_t, of heads with `config.value`.
         eps: The head's `config.eps`.
@@ -83,11 +83,10 @@ class ScoredRollouts:
         return whole
 
     def prefix_features(self, steps: int) -> torch.Tensor:
-        """(prompts, n, 3 or 4) float32: [`prefix_features`] after so many tokens, or all of a shorter rollout's."""
-        seen = np.minimum(self.lengths, steps)
-        sums = [torch.from_numpy(_upto(sums, seen)) for sums in self._sums]
-        values = None if self._value_sums is None else torch.from_numpy(_upto(self._value_sums, seen))
-        return prefix_features(sums[0], sums[1], sums[2], torch.from_numpy(seen), self.eps, values).float()
+        """(prompts, n, 3 or 4) float32: `Aggregation.prefix_features` after `steps` tokens, or all there are."""
+        seen = torch.from_numpy(np.minimum(self.lengths, steps))
+        places = (seen - 1)[..., None, None].expand(*seen.shape, 1, self._sums.shape[-1])
+        return self._aggregation.prefix_features(self._sums.gather(-2, places).squeeze(-2)).float()
 
     def mean_log_probability(self, steps: int) -> torch.Tensor:
         """(prompts, n, 1) float32: mean log p_t over the first tokens, as the feature of a pruner without a head.
@@ -100,15 +99,16 @@ class ScoredRollouts:
         seen = np.minimum(self.lengths, steps)
         return torch.from_numpy(_upto(self._log_probability_sums, seen) / seen).float()[..., None]
 
-    @cached_property
-    def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Running sums of g_t r_t, g_t and r_t."""
-        rewards, gates = self.token_rewards.astype(np.float64), self.token_gates.astype(np.float64)
-        return (gates * rewards).cumsum(-1), gates.cumsum(-1), rewards.cumsum(-1)
+    @property
+    def _aggregation(self) -> Aggregation:
+        return Aggregation(self.eps, value=self.token_values is not None)
 
     @cached_property
-    def _value_sums(self) -> np.ndarray | None:
-        return None if self.token_values is None else self.token_values.cumsum(-1, dtype=np.float64)
+    def _sums(self) -> torch.Tensor:
+        """(prompts, n, tokens, 4 or 5) float64: what the head sums over the tokens up to each."""
+        rewards, gates = torch.from_numpy(self.token_rewards).double(), torch.from_numpy(self.token_gates).double()
+        values = None if self.token_values is None else torch.from_numpy(self.token_values).double()
+        return self._aggregation.summands(TokenOutputs(rewards, gates, values)).cumsum(-2)
 
     @cached_property
     def _log_probability_sums(self) -> np.ndarray | None:

@@ -62,7 +62,7 @@ class Evaluation:
         task, split, prompts, n: What was evaluated: so many prompts of a task's split, n rollouts each.
         skip: How many prompts of the split come before them.
         sampling: The settings the rollouts were sampled with.
-        head_sha256: Of the head's weights, see [`head_digest`].
+        head_sha256: Of the head's weights, see `ElhsrRewardHead.digest`.
         accuracy: Per strategy, the share of prompts answered right.
         head_minus: The head's accuracy less another strategy's on the same prompts (paired).
         gap_closed: (head - single sample) / (oracle - single sample).

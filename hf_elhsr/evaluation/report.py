@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .best_of_n import Evaluation
+from .tables import strategy_table
 from .tradeoff import TradeOff
 
 
@@ -58,13 +59,7 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
         f"Temperature {evaluation.sampling['temperature']}, top_p {evaluation.sampling['top_p']}, top_k "
         f"{evaluation.sampling['top_k']}, at most {evaluation.sampling['max_new_tokens']} new tokens.",
         "",
-        "| answer by | right, % [95 % interval] | head is ahead by, points [95 % interval] |",
-        "|---|---:|---:|",
-    ]
-    for name, measured in evaluation.accuracy.items():
-        bold = "**" if name == "reward head" else ""
-        lines.append(f"| {bold}{name}{bold} | {bold}{measured}{bold} | {evaluation.head_minus.get(name, '')} |")
-    lines += [
+        strategy_table(evaluation).markdown(),
         "",
         f"The head closes {evaluation.gap_closed} % of the gap between a single sample and the oracle. Over all "
         f"{evaluation.prompts * evaluation.n:,} rollouts, {_answered(evaluation)}{100 * evaluation.base_rate:.1f} % of "

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..decisions.adaptive import AdaptiveSampling
-from ..decisions.calibration import rollout_calibration, winner_calibration
+from ..decisions.adaptive import Adaptive, AdaptiveRule
+from ..decisions.calibration import Calibration
 from ..decisions.fit import PRICES, cross_fitted_replays
-from ..decisions.pruning import PruningSchedule
+from ..decisions.pruning import Pruning, PruningRule
 from ..decisions.replay import Replay, replay_adaptive, replay_exact, replay_pruning
 from ..decisions.scored_rollouts import ScoredRollouts
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..rollouts import RolloutSet, head_digest
+from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
 from .best_of_n import Measured
 from .bootstrap import bootstrap_interval
@@ -133,7 +133,7 @@ class TradeOff:
 
 def decisions_digest(config: ElhsrConfig) -> str:
     """SHA-256 of what a head decides by, by which a trade-off knows what was measured: the weights do not tell it."""
-    fields = {name: getattr(config, name) for name in ("calibration", "pruning", "adaptive")}
+    fields = {name: config.to_dict()[name] for name in ("calibration", "pruning", "adaptive")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -159,58 +159,52 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
         split=settings["split"],
         skip=settings.get("skip", 0),
         sampling=settings["sampling"],
-        head_sha256=head_digest(head),
+        head_sha256=head.digest(),
         decisions_sha256=decisions_digest(head.config),
         prompts=len(scored.lengths),
         unverified=settings["prompts"] - len(scored.lengths),
         n=scored.lengths.shape[1],
-        **replayed(scored, head.config.calibration, head.config.pruning, head.config.adaptive),
+        **replayed(scored, head.config),
     )
 
 
-def replayed(
-    scored: ScoredRollouts,
-    calibration: dict[str, Any] | None,
-    pruning: dict[str, Any] | None,
-    adaptive: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """The measured fields of a [`TradeOff`], for the three fields of a head's config.
+def replayed(scored: ScoredRollouts, config: ElhsrConfig) -> dict[str, Any]:
+    """The measured fields of a [`TradeOff`], for the decisions in a head's config.
 
     Raises:
-        ValueError: A field is None.
+        ValueError: The head lacks a decision.
     """
+    calibration: Calibration = config.fitted("calibration")
+    pruning: Pruning = config.fitted("pruning")
+    adaptive: Adaptive = config.fitted("adaptive")
     exact = replay_exact(scored)
-    winner = winner_calibration(calibration)
-    schedules = {float(key): PruningSchedule.from_config(pruning, float(key)) for key in _keys(pruning, "prices")}
-    samplings = {
-        float(key): AdaptiveSampling.from_config(adaptive, calibration, float(key))
-        for key in _keys(adaptive, "thresholds")
-    }
-    any_schedule = next(iter(schedules.values()))
+    winner = calibration.winner
+    rules = {float(key): pruning.rule(float(key)) for key in pruning.prices}
+    samplings = {float(key): adaptive.rule(float(key), winner) for key in adaptive.thresholds}
     middle = samplings[sorted(samplings)[len(samplings) // 2]]
 
-    def pruned(schedule: PruningSchedule) -> Replay:
-        return replay_pruning(scored, schedule)
+    def pruned(rule: PruningRule) -> Replay:
+        return replay_pruning(scored, rule)
 
-    def waved(wanted: Sequence[AdaptiveSampling]) -> list[Replay]:
-        return replay_adaptive(scored, wanted, wanted[0].schedule(pruning))
+    def waved(wanted: Sequence[AdaptiveRule]) -> list[Replay]:
+        return replay_adaptive(scored, wanted, wanted[0].pruning_rule(pruning))
 
     sweep = [replace(middle, threshold=threshold) for threshold in THRESHOLDS]
     curves = {
-        PRUNED: _points(exact, PRICES, [pruned(replace(any_schedule, price=price)) for price in PRICES]),
+        PRUNED: _points(exact, PRICES, [pruned(pruning.at_price(price)) for price in PRICES]),
         ADAPTIVE: _points(exact, THRESHOLDS, waved(sweep)),
     }
     if scored.token_log_probabilities is not None:
         untrained = cross_fitted_replays(scored, ScoredRollouts.mean_log_probability)
         curves[UNTRAINED] = _points(exact, PRICES, untrained)
-    one = rollout_calibration(calibration)
+    one = calibration.candidate
     confidences = _numpy(winner.probability, exact.winner_rewards)
     return {
         "exact": _measured(exact.correct),
         "mean_tokens": float(scored.lengths.mean()),
         "curves": curves,
         "by_tolerance": {
-            PRUNED: _points(exact, list(schedules), [pruned(schedule) for schedule in schedules.values()]),
+            PRUNED: _points(exact, list(rules), [pruned(rule) for rule in rules.values()]),
             ADAPTIVE: _points(exact, list(samplings), [waved([sampling])[0] for sampling in samplings.values()]),
         },
         "calibration": {
@@ -223,11 +217,6 @@ def replayed(
             _abstention(confidences, exact.correct, threshold) for threshold in reversed((*THRESHOLDS, 0.0))
         ],
     }
-
-
-def _keys(config: dict[str, Any] | None, table: str) -> list[str]:
-    # Without a config there is one key to ask with, for from_config to refuse
-    return ["0.5"] if config is None else list(config[table])
 
 
 def _points(exact: Replay, settings: Sequence[float], replays: Sequence[Replay]) -> list[Point]:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from transformers.generation import BaseStreamer
 
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..head.signals import StepSignal
 from ..rewards import RunningReward, SignalProcessor
 from .texts import print_text, visible

@@ -13,10 +13,13 @@ from rich.console import RenderableType
 from transformers import PreTrainedModel
 
 from .._files import write_text
-from ..decisions.calibration import Calibration, rollout_calibration
+from ..decisions.calibration import Line
 from ..generation import BestOfNOutput
-from ..head.configuration_elhsr import unwrap_language_model
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head, plain_inputs
+from ..head.base_model import plain_inputs, unwrap_language_model
+from ..head.configuration_elhsr import ElhsrConfig
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.token_outputs import TokenOutputs
 from .page import page
 from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerShares
 from .terminal import terminal
@@ -52,16 +55,8 @@ def layer_shares(
     outputs = model(**inputs, output_hidden_states=list(head.config.layers), return_dict=True)
     states = [outputs.hidden_states[layer][0, len(prompt) :] for layer in head.config.layers]
     del outputs
-    weights = head.weight.detach().cpu().double().split(head.config.hidden_size, dim=-1)
-    bias = head.bias.detach().cpu().double()
-    # (rows of the head, layers, tokens): a layer at a time, and the copy in float64 is on the CPU, since not every
-    # device has it
-    parts = torch.stack([weight @ state.cpu().double().T for weight, state in zip(weights, states, strict=True)], dim=1)
-    gates = torch.sigmoid(parts[0].sum(dim=0) + bias[0]) if head.config.gate else torch.ones(len(completion)).double()
-    total = gates.sum().clamp_min(head.config.eps)
-    shares = (parts[-1] @ gates) / total
-    of_bias = bias[-1] * gates.sum() / total
-    rounding = reward - float(shares.sum() + of_bias)
+    shares, of_bias = head.layer_shares(states)
+    rounding = reward - (float(shares.sum()) + of_bias)
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE) * max(1.0, abs(reward))
     if not abs(rounding) <= tolerance:
         raise ValueError(
@@ -69,7 +64,7 @@ def layer_shares(
             "model, the head and the attention_mask of the call to generate; a prompt of more than token ids (images, "
             "a cache of its own) cannot be read again, so leave out the model."
         )
-    return LayerShares(tuple(head.config.layers), tuple(shares.tolist()), float(of_bias), rounding)
+    return LayerShares(tuple(head.config.layers), tuple(shares.tolist()), of_bias, rounding)
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ def explain(
         model = unwrap_language_model(model)
         head.config.check_fits(model)
         # Other signals have no layers
-        model = model if head.config.signal == "hidden_states" else None
+        model = model if head.config.reads.has_layers else None
     return _Explaining(out, tokenizer, head, model, attention_mask).explanation()
 
 
@@ -246,8 +241,8 @@ class _Explaining:
     def _tokens(self, row: int, index: int, token_ids: list[int]) -> tuple[ExplainedToken, ...]:
         rewards = self._out["token_rewards"][row, index, : len(token_ids)].double()
         gates = self._out["token_gates"][row, index, : len(token_ids)].double()
-        eps = 1e-8 if self._head is None else self._head.config.eps
-        running = (gates * rewards).cumsum(-1) / gates.cumsum(-1).clamp_min(eps)
+        aggregation = ElhsrConfig().aggregation if self._head is None else self._head.aggregation
+        running = aggregation.rewards(aggregation.summands(TokenOutputs(rewards, gates)).cumsum(0))
         columns = (token_texts(self._tokenizer, token_ids), rewards.tolist(), gates.tolist(), running.tolist())
         return tuple(ExplainedToken(*token) for token in zip(token_ids, *columns, strict=True))
 
@@ -257,7 +252,7 @@ class _Explaining:
         return layer_shares(self._model, self._head, prompt, completion, reward)
 
     @property
-    def _calibration(self) -> Calibration:
+    def _calibration(self) -> Line:
         if self._head is None or self._head.config.calibration is None:
-            return Calibration(1.0, 0.0)
-        return rollout_calibration(self._head.config.calibration)
+            return Line(1.0, 0.0)
+        return self._head.config.calibration.candidate

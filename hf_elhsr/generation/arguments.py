@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,24 +12,24 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin, GenerationMode
-from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
-from transformers.utils import GENERATION_CONFIG_NAME
 
+from .._checks import whole_number
 from ..head.base_model import learns_prompts
-
-#: Arguments of `generate` that a generation config may hold, since JSON can.
-SAVED_SETTINGS = (
-    "best_of_n",
-    "reward_head",
-    "combine",
-    "output_token_rewards",
-    "prune",
-    "adaptive",
-    "min_confidence",
-    "max_parallel",
+from ..transformers_internals import (
+    GENERATION_CONFIG_NAME,
+    MEDIA_INPUTS,
+    commit_hash,
+    is_from_model_config,
+    is_watched,
+    keep_all_settings,
+    own_decoding,
 )
+from .batch import uses_cache
+
+# Arguments that hold functions and objects, which a generation config, being JSON, cannot
 _FOR_CALLS_ALONE = ("extract_answer", "signal_processor")
-_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
+# Without self and **kwargs
+_POSITIONAL = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
 
 
 class _Saved(NamedTuple):
@@ -37,23 +37,55 @@ class _Saved(NamedTuple):
     source: str
 
 
-def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
-    """`generate` with what the call leaves out taken from the generation configs, where these have any of it.
-
-    The call comes first, then a `generation_config` passed to it, then the model's own; like transformers' own
-    settings, None means unset. Settings without a `best_of_n` anywhere are not looked at. Errors are told which
-    settings come from a config, since whoever calls may not know of them.
+def by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `generate`, all of them by their names.
 
     Raises:
-        ValueError: A config holds what could not be saved: a head that is not named by text, or a function.
+        TypeError: Too many arguments, or one of them twice.
     """
+    if len(args) > len(_POSITIONAL):
+        raise TypeError(f"generate() takes at most {len(_POSITIONAL)} positional arguments, got {len(args)}.")
+    named = dict(zip(_POSITIONAL, args, strict=False))
+    if twice := named.keys() & kwargs.keys():
+        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
+    return named | kwargs
+
+
+def own_arguments(generate: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that best-of-n adds to `generate`, its keyword-only ones, with their defaults."""
+    parameters = inspect.signature(generate).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def saved_settings(generate: Callable[..., Any]) -> tuple[str, ...]:
+    """Those of its own arguments that a generation config may hold."""
+    return tuple(name for name in own_arguments(generate) if name not in _FOR_CALLS_ALONE)
+
+
+def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
+    """`generate` with what the call leaves out taken from the generation configs, if they set it.
+
+    The call comes first, then a `generation_config` passed to it, then the model's own; like transformers' own
+    settings, None means unset. Without a `best_of_n` in any of them the configs are not read. Errors name the settings
+    that come from a config, since the caller may not know them.
+
+    Raises:
+        ValueError: A config holds what could not be saved: a head that is not named by text, or a function. Or the call
+            has arguments of best-of-n without `best_of_n`.
+    """
+    defaults = own_arguments(generate)
 
     @functools.wraps(generate)
     def with_settings(model: Any, *args: Any, **kwargs: Any) -> Any:
-        passed = dict(zip(_GENERATE_PARAMETERS, args, strict=False)) | kwargs
-        saved = _saved_settings(passed.get("generation_config"), model.generation_config)
+        passed = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
+        saved = _saved(defaults, passed.get("generation_config"), model.generation_config)
         saved = {name: setting for name, setting in saved.items() if kwargs.get(name) is None}
-        if not saved or (kwargs.get("best_of_n") is None and "best_of_n" not in saved):
+        if kwargs.get("best_of_n") is None and "best_of_n" not in saved:
+            unused = [name for name, default in defaults.items() if kwargs.get(name, default) not in (None, default)]
+            if unused:
+                raise ValueError(
+                    f"{' and '.join(unused)} passed without best_of_n: pass it too, the number of candidates to sample."
+                )
             return generate(model, *args, **kwargs)
         try:
             _check(saved)
@@ -66,10 +98,10 @@ def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
     return with_settings
 
 
-def _saved_settings(passed: GenerationConfig | None, own: GenerationConfig | None) -> dict[str, _Saved]:
+def _saved(names: Iterable[str], passed: GenerationConfig | None, own: GenerationConfig | None) -> dict[str, _Saved]:
     saved = {}
     for source, config in (("the model's generation_config", own), ("the generation_config passed", passed)):
-        for name in (*SAVED_SETTINGS, *_FOR_CALLS_ALONE):
+        for name in names:
             if (value := getattr(config, name, None)) is not None:
                 saved[name] = _Saved(value, source)
     return saved
@@ -88,35 +120,32 @@ def _check(saved: dict[str, _Saved]) -> None:
             )
 
 
-def keep_when_saved(config: GenerationConfig | None) -> None:
+def keep_when_saved(config: GenerationConfig | None, settings: Iterable[str]) -> None:
     """Make a generation config that transformers derived from the model's config keep our settings when reloaded.
 
-    Its `_from_model_config` says that it holds nothing but what the model's config said, and what transformers does
-    not know is then dropped in loading. With settings of its own that is not so any more.
+    What transformers does not know is dropped in loading such a config. With settings of its own it is no longer one.
     """
-    if config is not None and any(getattr(config, name, None) is not None for name in SAVED_SETTINGS):
-        config._from_model_config = False
+    if config is not None and any(getattr(config, name, None) is not None for name in settings):
+        keep_all_settings(config)
 
 
-def restore_dropped(model: Any) -> None:
+def restore_dropped(model: Any, settings: Sequence[str]) -> None:
     """Take from the model's generation_config.json the settings of ours that transformers dropped in loading it.
 
-    It does so where the file says `_from_model_config`, see [`keep_when_saved`], which cannot be at hand where a model
-    is saved that has not been enabled.
+    It does so where the file says that it was derived from the model's config: a model that was saved without being
+    enabled, so that [`keep_when_saved`] was not called.
     """
     config = model.generation_config
-    if not getattr(config, "_from_model_config", False):
+    if config is None or not is_from_model_config(config):
         return
-    path = _generation_config_file(
-        getattr(model.config, "_name_or_path", ""), getattr(model.config, "_commit_hash", None)
-    )
+    path = _generation_config_file(model.config.name_or_path, commit_hash(model.config))
     if path is None:
         return
     written = json.loads(path.read_text(encoding="utf-8"))
-    for name in SAVED_SETTINGS:
+    for name in settings:
         if written.get(name) is not None and getattr(config, name, None) is None:
             setattr(config, name, written[name])
-    keep_when_saved(config)
+    keep_when_saved(config, settings)
 
 
 def _generation_config_file(source: str, revision: str | None) -> Path | None:
@@ -133,7 +162,8 @@ def _generation_config_file(source: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-_OUR_MIXIN = "BestOfNGenerationMixin"
+# By name, since published heads bring copies of them along
+_OUR_CLASSES = ("BestOfNGenerationMixin", "LoopMixin")
 
 
 def check_model(model: Any) -> None:
@@ -152,13 +182,9 @@ def check_model(model: Any) -> None:
             f"This {name} carries a custom generate of its own (loaded with trust_remote_code), which best_of_n would "
             "not run. Load the model without it."
         )
-    for method in ("_sample", "generate"):
-        # Whichever class it is, ours aside, must have it from transformers' GenerationMixin
-        owner = next(cls for cls in type(model).__mro__ if method in vars(cls) and cls.__name__ != _OUR_MIXIN)
-        if owner is not GenerationMixin:
-            raise ValueError(
-                f"{name} has a {method} of its own (from {owner.__name__}), which best_of_n cannot stand in for."
-            )
+    if (own := own_decoding(type(model), _OUR_CLASSES)) is not None:
+        method, owner = own
+        raise ValueError(f"{name} has its own {method} (from {owner.__name__}), which best_of_n cannot stand in for.")
 
 
 def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
@@ -167,7 +193,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     Settings are looked up in the call, its generation_config and the model's, in this order and before transformers
     fills in defaults, so that what the user said can be told from what is merely a default.
     """
-    _check_count("best_of_n", n)
+    whole_number("best_of_n", n)
     check_model(model)
     if kwargs.get("custom_generate") is not None:
         raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
@@ -185,13 +211,13 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     prompts = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
     if isinstance(prompts, torch.Tensor) and prompts.shape[0] == 0:
         raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
-    if model.training and model.is_activation_checkpointing and _setting(model, kwargs, "use_cache") is not False:
+    if model.training and model.is_activation_checkpointing and uses_cache(_setting(model, kwargs, "use_cache")):
         raise ValueError(
             "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
         )
-    media = [name for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL if kwargs.get(name) is not None]
-    if media and _setting(model, kwargs, "use_cache") is False:
+    media = [name for name in MEDIA_INPUTS if kwargs.get(name) is not None]
+    if media and not uses_cache(_setting(model, kwargs, "use_cache")):
         raise ValueError(
             f"Without a cache the model would need {', '.join(media)} in every step, for candidates that come and go: "
             "leave out use_cache=False."
@@ -202,7 +228,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
             "best_of_n cannot follow adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
             "weights, such as LoRA."
         )
-    if "_update_model_kwargs_for_generation" in vars(model):
+    if is_watched(model):
         raise ValueError("best_of_n scores its own candidates: call it outside of score_generation.")
 
 
@@ -211,8 +237,7 @@ def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     k = _setting(model, kwargs, "num_return_sequences")
     if k is None:
         return 1
-    _check_count("num_return_sequences", k)
-    if k > n:
+    if whole_number("num_return_sequences", k) > n:
         raise ValueError(f"num_return_sequences={k} of best_of_n={n} candidates cannot be returned: raise best_of_n.")
     return int(k)
 
@@ -227,22 +252,10 @@ def check_context_length(model: Any, prompt_length: int) -> None:
         )
 
 
-def check_max_parallel(max_parallel: int | None) -> int | None:
-    """Refuse a number of candidates that nothing could be decoded with."""
-    if max_parallel is not None:
-        _check_count("max_parallel", max_parallel)
-    return max_parallel
-
-
 def check_min_confidence(min_confidence: float) -> None:
     """Refuse what is no probability."""
     if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
         raise ValueError(f"min_confidence is a probability between 0 and 1; got {min_confidence!r}.")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of candidates, at least 1; got {value!r}.")
 
 
 def check_generation_mode(

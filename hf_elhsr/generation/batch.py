@@ -5,13 +5,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from transformers import Cache, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import logits_process, stopping_criteria
 
+from ..transformers_internals import prefix_function
 from .shared_prompt import SharedPromptCache
 
 #: Under which names models take their cache.
 CACHE_NAMES = ("past_key_values", "cache_params")
+
+
+def uses_cache(setting: bool | None) -> bool:
+    """What a `use_cache` setting means: unset, the model keeps a cache."""
+    return setting is None or bool(setting)
+
+
+def inputs_of_last_token(model: PreTrainedModel, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> Any:
+    """The inputs of the forward pass that reads the last token of every row; without a cache, whole rows."""
+    length = 1 if uses_cache(model_kwargs.get("use_cache")) else None
+    return model.prepare_inputs_for_generation(input_ids, next_sequence_length=length, **model_kwargs)
 
 
 def copy_cache(cache: Cache) -> Cache:
@@ -29,33 +41,33 @@ def copy_cache(cache: Cache) -> Cache:
 # These look at a row's own tokens and at settings that hold for all rows, and at nothing else. Subclasses do not
 # count, since they may keep anything.
 _INDEPENDENT_OF_ROWS = {
-    logits_process.TemperatureLogitsWarper,
-    logits_process.TopKLogitsWarper,
-    logits_process.TopPLogitsWarper,
-    logits_process.TopHLogitsWarper,
-    logits_process.MinPLogitsWarper,
-    logits_process.TypicalLogitsWarper,
-    logits_process.EpsilonLogitsWarper,
-    logits_process.EtaLogitsWarper,
-    logits_process.MinLengthLogitsProcessor,
-    logits_process.MinNewTokensLengthLogitsProcessor,
-    logits_process.NoRepeatNGramLogitsProcessor,
-    logits_process.SequenceBiasLogitsProcessor,
-    logits_process.NoBadWordsLogitsProcessor,
-    logits_process.ForcedBOSTokenLogitsProcessor,
-    logits_process.ForcedEOSTokenLogitsProcessor,
-    logits_process.InfNanRemoveLogitsProcessor,
-    logits_process.ExponentialDecayLengthPenalty,
-    logits_process.SuppressTokensAtBeginLogitsProcessor,
-    logits_process.SuppressTokensLogitsProcessor,
-    logits_process.LogitNormalization,
-    stopping_criteria.MaxLengthCriteria,
-    stopping_criteria.MaxTimeCriteria,
-    stopping_criteria.StopStringCriteria,
-    stopping_criteria.EosTokenCriteria,
+    transformers.TemperatureLogitsWarper,
+    transformers.TopKLogitsWarper,
+    transformers.TopPLogitsWarper,
+    transformers.TopHLogitsWarper,
+    transformers.MinPLogitsWarper,
+    transformers.TypicalLogitsWarper,
+    transformers.EpsilonLogitsWarper,
+    transformers.EtaLogitsWarper,
+    transformers.MinLengthLogitsProcessor,
+    transformers.MinNewTokensLengthLogitsProcessor,
+    transformers.NoRepeatNGramLogitsProcessor,
+    transformers.SequenceBiasLogitsProcessor,
+    transformers.NoBadWordsLogitsProcessor,
+    transformers.ForcedBOSTokenLogitsProcessor,
+    transformers.ForcedEOSTokenLogitsProcessor,
+    transformers.InfNanRemoveLogitsProcessor,
+    transformers.ExponentialDecayLengthPenalty,
+    transformers.SuppressTokensAtBeginLogitsProcessor,
+    transformers.SuppressTokensLogitsProcessor,
+    transformers.LogitNormalization,
+    transformers.MaxLengthCriteria,
+    transformers.MaxTimeCriteria,
+    transformers.StopStringCriteria,
+    transformers.EosTokenCriteria,
 }
 # Has one number per row, which `select_processor_rows` can select.
-_SELECTABLE = {logits_process.RepetitionPenaltyLogitsProcessor}
+_SELECTABLE = {transformers.RepetitionPenaltyLogitsProcessor}
 
 
 def stateful(processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> list[str]:
@@ -87,7 +99,7 @@ def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows:
 def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:
     """Refuse a model whose state is not a `Cache`, since its rows could not multiply."""
     caches = [model_kwargs[name] for name in CACHE_NAMES if model_kwargs.get(name) is not None]
-    if model_kwargs.get("use_cache") and not any(isinstance(cache, Cache) for cache in caches):
+    if uses_cache(model_kwargs.get("use_cache")) and not any(isinstance(cache, Cache) for cache in caches):
         raise ValueError(
             f"{model_name} keeps its state in a form whose rows cannot be multiplied, so best_of_n cannot share the "
             "prompt among candidates. Pass use_cache=False: slower, but it works."
@@ -123,17 +135,15 @@ def _with_ignored_lengths(processor: Any, change: Any) -> Any:
 
 
 def _multiplied(processor: Any, batch: int, prompt_of_row: torch.Tensor) -> Any:
-    if type(processor) is logits_process.RepetitionPenaltyLogitsProcessor:
+    if type(processor) is transformers.RepetitionPenaltyLogitsProcessor:
         return _with_ignored_lengths(
             processor,
             lambda lengths: lengths[prompt_of_row.to(lengths.device)] if len(lengths) == batch else lengths,
         )
-    if type(processor) is logits_process.PrefixConstrainedLogitsProcessor:
+    if type(processor) is transformers.PrefixConstrainedLogitsProcessor:
         # Its "beams" are rows that share a prompt, which is what candidates are: the function is told the prompt
-        return logits_process.PrefixConstrainedLogitsProcessor(
-            processor._prefix_allowed_tokens_fn, len(prompt_of_row) // batch
-        )
-    if type(processor) is logits_process.UnbatchedClassifierFreeGuidanceLogitsProcessor:
+        return transformers.PrefixConstrainedLogitsProcessor(prefix_function(processor), len(prompt_of_row) // batch)
+    if type(processor) is transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor:
         changed = copy.copy(processor)
         changed.unconditional_context = {
             name: value.index_select(0, prompt_of_row.to(value.device)) if isinstance(value, torch.Tensor) else value

@@ -7,13 +7,9 @@ from typing import Any, Protocol
 import torch
 from transformers.utils import logging
 
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
-from ..head.signals import LOG_PROBABILITY_FLOOR
-
-# A certain token's log-probability may come out of float32 arithmetic a little above zero
-_ROUNDED_ZERO = 1e-3
-# Up to one in so many may be merged at every token of an answer; a server that shows fewer gives too few
-_MERGED = 4
+from .._checks import whole_number
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 
 
 def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
@@ -36,45 +32,13 @@ def score_logprobs(head: ElhsrRewardHead, logprobs: Mapping[str, Any]) -> float:
         ValueError: The head reads another signal, or the answer has no tokens, too few log-probabilities, or some that
             are no log-probabilities.
     """
-    k = head.config.num_log_probabilities
-    if head.config.signal != "top_log_probabilities" or k is None:
-        raise ValueError(
-            f"This head reads {head.config.signal!r}, and an answer shows log-probabilities alone: train a head with "
-            "signal='top_log_probabilities'."
-        )
-    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-    if not content:
-        raise ValueError(
-            f"Expected logprobs with a token in 'content', got {logprobs!r}: ask the server for logprobs=true and "
-            f"top_logprobs={k}."
-        )
-    shown = max(len(token.get("top_logprobs") or []) for token in content)
-    # An answer of a token or two may have nothing but merged ones
-    if shown < k - k // _MERGED:
-        raise ValueError(
-            f"This answer has {shown} top_logprobs a token, and this head reads {k}: ask for top_logprobs={k}."
-        )
-    features = torch.tensor([_features(token, k, number) for number, token in enumerate(content)])
-    mask = torch.ones(1, len(content), dtype=torch.bool)
+    reads: Any = head.config.reads
+    reads.check_shown_by_interfaces()
+    features = reads.features_from_logprobs(logprobs)
+    mask = torch.ones(1, len(features), dtype=torch.bool)
     with torch.no_grad():
-        rewards = head(features[None].to(head.weight.device), mask).rewards
+        rewards = head(features[None].to(head.device), mask).rewards
     return float(rewards[0])
-
-
-def _features(token: Mapping[str, Any], k: int, number: int) -> list[float]:
-    top = [entry.get("logprob") for entry in token.get("top_logprobs") or []]
-    if not top:
-        raise ValueError(f"Token {number} has no top_logprobs, and this head reads {k}: ask for top_logprobs={k}.")
-    own = token.get("logprob")
-    wrong = [value for value in (*top, own) if not isinstance(value, int | float) or not value <= _ROUNDED_ZERO]
-    if wrong:
-        raise ValueError(
-            f"Token {number} has {wrong[0]!r} for a log-probability, expected a number of at most 0: ask the server "
-            "for log-probabilities, not for probabilities."
-        )
-    highest = sorted(top, reverse=True)[:k]
-    highest += highest[-1:] * (k - len(highest))
-    return [max(float(value), LOG_PROBABILITY_FLOOR) for value in (*highest, own)]
 
 
 logger = logging.get_logger(__name__)
@@ -129,17 +93,12 @@ def best_of_n_chat(
         ValueError: An argument that this function decides on itself, a head that reads another signal, a server that
             shows no or too few log-probabilities, that gives no answer to a request, or nothing but empty answers.
     """
-    if isinstance(best_of_n, bool) or not isinstance(best_of_n, int) or best_of_n < 1:
-        raise ValueError(f"best_of_n={best_of_n!r}: expected a whole number of at least 1.")
+    whole_number("best_of_n", best_of_n)
     decided = sorted({"n", "logprobs", "top_logprobs", "stream"} & kwargs.keys())
     if decided:
         raise ValueError(f"{', '.join(decided)}: best_of_n_chat decides on this itself; leave it out.")
     head = load_reward_head(reward_head)
-    if head.config.signal != "top_log_probabilities":
-        raise ValueError(
-            f"This head reads {head.config.signal!r}, and an interface shows log-probabilities alone: train a head "
-            "with `hf-elhsr sample --signal top_log_probabilities`."
-        )
+    head.config.reads.check_shown_by_interfaces()
     choices: list[Any] = []
     while len(choices) < best_of_n:
         own = dict(kwargs)

@@ -6,14 +6,31 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StaticCache, StoppingCriteriaList
-from transformers.generation import stopping_criteria as criteria_module
-from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    PreTrainedModel,
+    StaticCache,
+    StoppingCriteriaList,
+)
 
+from .._checks import whole_number
 from ..head.signals import read_step
 from ..rewards import SignalProcessorList
+from ..transformers_internals import (
+    MEDIA_INPUTS,
+    is_compiled,
+    is_passed_by_user,
+    larger_static_cache,
+    optimized_for_decoding,
+    pad_token_id,
+    prefill,
+    updated_model_kwargs,
+)
 from .arguments import check_context_length
-from .batch import CACHE_NAMES, Prompts, Rows, check_cache, copy_cache, last_logits, stateful
+from .batch import CACHE_NAMES, Prompts, Rows, check_cache, copy_cache, inputs_of_last_token, last_logits, stateful
 from .next_token import sample_tokens
 from .output import StepRecords
 from .packed_linear import packed_linears
@@ -60,6 +77,10 @@ class CandidateRequest:
     max_parallel: int | None = None
     pruners: tuple[Pruner, ...] = ()
     waves: Waves | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_parallel is not None:
+            whole_number("max_parallel", self.max_parallel)
 
     def check_rows_may_leave(self, compiled: bool, stateful: list[str]) -> None:
         """Refuse what needs rows to leave the batch, where they cannot.
@@ -144,7 +165,7 @@ def sample_candidates(
     batch, prompt_length = input_ids.shape
     loop = _Loop(model, stopping_criteria, generation_config, request, batch, input_ids.device)
     prompts = loop.prefill(input_ids, logits_processor, model_kwargs)
-    with model._optimize_model_for_decode(), packed_linears(model):
+    with optimized_for_decoding(model), packed_linears(model):
         for wave in loop.waves():
             parts = [wave] if request.max_parallel is None else wave.split(request.max_parallel)
             for part in parts:
@@ -194,19 +215,19 @@ class _Loop:
         # max_length counts input_ids, which do not hold a prompt that is given as embeddings
         positions = self._generation_config.max_length + prompt_length - input_ids.shape[1]
         model_kwargs = _prepare_model_kwargs(model, self._generation_config, model_kwargs, batch, positions)
-        self._compiled = model._valid_auto_compile_criteria(model_kwargs, self._generation_config)
+        self._compiled = is_compiled(model, self._generation_config, model_kwargs)
         keeping_state = stateful(logits_processor, self._stopping_criteria)
         request.check_rows_may_leave(self._compiled, keeping_state)
-        if any(type(criterion) is criteria_module.MaxTimeCriteria for criterion in self._stopping_criteria):
+        if any(type(criterion) is MaxTimeCriteria for criterion in self._stopping_criteria):
             request.check_time()
         # Rows that leave change the shapes, for which a compiled step would be compiled anew
         self._may_leave = not self._compiled and not keeping_state
-        outputs = model._prefill(input_ids, self._generation_config, model_kwargs, is_first_iteration=True)
-        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
+        outputs = prefill(model, input_ids, self._generation_config, model_kwargs)
+        model_kwargs = updated_model_kwargs(model, outputs, model_kwargs)
         check_cache(model_kwargs, type(model).__name__)
         self.records.prefill(outputs, batch, request.n, input_ids.device)
         # They have been consumed, and images would be multiplied with the rows
-        for name in ("inputs_embeds", *MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL):
+        for name in ("inputs_embeds", *MEDIA_INPUTS):
             model_kwargs.pop(name, None)
 
         request.processors.begin(batch, input_ids.device)
@@ -309,14 +330,10 @@ class _Loop:
 
     def _forward(self, rows: Rows) -> Any:
         model = self._model
-        inputs = model.prepare_inputs_for_generation(
-            rows.input_ids, next_sequence_length=1 if rows.model_kwargs["use_cache"] else None, **rows.model_kwargs
-        )
+        inputs = inputs_of_last_token(model, rows.input_ids, rows.model_kwargs)
         forward = model.get_compiled_call(self._generation_config.compile_config) if self._compiled else model.__call__
         outputs = forward(**inputs, return_dict=True)
-        rows.model_kwargs = model._update_model_kwargs_for_generation(
-            outputs, rows.model_kwargs, is_encoder_decoder=False
-        )
+        rows.model_kwargs = updated_model_kwargs(model, outputs, rows.model_kwargs)
         return outputs
 
 
@@ -328,13 +345,12 @@ def _prepare_model_kwargs(
     positions: int,
 ) -> dict[str, Any]:
     """The model's inputs, with a cache that is ours alone and has room for the last token to be fed back."""
-    # These are generate's, not the model's
-    model_kwargs = {k: v for k, v in model_kwargs.items() if k not in ("tokenizer", "assistant_tokenizer")}
+    model_kwargs = dict(model_kwargs)
     for name in CACHE_NAMES:
         cache = model_kwargs.get(name)
         if cache is None:
             continue
-        if getattr(cache, "_is_user_defined", False):
+        if is_passed_by_user(cache):
             # Asked of static caches only: a dynamic one without layers yet cannot answer
             if isinstance(cache, StaticCache) and (capacity := cache.get_max_length()) < positions:
                 raise ValueError(
@@ -344,21 +360,14 @@ def _prepare_model_kwargs(
             # Its rows are going to multiply and leave, and the user may want it for the next call
             model_kwargs[name] = copy_cache(cache)
         elif isinstance(cache, StaticCache):
-            model_kwargs[name] = model._prepare_static_cache(
-                cache_implementation=generation_config.cache_implementation,
-                batch_size=batch,
-                max_cache_len=positions,
-                prefill_chunk_size=generation_config.prefill_chunk_size,
-                model_kwargs=model_kwargs,
-            )
+            model_kwargs[name] = larger_static_cache(model, generation_config, batch, positions, model_kwargs)
     return model_kwargs
 
 
 def _pad_token_id(generation_config: GenerationConfig, stopping_criteria: StoppingCriteriaList) -> int:
-    pad_token = generation_config._pad_token_tensor
-    if pad_token is not None:
-        return int(pad_token)
-    all_end_together = {criteria_module.MaxLengthCriteria, criteria_module.MaxTimeCriteria}
+    if (pad_token := pad_token_id(generation_config)) is not None:
+        return pad_token
+    all_end_together = {MaxLengthCriteria, MaxTimeCriteria}
     if any(type(criterion) not in all_end_together for criterion in stopping_criteria):
         raise ValueError("Candidates may end at different lengths, so a padding token is needed: pass pad_token_id.")
     return 0

@@ -2,35 +2,33 @@
 
 import copy
 import functools
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
-from transformers.generation import BaseStreamer, GenerationMixin, GenerationMode
+from transformers.generation import BaseStreamer
 
 from ..decisions.selection import Combination
-from ..head.configuration_elhsr import unwrap_language_model
+from ..head.base_model import unwrap_language_model
 from ..rewards import SignalProcessor, SignalProcessorList
+from ..transformers_internals import DecodingLoop, LoopMixin, generate_with
 from .arguments import (
+    by_name,
     check_generation_mode,
-    check_max_parallel,
     check_model,
     check_request,
     keep_when_saved,
     requested_sequences,
     restore_dropped,
+    saved_settings,
     with_saved_settings,
 )
-from .loop import CandidateRequest, Candidates, Pruner, sample_candidates
+from .loop import CandidateRequest, Candidates, sample_candidates
 from .selection import AnswerExtractor, Combining, RewardSource, RewardSources, choose
-from .stopping import fitted_decisions, winner_confidence
-
-_GENERATE_PARAMETERS = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
+from .stopping import STOPPING_RULES, Stopping, stopping_for, winner_confidence
 
 
-class BestOfNGenerationMixin:
+class BestOfNGenerationMixin(LoopMixin):
     """Adds best-of-n to a transformers model class; put it before the model class among the bases.
 
     [`enable_best_of_n`] does that for a model in hand. Without `best_of_n` every method is transformers' own.
@@ -94,34 +92,21 @@ class BestOfNGenerationMixin:
                 `do_sample=False` with n > 1, encoder-decoder models, paged caches, n < 1, k > n, and more.
         """
         if best_of_n is None:
-            given = {
-                "reward_head": reward_head,
-                "combine": combine,
-                "extract_answer": extract_answer,
-                "signal_processor": signal_processor,
-                "prune": prune,
-                "adaptive": adaptive,
-                "min_confidence": min_confidence,
-                "max_parallel": max_parallel,
-            }
-            unused = [name for name, value in given.items() if value is not None]
-            if output_token_rewards:
-                unused.append("output_token_rewards")
-            if unused:
-                raise ValueError(f"{' and '.join(unused)} given without best_of_n: say how many candidates to sample.")
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
         if reward_head is None:
             raise ValueError(
                 "best_of_n needs a reward_head to choose the winner: pass an ElhsrRewardHead, a folder or 'org/name'."
             )
-        kwargs = _by_name(args, kwargs)
+        kwargs = by_name(args, kwargs)
         check_request(self, best_of_n, kwargs)
         k = requested_sequences(self, best_of_n, kwargs)
         sources = RewardSources.of(reward_head, self, keep_tokens=output_token_rewards)
         combining = Combining(sources, combine, extract_answer, kwargs.get("tokenizer"), kwargs.get("attention_mask"))
         head = sources.only_head if combine is None else None
-        alone = {"prune": prune, "adaptive": adaptive, "min_confidence": min_confidence}
+        tolerances = {"prune": prune, "adaptive": adaptive}
+        tolerances |= {name: kwargs.pop(name) for name in STOPPING_RULES if name in kwargs}
+        alone = tolerances | {"min_confidence": min_confidence}
         asked = [name for name, value in alone.items() if value is not None]
         if asked and head is None:
             raise ValueError(
@@ -130,17 +115,16 @@ class BestOfNGenerationMixin:
             )
         if output_token_rewards and sources.only_head is None:
             raise ValueError("output_token_rewards=True is for a single head, whose tokens it shows: leave it out.")
-        pruners: tuple[Pruner, ...] = ()
-        waves, calibration = None, None
+        stopping, calibration = Stopping(), None
         if head is not None:
-            pruners, waves = fitted_decisions(head, best_of_n, k, prune, adaptive)
+            stopping = stopping_for(head, best_of_n, k, tolerances)
             calibration = winner_confidence(head.head, min_confidence)
         request = CandidateRequest(
             best_of_n,
             SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
-            max_parallel=check_max_parallel(max_parallel),
-            pruners=pruners,
-            waves=waves,
+            max_parallel=max_parallel,
+            pruners=stopping.pruners,
+            waves=stopping.waves,
         )
         candidates = _run(self, request, kwargs)
         output: Any = choose(candidates, combining, k, calibration, min_confidence)
@@ -171,46 +155,20 @@ class BestOfNGenerationMixin:
         Raises:
             ValueError: What `generate(best_of_n=n)` refuses, and a streamer, since there is no winner to stream.
         """
-        kwargs = _by_name(args, kwargs)
+        kwargs = by_name(args, kwargs)
         check_request(self, n, kwargs)
         if kwargs.get("streamer") is not None:
             raise ValueError("sample_candidates chooses no winner, so there is nothing to stream: leave out streamer.")
         processors = SignalProcessorList(signal_processor or [])
-        return _run(self, CandidateRequest(n, processors, max_parallel=check_max_parallel(max_parallel)), kwargs)
+        return _run(self, CandidateRequest(n, processors, max_parallel=max_parallel), kwargs)
 
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
         """transformers' `save_pretrained`, after which `best_of_n` in the generation config is there when reloaded."""
-        keep_when_saved(self.generation_config)
+        keep_when_saved(self.generation_config, _SAVED_SETTINGS)
         super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
-    def _extract_generation_mode_kwargs(
-        self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
-    ) -> dict[str, Any]:
-        request = kwargs.pop("candidate_request", None)
-        mode_kwargs = super()._extract_generation_mode_kwargs(custom_generate, kwargs, *args, **named)  # type: ignore[misc]
-        return mode_kwargs if request is None else {**mode_kwargs, "candidate_request": request}
 
-    def _validate_generation_mode(
-        self: Any, generation_mode: GenerationMode, generation_config: GenerationConfig, mode_kwargs: dict[str, Any]
-    ) -> None:
-        if "candidate_request" in mode_kwargs:
-            check_generation_mode(generation_mode, generation_config, mode_kwargs)
-        super()._validate_generation_mode(generation_mode, generation_config, mode_kwargs)  # type: ignore[misc]
-
-    def _sample(
-        self: Any,
-        input_ids: torch.Tensor,
-        *args: Any,
-        candidate_request: CandidateRequest | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        if candidate_request is None:
-            return super()._sample(input_ids, *args, **kwargs)  # type: ignore[misc]
-        # The streamer is fed by `generate`, once the winner is known; rows of other processes are refused before
-        kwargs.pop("streamer", None)
-        kwargs.pop("synced_gpus", None)
-        named = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
-        return sample_candidates(self, input_ids, **named, request=candidate_request, model_kwargs=kwargs)
+_SAVED_SETTINGS = saved_settings(BestOfNGenerationMixin.generate)
 
 
 def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) -> list[SignalProcessor]:
@@ -218,15 +176,6 @@ def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) ->
     processors = list(signal_processor or [])
     follows = isinstance(streamer, SignalProcessor) and not any(streamer is processor for processor in processors)
     return [*processors, streamer] if follows else processors
-
-
-def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if len(args) > len(_GENERATE_PARAMETERS):
-        raise TypeError(f"generate() takes at most {len(_GENERATE_PARAMETERS)} positional arguments, got {len(args)}.")
-    named = dict(zip(_GENERATE_PARAMETERS, args, strict=False))
-    if twice := named.keys() & kwargs.keys():
-        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
-    return named | kwargs
 
 
 def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candidates:
@@ -241,7 +190,8 @@ def _run(model: Any, request: CandidateRequest, kwargs: dict[str, Any]) -> Candi
         generation_config = copy.deepcopy(generation_config)
         generation_config.update(**settings)
         settings = {"generation_config": generation_config}
-    return super(BestOfNGenerationMixin, model).generate(**kwargs, **settings, candidate_request=request)
+    loop = DecodingLoop(functools.partial(sample_candidates, request=request), check_generation_mode)
+    return generate_with(loop, model, **kwargs, **settings)
 
 
 def _stream(streamer: BaseStreamer, candidates: Candidates, best: torch.Tensor) -> None:
@@ -275,7 +225,7 @@ def enable_best_of_n(model: Any) -> Any:
     if not isinstance(language_model, BestOfNGenerationMixin):
         original: Any = type(language_model)
         language_model.__class__ = _best_of_n_class(original)
-        restore_dropped(language_model)
+        restore_dropped(language_model, _SAVED_SETTINGS)
     return model
 
 

@@ -1,6 +1,6 @@
 """score_generation: rewards from any sampling or greedy loop of transformers, ours not needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,12 +8,13 @@ import torch
 from transformers import PreTrainedModel, StaticCache, StoppingCriteriaList
 from transformers.generation import GenerationMode
 
-from ..head.configuration_elhsr import unwrap_language_model
+from ..head.base_model import unwrap_language_model
 from ..head.modeling_elhsr import ElhsrRewardHead
 from ..head.signals import read_step
 from ..rewards.processor import SignalProcessor
 from ..rewards.running_reward import RunningReward
-from .batch import CACHE_NAMES, copy_cache
+from ..transformers_internals import is_watched, watch_generate
+from .batch import CACHE_NAMES, copy_cache, inputs_of_last_token
 
 
 class GenerationRewards:
@@ -44,9 +45,26 @@ class GenerationRewards:
         self.finish()
         return self.processor.rewards
 
-    def began(self) -> None:
+    def begins(self, mode: GenerationMode) -> None:
+        """A call of `generate` begins; earlier rewards are no longer kept."""
+        if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
+            raise ValueError(f"score_generation follows sampling and greedy search, not {mode.value}: its rows move.")
         self.finish()
         self._input_ids = self._pending = self._unfinished = None
+
+    def criteria(self, criteria: StoppingCriteriaList) -> StoppingCriteriaList:
+        """The loop's stopping criteria, which also report every token here."""
+        return _WatchedCriteria(criteria, self)
+
+    def cache_made(self, model_kwargs: dict[str, Any], length: int) -> None:
+        """Refuse a static cache without room for the last token."""
+        for name in CACHE_NAMES:
+            cache = model_kwargs.get(name)
+            if isinstance(cache, StaticCache) and cache.get_max_length() < length:
+                raise ValueError(
+                    f"The static cache holds {cache.get_max_length()} tokens and score_generation needs {length}: "
+                    "prompt and completion, the last token included. Make it larger."
+                )
 
     def sampled(self, input_ids: torch.Tensor, done: torch.Tensor) -> None:
         """The loop has appended a token to every row and knows which rows are done."""
@@ -58,8 +76,12 @@ class GenerationRewards:
         self._active = self._unfinished
         self._unfinished = self._unfinished & ~done
 
-    def forwarded(self, outputs: Any, model_kwargs: dict[str, Any]) -> None:
+    def forwarded(self, outputs: Any, model_kwargs: dict[str, Any], tokens: int) -> None:
         """The model has been fed; `model_kwargs` are ready for the next token."""
+        if tokens != 1:
+            raise ValueError("score_generation follows one token at a time, not assisted decoding.")
+        if self.processor.needs.layers and not model_kwargs.get("output_hidden_states"):
+            model_kwargs["output_hidden_states"] = sorted(self.processor.needs.layers)
         if self._input_ids is not None and self._input_ids.shape[1] > self._scored_length:
             self._take_in(outputs)
         # Cloned: the loop may warp the logits in place
@@ -76,9 +98,7 @@ class GenerationRewards:
             for key, value in self._pending.items()
         }
         with torch.no_grad():
-            inputs = self._model.prepare_inputs_for_generation(
-                self._input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
-            )
+            inputs = inputs_of_last_token(self._model, self._input_ids, model_kwargs)
             self._take_in(self._model(**inputs, return_dict=True))
         self._pending = None
 
@@ -125,52 +145,8 @@ def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProce
         head.config.check_fits(language_model)
         head = RunningReward(head)
     rewards = GenerationRewards(language_model, head)
-    criteria_of: Callable[..., StoppingCriteriaList] = language_model._get_stopping_criteria
-    update: Callable[..., dict[str, Any]] = language_model._update_model_kwargs_for_generation
-    prepare_cache: Callable[..., Any] = language_model._prepare_cache_for_generation
-
-    def watch_criteria(generation_config: Any, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
-        mode = generation_config.get_generation_mode()
-        if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
-            raise ValueError(f"score_generation follows sampling and greedy search, not {mode.value}: its rows move.")
-        rewards.began()
-        return _WatchedCriteria(criteria_of(generation_config, *args, **kwargs), rewards)
-
-    def watch_update(outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        if kwargs.get("num_new_tokens", 1) != 1:
-            raise ValueError("score_generation follows one token at a time, not assisted decoding.")
-        model_kwargs = update(outputs, model_kwargs, **kwargs)
-        if rewards.processor.needs.layers and not model_kwargs.get("output_hidden_states"):
-            model_kwargs["output_hidden_states"] = sorted(rewards.processor.needs.layers)
-        rewards.forwarded(outputs, model_kwargs)
-        return model_kwargs
-
-    def watch_cache(
-        generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch: int, max_cache_length: int
-    ) -> None:
-        # One more, for the last token
-        prepare_cache(generation_config, model_kwargs, mode, batch, max_cache_length + 1)
-        for name in CACHE_NAMES:
-            cache = model_kwargs.get(name)
-            if isinstance(cache, StaticCache) and cache.get_max_length() <= max_cache_length:
-                raise ValueError(
-                    f"The static cache holds {cache.get_max_length()} tokens and score_generation needs "
-                    f"{max_cache_length + 1}: prompt and completion, the last token included. Make it larger."
-                )
-
-    watched = {
-        "_prepare_cache_for_generation": watch_cache,
-        "_get_stopping_criteria": watch_criteria,
-        "_update_model_kwargs_for_generation": watch_update,
-    }
-    taken = [name for name in watched if name in vars(language_model)]
-    if taken:
+    if is_watched(language_model):
         raise ValueError("This model is already inside a score_generation context: leave that one first.")
-    for name, function in watched.items():
-        setattr(language_model, name, function)
-    try:
+    with watch_generate(language_model, rewards):
         yield rewards
         rewards.finish()
-    finally:
-        for name in watched:
-            delattr(language_model, name)

@@ -3,19 +3,54 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..decisions.calibration import Calibration
+from ..decisions.calibration import Line
 from ..decisions.selection import COMBINATIONS, VOTES, Combination, check_finite, select_winners, votes_for_answers
-from ..head.modeling_elhsr import ElhsrRewardHead, load_reward_head
-from ..rewards import RunningReward
-from ..rewards.text_reward_model import TextScorer, text_scores
+from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
+from ..rewards.running_reward import RunningReward
 from .loop import Candidates
 from .output import BestOfNOutput
+
+
+class TextScorer(Protocol):
+    """Anything that scores texts: a [`TextRewardModel`], or a function of one's own."""
+
+    def __call__(self, prompts: list[str], completions: list[str]) -> "Sequence[float] | torch.Tensor":
+        """One finite score for each completion, higher for better.
+
+        Args:
+            prompts: Of each completion, with special tokens (chat markers), without padding.
+            completions: Without special tokens.
+        """
+
+
+def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) -> torch.Tensor:
+    """(completions,) float32 on the CPU: a scorer's scores, checked to be one finite number for each.
+
+    Raises:
+        ValueError: It is not.
+    """
+    scores = torch.as_tensor(scorer(prompts, completions), dtype=torch.float32).cpu()
+    name = getattr(scorer, "__name__", type(scorer).__name__)
+    if scores.shape != (len(completions),):
+        raise ValueError(
+            f"{name} was given {len(completions)} completions and returned scores of shape {tuple(scores.shape)}: "
+            "expected one number for each. Fix the scorer."
+        )
+    if not bool(torch.isfinite(scores).all()):
+        wrong = int((~torch.isfinite(scores)).nonzero()[0])
+        raise ValueError(
+            f"{name} scored completion {wrong} as {float(scores[wrong])}: expected a finite number. Fix the scorer, or "
+            "load the model in bfloat16 or float32, not float16."
+        )
+    return scores
+
 
 RewardSource = ElhsrRewardHead | TextScorer | str | os.PathLike[str]
 
@@ -200,7 +235,7 @@ def choose(
     candidates: Candidates,
     combining: Combining,
     k: int,
-    calibration: Calibration | None,
+    calibration: Line | None,
     min_confidence: float | None,
 ) -> BestOfNOutput:
     """The k winners of every prompt, and all that `generate` returns of them.

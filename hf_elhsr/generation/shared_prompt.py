@@ -19,9 +19,16 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from ..transformers_internals import (
+    CacheLayerMixin,
+    DynamicLayer,
+    attention_name,
+    sdpa_attention_forward,
+    sdpa_mask,
+    set_attention_name,
+    supports_attention_interface,
+)
 
 # Which cache the forward pass under way reads. Without one, as in another thread that uses the same model at the same
 # time, the attention is plain sdpa.
@@ -73,10 +80,10 @@ class SharedPromptCache(Cache):
             and len(cache.layers) == config.num_hidden_layers
             # A cache made without the config keeps whole what the masks of sliding windows would hide
             and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-            and model._supports_attention_backend
+            and supports_attention_interface(model)
             and not model.training
             # Ours in place of sdpa, where another thread decodes with the same model
-            and config._attn_implementation in ("sdpa", _NAME)
+            and attention_name(config) in ("sdpa", _NAME)
             and (attention_mask is None or attention_mask.ndim == 2)
         )
 
@@ -91,8 +98,7 @@ class SharedPromptCache(Cache):
         token = _in_use.set(self)
         with _users_lock:
             _users[id(config)] += 1
-            # Not through the property, which would set the configs of a vision tower as well
-            config._attn_implementation_internal = _NAME
+            set_attention_name(config, _NAME)
         self._attended = 0
         try:
             yield
@@ -101,7 +107,7 @@ class SharedPromptCache(Cache):
                 _users[id(config)] -= 1
                 if not _users[id(config)]:
                     del _users[id(config)]
-                    config._attn_implementation_internal = "sdpa"
+                    set_attention_name(config, "sdpa")
             _in_use.reset(token)
         if self._attended != len(self.layers):
             raise CannotShareError(

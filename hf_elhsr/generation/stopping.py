@@ -1,30 +1,49 @@
-"""Pruning and adaptive n while decoding: the rules of `rewards/`, applied to the candidates of one call."""
+"""Stopping early: the rules of `decisions/`, applied to the candidates of one call.
 
+[`STOPPING_RULES`] names the arguments of `generate` that stop candidates, each with the tolerance as its value.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from transformers.utils import logging
 
-from ..decisions.adaptive import AdaptiveSampling
-from ..decisions.calibration import Calibration, winner_calibration
-from ..decisions.pruning import PruningSchedule, hopeless
+from ..decisions.adaptive import AdaptiveRule
+from ..decisions.calibration import Calibration, Line
+from ..decisions.pruning import PruningRule
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..rewards import RunningReward
+from ..rewards.running_reward import RunningReward
 from .arguments import check_min_confidence
-from .loop import Pruner
+from .loop import Pruner, Waves
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What decides about candidates under way.
+
+    Args:
+        pruners: Asked after every step which candidates to stop.
+        waves: How many candidates start together; None for all of them.
+    """
+
+    pruners: tuple[Pruner, ...] = ()
+    waves: Waves | None = None
 
 
 @dataclass(frozen=True)
 class HopelessPruner:
-    """Stops candidates that are all but sure to lose, see [`hopeless`].
+    """Stops candidates that are almost sure to lose, see [`PruningRule.hopeless`].
 
     Args:
-        schedule: When to look, and what counts as hopeless.
+        rule: When to look, and what counts as hopeless.
         running_reward: The processor that follows the candidates.
         n: Candidates per prompt.
     """
 
-    schedule: PruningSchedule
+    rule: PruningRule
     running_reward: RunningReward
     n: int
 
@@ -32,13 +51,12 @@ class HopelessPruner:
         self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
     ) -> torch.Tensor:
         """(rows,) bool, see [`Pruner`]."""
-        if not bool((lengths[candidates] % self.schedule.interval == 0).any()):
+        if not bool((lengths[candidates] % self.rule.interval == 0).any()):
             return torch.zeros_like(unfinished)
         running = torch.zeros_like(pruned)
         running[candidates] = unfinished
         by_prompt = (-1, self.n)
-        dropped = hopeless(
-            self.schedule,
+        dropped = self.rule.hopeless(
             self.running_reward.prefix_features.unflatten(0, by_prompt),
             running.view(by_prompt),
             (pruned | (lengths == 0)).view(by_prompt),
@@ -52,18 +70,18 @@ class AdaptiveWaves:
     """Lets candidates come in waves, and stops a prompt's sampling once a finished candidate is trusted.
 
     Args:
-        sampling: The size of the waves and when a candidate is trusted.
+        rule: The size of the waves and when a candidate is trusted.
         running_reward: The processor that follows the candidates.
         n: Candidates per prompt.
     """
 
-    sampling: AdaptiveSampling
+    rule: AdaptiveRule
     running_reward: RunningReward
     n: int
 
     def wave_sizes(self) -> list[int]:
         """How many candidates of a prompt each wave has; n together."""
-        ends = self.sampling.wave_ends(self.n)
+        ends = self.rule.wave_ends(self.n)
         return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
     def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
@@ -75,7 +93,7 @@ class AdaptiveWaves:
     ) -> torch.Tensor:
         """(rows,) bool, see [`Pruner`]: what still runs for a prompt that has a trusted candidate."""
         if bool(unfinished.all()):
-            # Nobody has ended with this token
+            # No candidate has ended with this token
             return torch.zeros_like(unfinished)
         finished = (lengths > 0) & ~pruned
         finished[candidates] &= ~unfinished
@@ -83,50 +101,70 @@ class AdaptiveWaves:
 
     def _enough(self, finished: torch.Tensor) -> torch.Tensor:
         by_prompt = (-1, self.n)
-        return self.sampling.enough(self.running_reward.rewards.view(by_prompt), finished.view(by_prompt))
+        return self.rule.enough(self.running_reward.rewards.view(by_prompt), finished.view(by_prompt))
 
 
-logger = logging.get_logger(__name__)
+def prune(running_reward: RunningReward, n: int, tolerance: float) -> Stopping:
+    """Hopeless candidates stop early, by the head's `config.pruning`."""
+    fitted = running_reward.head.config.fitted("pruning")
+    _warn_of_another_n("prune", tolerance, fitted.n, n)
+    return Stopping((HopelessPruner(fitted.rule(tolerance), running_reward, n),))
 
 
-def fitted_decisions(
-    running_reward: RunningReward,
-    n: int,
-    k: int,
-    prune: float | None,
-    adaptive: float | None,
-) -> tuple[tuple[Pruner, ...], AdaptiveWaves | None]:
-    """Who is stopped early and who starts when, as the head was fitted to decide it.
+def adaptive(running_reward: RunningReward, n: int, tolerance: float) -> Stopping:
+    """Waves of candidates until one is trusted, hopeless ones pruned within them, by the head's `config.adaptive`."""
+    config = running_reward.head.config
+    fitted = config.fitted("adaptive")
+    _warn_of_another_n("adaptive", tolerance, fitted.n, n)
+    rule = fitted.rule(tolerance, config.fitted("calibration").winner)
+    waves = AdaptiveWaves(rule, running_reward, n)
+    pruning = rule.pruning_rule(config.pruning)
+    hopeless = () if pruning is None else (HopelessPruner(pruning, running_reward, n),)
+    return Stopping((*hopeless, waves), waves)
+
+
+#: By the argument of `generate` that asks for it: from the head's processor, n and the tolerance to what is stopped.
+STOPPING_RULES: dict[str, Callable[[RunningReward, int, float], Stopping]] = {"prune": prune, "adaptive": adaptive}
+
+
+def stopping_for(running_reward: RunningReward, n: int, k: int, tolerances: Mapping[str, float | None]) -> Stopping:
+    """What stops candidates, as the head was fitted for it.
+
+    Args:
+        n, k: Candidates per prompt, and how many winners are wanted.
+        tolerances: By the names of [`STOPPING_RULES`]; None for what was not asked for.
 
     Raises:
-        ValueError: The head was not fitted for it, both are asked for, or several winners are wanted.
+        ValueError: The head was not fitted for it, several rules are asked for, or several winners are wanted.
     """
-    head = running_reward.head
-    asked = {"prune": (prune, head.config.pruning), "adaptive": (adaptive, head.config.adaptive)}
-    for name, (regret, fitted) in asked.items():
-        if regret is None:
-            continue
+    asked = {name: tolerance for name, tolerance in tolerances.items() if tolerance is not None}
+    for name in asked:
         if k > 1:
             raise ValueError(f"{name} looks for the one best candidate: leave out {name}, or num_return_sequences={k}.")
-        if fitted is not None and fitted["n"] != n:
-            logger.warning_once(
-                f"{name}={regret} was fitted with {fitted['n']} candidates; with {n} the accuracy given up may differ."
-            )
-    if prune is not None and adaptive is not None:
-        raise ValueError("adaptive prunes candidates inside its waves already: pass one of prune and adaptive.")
-    schedule = None if prune is None else PruningSchedule.from_config(head.config.pruning, prune)
-    waves = None
-    if adaptive is not None:
-        sampling = AdaptiveSampling.from_config(head.config.adaptive, head.config.calibration, adaptive)
-        schedule = sampling.schedule(head.config.pruning)
-        waves = AdaptiveWaves(sampling, running_reward, n)
-    hopeless = None if schedule is None else HopelessPruner(schedule, running_reward, n)
-    return tuple(pruner for pruner in (hopeless, waves) if pruner is not None), waves
+    if {"prune", "adaptive"} <= asked.keys():
+        raise ValueError("adaptive prunes candidates within its waves already: pass one of prune and adaptive.")
+    if len(asked) > 1:
+        raise ValueError(f"{' and '.join(asked)} each decide which candidates stop: pass one of them.")
+    for name, tolerance in asked.items():
+        return STOPPING_RULES[name](running_reward, n, tolerance)
+    return Stopping()
 
 
-def winner_confidence(head: ElhsrRewardHead, min_confidence: float | None) -> Calibration | None:
-    """What turns the winner's reward into a confidence, if the head has it."""
-    if min_confidence is None:
-        return None if head.config.calibration is None else winner_calibration(head.config.calibration)
-    check_min_confidence(min_confidence)
-    return winner_calibration(head.config.calibration)
+def winner_confidence(head: ElhsrRewardHead, min_confidence: float | None) -> Line | None:
+    """What turns the winner's reward into a confidence, if the head has it.
+
+    Raises:
+        ValueError: A confidence is asked for, and the head has no calibration.
+    """
+    if min_confidence is not None:
+        check_min_confidence(min_confidence)
+        return head.config.fitted(Calibration.name).winner  # type: ignore[no-any-return]
+    calibration = head.config.calibration
+    return None if calibration is None else calibration.winner  # type: ignore[no-any-return]
+
+
+def _warn_of_another_n(name: str, tolerance: float, fitted_n: int, n: int) -> None:
+    if fitted_n != n:
+        logger.warning_once(
+            f"{name}={tolerance} was fitted with {fitted_n} candidates; with {n} the accuracy given up may differ."
+        )

@@ -1,8 +1,11 @@
-"""The adapters (PEFT) on a language model: which are in force, and their weights.
+"""The language model that a head reads: unwrapped, told apart from others by its weights, and run over whole sequences.
 
-They are read off the layers that PEFT puts into the model, so that neither PEFT itself nor its wrapper is needed.
+A fingerprint is a few weights of the model, and one of the adapters (PEFT) in force on it. Adapters are read off the
+layers that PEFT puts into the model, so that neither PEFT itself nor its wrapper is needed.
 """
 
+import hashlib
+import inspect
 import operator
 from typing import Any
 
@@ -256,3 +259,43 @@ def _thin_out(weight: torch.Tensor, size: int = _FINGERPRINT_SIZE) -> torch.Tens
     # An odd stride, so that the sample wanders over the columns as well as the rows
     positions = torch.arange(size, device=flat.device) * (flat.numel() // size | 1)
     return flat[positions % flat.numel()].float().cpu()
+
+
+def unwrap_language_model(model: Any) -> PreTrainedModel:
+    """The transformers model inside `torch.compile` and PEFT wrappers, or `model` itself."""
+    model = getattr(model, "_orig_mod", model)
+    if learns_prompts(model):
+        raise ValueError(
+            "This PEFT adapter learns prompts (prompt or prefix tuning), which stand before the model's inputs and not "
+            "in the model, so that its tokens cannot be followed. Use an adapter of the weights, such as LoRA."
+        )
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"Expected a language model of transformers (a PreTrainedModel), got {type(model).__name__}.")
+    return model
+
+
+def plain_inputs(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any
+) -> dict[str, Any]:
+    """For one forward pass over whole sequences: no cache, and as few logits as the model lets one ask for."""
+    accepted = inspect.signature(model.forward).parameters
+    if unknown := sorted(more.keys() - accepted.keys()):
+        raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
+    if "position_ids" in accepted and "position_ids" not in inputs:
+        inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+        if more and model.can_generate():  # images may have positions of their own
+            inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
+    return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
+
+
+def model_digest(model: PreTrainedModel) -> str | None:
+    """SHA-256 of the model's fingerprint and its adapter's; None where weights cannot be read."""
+    try:
+        fingerprints = [model_fingerprint(model), adapter_fingerprint(model)]
+    except ValueError:
+        # Packed: a head is compared with what can be read of it, but nothing tells two such models apart
+        return None
+    return hashlib.sha256(str(fingerprints).encode()).hexdigest()

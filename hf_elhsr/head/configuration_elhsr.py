@@ -1,27 +1,54 @@
-"""ElhsrConfig: what a reward head was made for - which model, which signal, which layers - and how to tell."""
+"""ElhsrConfig: which language model and signal a reward head reads, which head it is, and what was fitted for it."""
 
 import dataclasses
-import inspect
-from typing import Any
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, Self
 
-import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from ..decisions.checks import check_decision
+from ..decisions.adaptive import Adaptive
+from ..decisions.calibration import Calibration
+from ..decisions.decision import Decision
+from ..decisions.pruning import Pruning
 from .base_model import (
+    FINGERPRINT_TOLERANCE,
     adapter_differences,
     adapter_fingerprint,
     adapters_in_force,
     fingerprint_differences,
-    learns_prompts,
+    fingerprint_distance,
     model_fingerprint,
+    unwrap_language_model,
 )
+from .distributions import Logits, TopLogProbabilities
+from .hidden_states import HiddenStates
+from .signals import SignalReader
+from .token_outputs import Aggregation
 
 logger = logging.get_logger(__name__)
 
-#: What h_t can be made of.
-SIGNALS = ("hidden_states", "logits", "top_log_probabilities")
+#: What h_t can be made of, by the value of `config.signal`.
+SIGNALS: dict[str, type[SignalReader]] = {reader.name: reader for reader in (HiddenStates, Logits, TopLogProbabilities)}
+
+#: What can be fitted for a head and stored in its config, by the name of the field.
+DECISIONS: dict[str, type[Decision]] = {decision.name: decision for decision in (Calibration, Pruning, Adaptive)}
+
+#: The format of `config.json` that this version writes. A later version reads it, too, by [`MIGRATIONS`].
+FORMAT_VERSION = 1
+
+# Numbers that h_t can be made of: several times more than any language model has in all its layers
+_MOST_FEATURES = 2**24
+# The types of the fields that are not checked where they are read
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "gate": ((bool,), "true or false"),
+    "value": ((bool,), "true or false"),
+    "fingerprint": ((dict, NoneType), "a table or null"),
+    "adapter": ((dict, NoneType), "a table or null"),
+    "base_model": ((str, NoneType), "text or null"),
+    "standardization": ((str, NoneType), "text or null"),
+}
 # What transformers reads or writes in the configuration of any model, beside its fields
 _COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
     "_commit_hash",
@@ -33,8 +60,32 @@ _COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
     "output_attentions",
     "torch_dtype",
 }
-# As many as the usual programming interfaces give
-_TOP_LOG_PROBABILITIES = 20
+
+
+def _from_format_0(config: dict[str, Any]) -> dict[str, Any]:
+    """hf_elhsr 0.1, which knew one head alone and wrote no format."""
+    return config | {"head_type": "gated_linear"}
+
+
+#: By the format it reads, what makes the next one of it.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: _from_format_0}
+
+
+def migrated(config: dict[str, Any]) -> dict[str, Any]:
+    """The content of a `config.json` of any earlier format, in today's.
+
+    Raises:
+        ValueError: It was written in a later format, or in something else than a format.
+    """
+    version = config.get("format_version", 0)
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= FORMAT_VERSION:
+        raise ValueError(
+            f"This reward head was saved with format_version {version!r}, and this version of hf_elhsr reads up to "
+            f"{FORMAT_VERSION}: update hf_elhsr, or train the head again with this version (`hf-elhsr train`)."
+        )
+    for number in range(version, FORMAT_VERSION):
+        config = MIGRATIONS[number](config)
+    return config | {"format_version": FORMAT_VERSION}
 
 
 class ElhsrConfig(PreTrainedConfig):
@@ -48,8 +99,10 @@ class ElhsrConfig(PreTrainedConfig):
         gate: Whether tokens are weighted by a learned gate g_t; without it R is the plain mean of r_t.
         value: Whether a further row of weights estimates P(correct) of unfinished completions, see
             [`ElhsrRewardHead`]. Pruning is better with it.
-        signal: What h_t is made of: "hidden_states" of the layers; "logits", of the raw distribution that token t was
-            drawn from; or "top_log_probabilities", the highest of that distribution and the token's own.
+        head_type: Which head it is: "gated_linear", the paper's, or one that was registered in `HEADS`.
+        signal: What h_t is made of, a name in [`SIGNALS`]: "hidden_states" of the layers; "logits", of the raw
+            distribution that token t was drawn from; or "top_log_probabilities", the highest of that distribution and
+            the token's own.
         num_log_probabilities: k, how many of the highest, for "top_log_probabilities" alone.
         eps: Floor of the sum of gates, so that a completion whose gates all vanish has a finite reward.
         standardization: How features were standardised in training: "per_feature" or None. It is folded into the
@@ -60,17 +113,12 @@ class ElhsrConfig(PreTrainedConfig):
         fingerprint: Sampled weights of the language model, see [`model_fingerprint`].
         adapter: Sampled weights of the PEFT adapters that were in force on it, see [`adapter_fingerprint`]; None for
             the bare model.
-        calibration: {"slope", "offset", "winner": {"slope", "offset"}, "n", "prompts"}: P(right) = sigmoid(slope R +
-            offset) of any candidate, and of the best of n; fitted on so many held-out prompts.
-        pruning: {"interval", "prefix", "final", "value", "prices", "n", "prompts"}: which running candidates are
-            hopeless; `prices` is a table from regret (as text) to price. The numbers are explained in
-            `decisions/pruning.py`.
-        adaptive: {"wave", "thresholds", "prices", "n", "prompts"}: candidates per wave, and tables from regret (as
-            text) to the P(right) of the best candidate so far at which a prompt is done, and to the price at which
-            hopeless candidates of a wave are pruned; 0 prunes none.
+        calibration, pruning, adaptive: A [`Calibration`], a [`Pruning`] and an [`Adaptive`], or what `config.json`
+            holds of them; None where none was fitted. The same goes for any other field of [`DECISIONS`].
+        format_version: Of `config.json`; always today's once it is read, see [`migrated`].
 
     Raises:
-        ValueError: `calibration`, `pruning` or `adaptive` are damaged, or an argument is unknown.
+        ValueError: A decision is damaged or does not fit the head, or an argument is unknown.
     """
 
     model_type = "elhsr"
@@ -81,6 +129,7 @@ class ElhsrConfig(PreTrainedConfig):
         layers: list[int] | None = None,
         gate: bool = True,
         value: bool = False,
+        head_type: str = "gated_linear",
         signal: str = "hidden_states",
         num_log_probabilities: int | None = None,
         eps: float = 1e-8,
@@ -92,15 +141,14 @@ class ElhsrConfig(PreTrainedConfig):
         base_vocab_size: int | None = None,
         fingerprint: dict[str, Any] | None = None,
         adapter: dict[str, Any] | None = None,
-        calibration: dict[str, Any] | None = None,
-        pruning: dict[str, Any] | None = None,
-        adaptive: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ):
         self.hidden_size = hidden_size
         self.layers = list(layers) if layers is not None else []
         self.gate = gate
         self.value = value
+        self.head_type = head_type
         self.signal = signal
         self.num_log_probabilities = num_log_probabilities
         self.eps = eps
@@ -112,10 +160,9 @@ class ElhsrConfig(PreTrainedConfig):
         self.base_vocab_size = base_vocab_size
         self.fingerprint = fingerprint
         self.adapter = adapter
-        for name, given in (("calibration", calibration), ("pruning", pruning), ("adaptive", adaptive)):
-            if given is not None:
-                check_decision(name, given)
-            setattr(self, name, given)
+        self.format_version = format_version
+        for name in DECISIONS:
+            setattr(self, name, kwargs.pop(name, None))
         if unknown := sorted(kwargs.keys() - _COMMON):
             raise ValueError(
                 f"A reward head's configuration has no {', '.join(unknown)}: check the spelling, or update hf_elhsr if "
@@ -125,14 +172,77 @@ class ElhsrConfig(PreTrainedConfig):
         kwargs.pop("attn_implementation", None)
         super().__init__(**kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in DECISIONS and value is not None:
+            value = DECISIONS[name].from_config(value)
+            value.check_features(self.aggregation.num_prefix_features)
+        super().__setattr__(name, value)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' `from_dict`, for a `config.json` of any earlier format.
+
+        Raises:
+            ValueError: A later format, or values that make no configuration.
+        """
+        return super().from_dict(migrated(config_dict), **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        output = super().to_dict()
+        decisions = {name: getattr(self, name) for name in DECISIONS}
+        return output | {name: None if own is None else own.to_dict() for name, own in decisions.items()}
+
+    @property
+    def reads(self) -> SignalReader:
+        """What the head reads, and how.
+
+        Raises:
+            ValueError: The signal is unknown.
+        """
+        return _signal_class(self.signal)(self)
+
     @property
     def num_features(self) -> int:
         """Length of h_t: L * d for hidden states, the vocabulary's size for logits, k + 1 for log-probabilities."""
-        if self.signal == "logits":
-            return self.base_vocab_size or 0
-        if self.signal == "top_log_probabilities":
-            return (self.num_log_probabilities or 0) + 1
-        return len(self.layers) * self.hidden_size
+        return self.reads.num_features
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """What is summed over the tokens of a completion, and how R follows from it."""
+        return Aggregation(self.eps, self.value)
+
+    def fitted(self, name: str) -> Any:
+        """A decision that was fitted for the head, by its field.
+
+        Raises:
+            ValueError: None was; says what to do.
+        """
+        decision = getattr(self, name)
+        if decision is None:
+            raise ValueError(DECISIONS[name].missing)
+        return decision
+
+    def check(self) -> Self:
+        """Refuse a configuration that describes no head; returns itself.
+
+        Raises:
+            ValueError: A field is of the wrong type, or h_t has no length, or one that no language model has.
+        """
+        for name, (types, expected) in _TYPES.items():
+            if not isinstance(given := getattr(self, name), types):
+                raise ValueError(
+                    f"The head's config has {name}={given!r}, expected {expected}: download or save the head again."
+                )
+        if not isinstance(self.eps, float) or not 0 < self.eps < 1:
+            raise ValueError(f"eps={self.eps!r} is not a small positive number: the paper's is 1e-8.")
+        self.reads.check()
+        if self.num_features > _MOST_FEATURES:
+            raise ValueError(
+                f"This configuration asks for {self.num_features:,} numbers of every token, and no language model has "
+                f"more than {_MOST_FEATURES:,}: its config.json is damaged or malicious."
+            )
+        return self
 
     @classmethod
     def for_model(cls, model: PreTrainedModel, layers: list[int] | None = None, **kwargs: Any) -> "ElhsrConfig":
@@ -153,26 +263,8 @@ class ElhsrConfig(PreTrainedConfig):
         """
         model = unwrap_language_model(model)
         text_config = model.config.get_text_config(decoder=True)
-        signal = kwargs.get("signal", "hidden_states")
-        if signal not in SIGNALS:
-            raise ValueError(f"Unknown signal {signal!r}: this version reads {', '.join(SIGNALS)}.")
-        if signal == "hidden_states":
-            states = _probe_hidden_states(model)
-            hidden_size, chosen = states[0].shape[-1], _chosen_layers(layers, len(states))
-        else:
-            if layers:
-                raise ValueError(f"The signal {signal!r} has no layers: leave out layers={layers}.")
-            hidden_size, chosen = getattr(text_config, "hidden_size", 0), []
-        if signal == "top_log_probabilities":
-            k = kwargs.setdefault("num_log_probabilities", _TOP_LOG_PROBABILITIES)
-            if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= text_config.vocab_size:
-                raise ValueError(
-                    f"num_log_probabilities={k!r}: expected a number from 1 to the {text_config.vocab_size} tokens of "
-                    "the vocabulary."
-                )
+        reader = _signal_class(kwargs.get("signal", "hidden_states"))
         settings = {
-            "hidden_size": hidden_size,
-            "layers": chosen,
             "base_model": getattr(model.config, "_name_or_path", "") or None,
             "base_model_revision": getattr(model.config, "_commit_hash", None),
             "base_model_type": text_config.model_type,
@@ -181,7 +273,7 @@ class ElhsrConfig(PreTrainedConfig):
             "fingerprint": model_fingerprint(model),
             "adapter": adapter_fingerprint(model),
         }
-        return cls(**(settings | kwargs))
+        return cls(**(settings | kwargs | reader.settings_for(model, layers, kwargs)))
 
     def check_fits(self, model: PreTrainedModel) -> None:
         """Refuse a language model that this head was not made for.
@@ -224,46 +316,32 @@ class ElhsrConfig(PreTrainedConfig):
                 "A head made with the adapter in force would know it."
             )
 
+    def columns_in(self, recorded: "ElhsrConfig") -> list[slice]:
+        """The columns of recorded features that make up this head's h_t, as few slices as possible, in order.
 
-def unwrap_language_model(model: Any) -> PreTrainedModel:
-    """The transformers model inside `torch.compile` and PEFT wrappers, or `model` itself."""
-    model = getattr(model, "_orig_mod", model)
-    if learns_prompts(model):
-        raise ValueError(
-            "This PEFT adapter learns prompts (prompt or prefix tuning), which stand before the model's inputs and not "
-            "in the model, so that its tokens cannot be followed. Use an adapter of the weights, such as LoRA."
-        )
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    if not isinstance(model, PreTrainedModel):
-        raise ValueError(f"Expected a language model of transformers (a PreTrainedModel), got {type(model).__name__}.")
-    return model
+        Args:
+            recorded: What the features were recorded for.
 
-
-def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
-    """Ascending, distinct and non-negative: all of so many, or those named."""
-    if layers is None:
-        return list(range(count))
-    if not layers or any(not -count <= layer < count for layer in layers):
-        raise ValueError(
-            f"layers={layers} cannot be read from this model: it returns {count} hidden states, so give indices from "
-            f"0 to {count - 1} (or negative ones, counted from the end), at least one."
-        )
-    return sorted({layer % count for layer in layers})
+        Raises:
+            ValueError: The features are of another signal, width, layer or model, or of one with another adapter.
+        """
+        columns = self.reads.columns_in(recorded.reads)
+        for what in ("fingerprint", "adapter"):
+            own, there = getattr(self, what), getattr(recorded, what)
+            # A head without an adapter may be used where there is one; `check_fits` has warned of it in sampling
+            if own is None or (what == "fingerprint" and there is None):
+                continue
+            distance = float("inf") if there is None else fingerprint_distance(own, there)
+            if not distance <= FINGERPRINT_TOLERANCE:
+                raise ValueError(
+                    f"A head trained for {self.base_model or 'one model'} cannot be applied to features recorded of "
+                    f"{recorded.base_model or 'another'}: their {what}s differ. Sample rollouts with the head's own "
+                    "model."
+                )
+        return columns
 
 
-def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
-    # A model whose weights are all offloaded says that it is on "meta"
-    device = "cpu" if model.device.type == "meta" else model.device
-    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)}
-    if "use_cache" in inspect.signature(model.forward).parameters:
-        inputs["use_cache"] = False
-    with torch.no_grad():
-        states = model(**inputs, output_hidden_states=True, return_dict=True).get("hidden_states")
-    if not states or any(state.ndim != 3 or state.shape[-1] != states[0].shape[-1] for state in states):
-        shapes = [tuple(state.shape) for state in states] if states else None
-        raise ValueError(
-            f"{type(model).__name__} does not return hidden states of one width, shaped (batch, tokens, width), that "
-            f"a reward head can read: got {shapes}."
-        )
-    return states
+def _signal_class(name: Any) -> type[SignalReader]:
+    if not isinstance(name, str) or name not in SIGNALS:
+        raise ValueError(f"Unknown signal {name!r}: this version reads {', '.join(SIGNALS)}.")
+    return SIGNALS[name]

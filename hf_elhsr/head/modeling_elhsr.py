@@ -1,29 +1,30 @@
 """ElhsrRewardHead: the reward of a completion, read from the hidden states of its tokens (arXiv:2505.12225)."""
 
-import functools
-import inspect
+import hashlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, extract_commit_hash
 
-from .configuration_elhsr import ElhsrConfig, unwrap_language_model
-from .loading import LOADING_ARGUMENTS, head_file, read_config
-from .shapes import check_weights, parameter_shapes
-from .signals import distribution_features
-from .token_outputs import token_outputs
+from .base_model import plain_inputs, unwrap_language_model
+from .configuration_elhsr import ElhsrConfig
+from .files import LOADING_ARGUMENTS, check_weights, head_file, read_config
+from .token_outputs import Aggregation, TokenOutputs, linear, linear_by_part
 
 # Arguments of `from_pretrained` that would have weights come from elsewhere than model.safetensors
 _OTHER_WEIGHTS = ("gguf_file", "state_dict", "variant")
+
+
+#: The heads by `config.head_type`. A head of another shape is a subclass that says which parameters it has
+#: (`parameter_shapes`), how they act on h_t (`rows`), and what follows from that (`outputs`).
+HEADS: "dict[str, type[ElhsrRewardHead]]" = {}
 
 
 @dataclass
@@ -60,6 +61,8 @@ class ElhsrRewardHead(PreTrainedModel):
     config_class = ElhsrConfig
     base_model_prefix = "elhsr"
     main_input_name = "hidden_states"
+    #: Names of the parameters that only v_t depends on.
+    value_parameters: ClassVar = frozenset({"value_weight", "value_bias"})
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -68,18 +71,46 @@ class ElhsrRewardHead(PreTrainedModel):
 
     def __init__(self, config: ElhsrConfig):
         super().__init__(config)
-        shapes = parameter_shapes(config)
-        if not isinstance(config.eps, float) or not 0 < config.eps < 1:
-            raise ValueError(f"eps={config.eps!r} is not a small positive number: the paper's is 1e-8.")
-        for name, shape in shapes.items():
+        if head_class(config) is not type(self):
+            raise ValueError(
+                f"head_type={config.head_type!r} is a {head_class(config).__name__}, not a {type(self).__name__}: make "
+                "it with make_head(config), or load it with ElhsrRewardHead.from_pretrained."
+            )
+        for name, shape in self.parameter_shapes(config.check()).items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=torch.float32)))
         self.post_init()
 
+    @classmethod
+    def parameter_shapes(cls, config: ElhsrConfig) -> dict[str, tuple[int, ...]]:
+        """The head's parameters by name; the class's docstring says what they are."""
+        rows, features = 2 if config.gate else 1, config.num_features
+        shapes: dict[str, tuple[int, ...]] = {"weight": (rows, features), "bias": (rows,)}
+        return shapes | ({"value_weight": (1, features), "value_bias": (1,)} if config.value else {})
+
+    @classmethod
+    def parameter_counts(cls, config: ElhsrConfig) -> tuple[int, int]:
+        """How many parameters R depends on, and how many V_t depends on."""
+        counts = {name: math.prod(shape) for name, shape in cls.parameter_shapes(config).items()}
+        value = sum(counts[name] for name in counts.keys() & cls.value_parameters)
+        return sum(counts.values()) - value, value
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All rows of weights that act on h_t, (rows, L * d), and their biases, (rows,): one product for all."""
+        if not self.config.value:
+            return self.weight, self.bias
+        return torch.cat([self.weight, self.value_weight]), torch.cat([self.bias, self.value_bias])
+
+    def outputs(self, logits: torch.Tensor) -> TokenOutputs:
+        """r_t, g_t and v_t from (..., rows) products of [`rows`] with h_t."""
+        rewards = logits[..., len(self.bias) - 1]
+        gates = torch.sigmoid(logits[..., 0]) if self.config.gate else torch.ones_like(rewards)
+        return TokenOutputs(rewards, gates, logits[..., -1] if self.config.value else None)
+
     def _init_weights(self, module: nn.Module) -> None:
-        # Zeros are the natural start of a convex-like problem: every gate one half, every reward zero.
+        # Zeros are the natural start of a convex-like problem: every gate one half, every reward zero
         if module is self:
-            nn.init.zeros_(self.weight)
-            nn.init.zeros_(self.bias)
+            for parameter in self.parameters():
+                nn.init.zeros_(parameter)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "ElhsrRewardHead":
         def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
@@ -90,7 +121,7 @@ class ElhsrRewardHead(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Load a head from a folder or the Hub: safetensors only, always float32, never half a head.
+        """Load a head from a folder or the Hub: safetensors only, always float32, never part of a head.
 
         Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Configuration and weights are of one
         commit, and are checked before anything of their size is allocated: the contents against the Hub's hashes, the
@@ -98,7 +129,7 @@ class ElhsrRewardHead(PreTrainedModel):
 
         Raises:
             OSError: There are no such files, or they cannot be had from the Hub.
-            ValueError: The configuration is none of a head, or the weights are damaged, of another shape, or not
+            ValueError: The configuration describes no head, or the weights are damaged, of another shape, or not
                 finite; or an argument asks for other weights than those of model.safetensors.
         """
         where = pretrained_model_name_or_path
@@ -118,10 +149,12 @@ class ElhsrRewardHead(PreTrainedModel):
             raise ValueError(f"config must be an ElhsrConfig, got {type(config).__name__}: leave it out.")
         loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
         weights = head_file(where, "model.safetensors", **loading)
-        check_weights(weights, config)
+        own_class = head_class(config)
+        check_weights(weights, own_class.parameter_shapes(config.check()))
         # The weights themselves and not their folder, in which transformers would look for more, such as PEFT adapters
         kwargs |= {"config": config, "dtype": torch.float32, "state_dict": load(weights.read_bytes())}
-        head, info = super().from_pretrained(None, *args, output_loading_info=True, **kwargs)
+        loaded = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+        head, info = loaded(own_class, None, *args, output_loading_info=True, **kwargs)
         # A folder's records are looked for when the head is pushed, wherever the process is by then
         place = os.path.abspath(where) if os.path.isdir(where) else str(where)
         head.name_or_path = head.config.name_or_path = place
@@ -130,6 +163,32 @@ class ElhsrRewardHead(PreTrainedModel):
                 f"The weights in {str(where)!r} contain NaN or infinity: train or download the head again."
             )
         return (head, info) if wants_info else head
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """What is summed over the tokens of a completion, and how R follows from it."""
+        return self.config.aggregation
+
+    def token_outputs(
+        self, features: torch.Tensor, mean: torch.Tensor | None = None, std: torch.Tensor | None = None
+    ) -> TokenOutputs:
+        """r_t, g_t and v_t for h_t, computed in float32.
+
+        Args:
+            features: (..., `config.num_features`), any floating dtype, on the head's device.
+            mean, std: (`config.num_features`,) float32. With them, the weights act on (h_t - mean) / std. The
+                standardisation is applied to the weights, which are few, and not to the features, which are many.
+        """
+        weight, bias = self.rows()
+        if mean is not None and std is not None:
+            weight = weight / std
+            bias = bias - weight @ mean
+        return self.outputs(linear(features, weight, bias))
+
+    def frozen(self, device: torch.device | str) -> "FrozenHead":
+        """The head as it is now, on a device, for decoding: without gradients, later changes not followed."""
+        weight, bias = (rows.detach().to(device, torch.float32) for rows in self.rows())
+        return FrozenHead(weight, bias, self.outputs)
 
     def forward(
         self,
@@ -143,13 +202,13 @@ class ElhsrRewardHead(PreTrainedModel):
             hidden_states: h_t, (batch, tokens, `config.num_features`), whatever the signal; or the L tensors
                 (batch, tokens, d) of the head's layers in ascending order. Any floating dtype; computed in float32.
             mask: (batch, tokens), true or 1 at sampled tokens. Every row must have at least one.
-            labels: (batch,), 1 where the final answer is right; then `loss` is filled in.
+            labels: (batch,), 1 where the final answer is correct; then `loss` is filled in.
 
         Raises:
             ValueError: Shapes that do not agree with the head, or a row without a sampled token.
         """
         if not isinstance(hidden_states, torch.Tensor):
-            hidden_states = torch.cat([state.to(self.weight.device) for state in hidden_states], dim=-1)
+            hidden_states = torch.cat([state.to(self.device) for state in hidden_states], dim=-1)
         if hidden_states.shape[:-1] != mask.shape or hidden_states.shape[-1] != self.config.num_features:
             raise ValueError(
                 f"Expected hidden states of shape (batch, tokens, {self.config.num_features}) and a mask of shape "
@@ -158,11 +217,11 @@ class ElhsrRewardHead(PreTrainedModel):
         mask = mask.to(hidden_states.device).bool()
         if not bool(mask.any(dim=-1).all()):
             raise ValueError("Every completion needs at least one sampled token: a row of the mask is empty.")
-        token_rewards, token_gates = token_outputs(hidden_states, self.weight, self.bias)
+        tokens = self.token_outputs(hidden_states)
         # masked_fill, not a product: what lies under padding may be anything, NaN included
-        token_rewards = token_rewards.masked_fill(~mask, 0.0)
-        token_gates = token_gates.masked_fill(~mask, 0.0)
-        rewards = (token_gates * token_rewards).sum(-1) / token_gates.sum(-1).clamp_min(self.config.eps)
+        token_rewards = tokens.rewards.masked_fill(~mask, 0.0)
+        token_gates = tokens.gates.masked_fill(~mask, 0.0)
+        rewards = self.aggregation.mean((token_gates * token_rewards).sum(-1), token_gates.sum(-1))
         loss = None
         if labels is not None:
             loss = nn.functional.binary_cross_entropy_with_logits(rewards, labels.to(rewards))
@@ -204,105 +263,127 @@ class ElhsrRewardHead(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         inputs = plain_inputs(model, input_ids, attention_mask, **model_inputs)
-        if self.config.signal != "hidden_states":
-            return self._score_distributions(model, inputs, completion_mask)
-        outputs = model(**inputs, output_hidden_states=list(self.config.layers), return_dict=True)
-        states = [outputs.hidden_states[layer] for layer in self.config.layers]
-        return self(states, completion_mask).rewards
+        features, mask = self.config.reads.reread(model, inputs, completion_mask)
+        rewards: torch.Tensor = self(features, mask).rewards
+        return rewards
 
-    def _score_distributions(
-        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """Rewards from the distributions that tokens were drawn from: those of the position before."""
-        columns = completion_mask.bool().any(dim=0).nonzero()
-        first = int(columns[0]) if len(columns) else 0
-        if first == 0:
-            raise ValueError(
-                "The first sampled token has none before it, so the distribution it was drawn from is not known: give "
-                "prompt and completion, and a completion_mask that is 1 at the completion alone."
-            )
-        length = completion_mask.shape[1]
-        if "logits_to_keep" in inputs:
-            inputs = inputs | {"logits_to_keep": length - first + 1}
-        logits = model(**inputs, return_dict=True).logits[:, -(length - first + 1) : -1]
-        config = self.config
-        features = distribution_features(
-            config.signal, logits, inputs["input_ids"][:, first:], config.num_log_probabilities
-        )
-        return self(features, completion_mask[:, first:]).rewards
+    def digest(self) -> str:
+        """SHA-256 of the weights, by which rollouts and evaluations know whose they are."""
+        values = torch.cat([parameter.detach().flatten() for parameter in self.parameters()]).cpu().numpy()
+        return hashlib.sha256(values.tobytes()).hexdigest()
+
+    @torch.no_grad()
+    def pool(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The gate-weighted mean of h_t of every rollout. R is linear in it.
+
+        Args:
+            features: (tokens, `config.num_features`) float32, one rollout after the other.
+            lengths: (rollouts,) long, how many tokens each has.
+
+        Returns:
+            (rollouts, `config.num_features`) float32.
+        """
+        gates = self.token_outputs(features).gates
+        parts = zip(features.split(lengths.tolist()), gates.split(lengths.tolist()), strict=True)
+        return torch.stack([self.aggregation.mean(own_gates @ own, own_gates.sum()) for own, own_gates in parts])
+
+    @torch.no_grad()
+    def layer_shares(self, states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, float]:
+        """What every layer contributes to R of one completion, which is a sum over layers once the gates are known.
+
+        Args:
+            states: Of the head's layers in ascending order, (tokens, d) each. Moved to the CPU a layer at a time and
+                computed in float64.
+
+        Returns:
+            (L,) float64 shares, and that of the bias; together they are R.
+        """
+        weight, bias = (rows.detach().cpu().double() for rows in self.rows())
+        by_layer = zip(weight.split(weight.shape[1] // len(states), dim=-1), states, strict=True)
+        # (rows, L, tokens)
+        parts = torch.stack([own @ state.cpu().double().T for own, state in by_layer], dim=1)
+        gates = self.outputs((parts.sum(dim=1) + bias[:, None]).T).gates
+        row = len(self.bias) - 1
+        shares = self.aggregation.mean(parts[row] @ gates, gates.sum())
+        return shares, float(self.aggregation.mean(bias[row] * gates.sum(), gates.sum()))
+
+    def linear_row(self, name: Literal["reward", "value"]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row of weights that gives r_t or v_t, (L * d,), and its bias, a scalar: linear given the gates."""
+        weight, bias = self._row_of(name)
+        return weight[-1], bias[-1]
+
+    @torch.no_grad()
+    def set_linear_row(
+        self, name: Literal["reward", "value"], weight: torch.Tensor, bias: torch.Tensor | float
+    ) -> None:
+        """Replace the row of [`linear_row`]."""
+        own_weight, own_bias = self._row_of(name)
+        own_weight[-1], own_bias[-1] = weight, bias
+
+    def transform(self, name: Literal["reward", "value"], slope: float, offset: float) -> None:
+        """Make R, or V_t, slope times itself plus offset: each is a weighted mean, so its row alone is changed."""
+        weight, bias = self.linear_row(name)
+        self.set_linear_row(name, weight.detach() * slope, bias.detach() * slope + offset)
+
+    def _row_of(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        return (self.value_weight, self.value_bias) if name == "value" else (self.weight, self.bias)
 
     @torch.no_grad()
     def fold_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Rewrite W and b, trained on (h - mean) / std, so that they apply to h itself: W/std and b - (W/std) mean."""
-        parameters = [(self.weight, self.bias)]
-        if self.config.value:
-            parameters.append((self.value_weight, self.value_bias))
-        for weight, bias in parameters:
+        parameters = dict(self.named_parameters())
+        for name in [name for name in parameters if name.endswith("weight")]:
+            weight, bias = parameters[name], parameters[name.replace("weight", "bias")]
             folded = weight.double() / std.double()
             bias.copy_((bias.double() - folded @ mean.double()).float())
             weight.copy_(folded.float())
         self.config.standardization = "per_feature"
 
 
-def plain_inputs(
-    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any
-) -> dict[str, Any]:
-    """For one forward pass over whole sequences: no cache, and as few logits as the model lets one ask for."""
-    accepted = inspect.signature(model.forward).parameters
-    if unknown := sorted(more.keys() - accepted.keys()):
-        raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
-    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
-    if "position_ids" in accepted and "position_ids" not in inputs:
-        inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
-        if more and model.can_generate():  # images may have positions of their own
-            inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
-    return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
+HEADS["gated_linear"] = ElhsrRewardHead
 
 
-def load_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
-    """The head itself, or the one in a folder or a repository ("org/name", "org/name@revision").
+@dataclass(frozen=True)
+class FrozenHead:
+    """What a head computes of tokens, on one device and without gradients, see [`ElhsrRewardHead.frozen`].
 
-    Heads from the Hub are loaded once per process; folders are read each time, since they may change.
+    Args:
+        weight, bias: As of [`ElhsrRewardHead.rows`].
+        outputs: From products to [`TokenOutputs`].
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    outputs: Callable[[torch.Tensor], TokenOutputs]
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def __call__(self, features: torch.Tensor) -> TokenOutputs:
+        """Of (..., L * d) features on this device."""
+        return self.outputs(linear(features, self.weight, self.bias))
+
+    def by_part(self, parts: torch.Tensor) -> TokenOutputs:
+        """Of features in parts, (L, tokens, d) on this device, which need not be copied side by side."""
+        return self.outputs(linear_by_part(parts, self.weight, self.bias))
+
+
+def head_class(config: ElhsrConfig) -> type[ElhsrRewardHead]:
+    """The class of a head of this configuration.
 
     Raises:
-        ValueError: Neither a head, nor a folder with one, nor a repository that can be loaded.
+        ValueError: Its `head_type` is unknown.
     """
-    if isinstance(source, ElhsrRewardHead):
-        return source
-    if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(
-            f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}."
-        )
-    if Path(source).is_dir():
-        return _from_folder(Path(source))
-    repo_id, _, revision = str(source).partition("@")
-    try:
-        validate_repo_id(repo_id)
-        is_repo_id = repo_id.count("/") == 1
-    except HFValidationError:
-        is_repo_id = False
-    if not is_repo_id:
-        raise ValueError(
-            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder with config.json "
-            "and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
-        )
-    return _from_hub(repo_id, revision or None)
+    if config.head_type not in HEADS:
+        raise ValueError(f"Unknown head_type {config.head_type!r}: expected one of {', '.join(HEADS)}.")
+    return HEADS[config.head_type]
 
 
-def _from_folder(folder: Path) -> ElhsrRewardHead:
-    try:
-        head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(str(folder))
-        return head
-    except OSError as error:
-        raise ValueError(f"The reward head in {str(folder)!r} cannot be loaded: {error}") from error
+def make_head(config: ElhsrConfig) -> ElhsrRewardHead:
+    """A head of this configuration, all weights zero: every gate one half, every reward zero.
 
-
-@functools.lru_cache(maxsize=8)
-def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
-    try:
-        head: ElhsrRewardHead = ElhsrRewardHead.from_pretrained(repo_id, revision=revision)
-        return head
-    except OSError as error:
-        raise ValueError(
-            f"reward_head={repo_id!r} is no folder here, and could not be loaded from the Hub: {error}"
-        ) from error
+    Raises:
+        ValueError: The configuration describes no head.
+    """
+    return head_class(config)(config)

@@ -1,57 +1,19 @@
-"""What h_t is, where it is not made of hidden states: the distribution that token t was drawn from."""
+"""Signals: what a step of the language model shows of the token just sampled, and what a head reads there.
 
+[`SignalReader`] has one subclass for each value of `config.signal`, in `hidden_states.py` and `distributions.py`;
+`SIGNALS` in `configuration_elhsr.py` names them. A reader knows everything that depends on the kind of signal: its
+width, what it needs of a decoding step, h_t while decoding and in re-scoring, how it is recorded and described.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
-
-from .configuration_elhsr import ElhsrConfig
-
-#: Log-probabilities below it count as it: what is as good as impossible has many names, -9999 among them.
-LOG_PROBABILITY_FLOOR = -50.0
-
-
-def distribution_features(
-    signal: str, logits: torch.Tensor, token_ids: torch.Tensor, num_log_probabilities: int | None
-) -> torch.Tensor:
-    """h_t of sampled tokens for the signals "logits" and "top_log_probabilities".
-
-    Args:
-        logits: (..., vocabulary), raw: of the distribution that each token was drawn from, before any processor.
-        token_ids: (...) long, the tokens drawn.
-        num_log_probabilities: k, for "top_log_probabilities".
-
-    Returns:
-        (..., vocabulary), the logits themselves; or (..., k + 1) float32, see [`top_log_probabilities`].
-
-    Raises:
-        ValueError: Another signal.
-    """
-    if signal == "logits":
-        return logits
-    if signal == "top_log_probabilities" and num_log_probabilities is not None:
-        return top_log_probabilities(logits, token_ids, num_log_probabilities)
-    raise ValueError(f"The signal {signal!r} is not made of a distribution.")
-
-
-def top_log_probabilities(logits: torch.Tensor, token_ids: torch.Tensor, k: int) -> torch.Tensor:
-    """The k highest log-probabilities in nats, highest first, and then that of the token drawn, none below the floor.
-
-    Args:
-        logits: (..., vocabulary).
-        token_ids: (...) long.
-
-    Returns:
-        (..., k + 1) float32.
-    """
-    logits = logits.float()
-    normalizer = logits.logsumexp(dim=-1, keepdim=True)
-    drawn = logits.gather(-1, token_ids.to(logits.device)[..., None])
-    chosen = torch.cat([logits.topk(k, dim=-1).values, drawn], dim=-1)
-    return (chosen - normalizer).clamp_min(LOG_PROBABILITY_FLOOR)
 
 
 @dataclass(frozen=True)
@@ -80,9 +42,9 @@ class StepSignal:
     Args:
         candidates: (rows,) long. Which candidate a row belongs to; rows may leave, candidates keep their number.
         active: (rows,) bool. False where the row has ended and its last token is padding: nothing to score.
-        hidden_states: Entry l is (rows, d) at that token, or None where nobody needs it; None without layers.
+        hidden_states: Entry l is (rows, d) at that token, or None where no processor needs it; None without layers.
         logits: (rows, vocabulary) float32, raw: the distribution that the token was drawn from before any processor
-            changed it. None where nobody needs it.
+            changed it. None where no processor needs it.
     """
 
     candidates: torch.Tensor
@@ -90,16 +52,25 @@ class StepSignal:
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     logits: torch.Tensor | None = None
 
+    @property
+    def raw_logits(self) -> torch.Tensor:
+        """The logits, for a processor that needs them.
+
+        Raises:
+            ValueError: No processor's `needs` name the logits.
+        """
+        if self.logits is None:
+            raise ValueError("This step has no logits: name them in the processor's `needs`.")
+        return self.logits
+
     @cached_property
     def log_normalizer(self) -> torch.Tensor:
         """(rows,) float32: log sum_j exp(logit_j), computed once for all processors that ask.
 
         Raises:
-            ValueError: Nobody's `needs` name the logits.
+            ValueError: No processor's `needs` name the logits.
         """
-        if self.logits is None:
-            raise ValueError("This step has no logits: name them in the processor's `needs`.")
-        return self.logits.logsumexp(dim=-1)
+        return self.raw_logits.logsumexp(dim=-1)
 
     def features(self, layers: Iterable[int], device: torch.device | str | None = None) -> torch.Tensor:
         """h_t of the given layers side by side: (rows, L * d), in the language model's dtype."""
@@ -125,7 +96,7 @@ def read_step(
     active: torch.Tensor,
     needs: SignalNeeds,
 ) -> StepSignal:
-    """The signal of the tokens that were drawn from `drawn_from` and then fed to the model, which gave `outputs`."""
+    """The signal of tokens that were drawn from `drawn_from` and then fed to the model, which returned `outputs`."""
     hidden_states: Any = None
     if needs.layers:
         returned = outputs.get("hidden_states") if outputs is not None else None
@@ -149,31 +120,128 @@ def _last(state: torch.Tensor) -> torch.Tensor:
     return state[:, -1].clone()
 
 
-def head_needs(config: ElhsrConfig) -> SignalNeeds:
-    """What must be shown of every token to a head of this configuration."""
-    if config.signal == "hidden_states":
-        return SignalNeeds(layers=frozenset(config.layers))
-    return SignalNeeds(logits=True)
+class SignalReader(ABC):
+    """What a head of one configuration reads.
 
+    Attributes:
+        name: The value of `config.signal`.
+        source: What the signal is made of, in words.
+        has_layers: Whether h_t is made of layers, so that a reward can be split into their shares.
+        training_defaults: How `RewardHeadTrainingArguments` differ for heads that read it, by argument.
 
-def head_features(
-    config: ElhsrConfig, input_ids: torch.Tensor, signal: StepSignal, device: torch.device | str | None = None
-) -> torch.Tensor:
-    """h_t of every row's last token: (rows, `config.num_features`).
-
-    Raises:
-        ValueError: The step does not show what [`head_needs`] names.
+    Args:
+        config: The head's [`ElhsrConfig`].
     """
-    return torch.cat(head_parts(config, input_ids, signal, device), dim=-1)
 
+    name: ClassVar[str]
+    source: ClassVar[str]
+    has_layers: ClassVar[bool] = False
+    training_defaults: ClassVar[dict[str, Any]] = {}
 
-def head_parts(
-    config: ElhsrConfig, input_ids: torch.Tensor, signal: StepSignal, device: torch.device | str | None = None
-) -> list[torch.Tensor]:
-    """What [`head_features`] puts side by side: (rows, d) of every layer, or h_t itself where it has no layers."""
-    if config.signal == "hidden_states":
-        return signal.states(config.layers, device)
-    if signal.logits is None:
-        raise ValueError("This step has no logits: name them in the processor's `needs`.")
-    features = distribution_features(config.signal, signal.logits, input_ids[:, -1], config.num_log_probabilities)
-    return [features if device is None else features.to(device)]
+    def __init__(self, config: Any):
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def settings_for(cls, model: PreTrainedModel, layers: list[int] | None, given: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a configuration that depend on the signal, for a head that reads this language model.
+
+        Args:
+            layers: As of `ElhsrConfig.for_model`.
+            given: Its other arguments.
+
+        Raises:
+            ValueError: The model does not show this signal, or an argument does not fit it.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse a configuration in which h_t has no length.
+
+        Raises:
+            ValueError: A field that the signal depends on is missing or out of range.
+        """
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Length of h_t."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> SignalNeeds:
+        """What must be shown of every token."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What is read, in words, such as "31 hidden states (width 576)"."""
+
+    @property
+    def detail(self) -> str:
+        """What is read, in words, with every number that two heads can differ in."""
+        return self.description
+
+    @abstractmethod
+    def parts(
+        self, input_ids: torch.Tensor, step: StepSignal, device: torch.device | str | None = None
+    ) -> list[torch.Tensor]:
+        """h_t of every row's last token, in parts of equal width, (rows, width) each; side by side they are h_t.
+
+        Raises:
+            ValueError: The step does not show what [`needs`] names.
+        """
+
+    def features(
+        self, input_ids: torch.Tensor, step: StepSignal, device: torch.device | str | None = None
+    ) -> torch.Tensor:
+        """h_t of every row's last token: (rows, `num_features`)."""
+        return torch.cat(self.parts(input_ids, step, device), dim=-1)
+
+    @abstractmethod
+    def reread(
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
+    ) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:
+        """h_t of whole sequences, by one forward pass, and which positions are sampled tokens.
+
+        Args:
+            inputs: Of the model's forward pass.
+            completion_mask: (batch, length), 1 at the sampled tokens.
+
+        Returns:
+            What `ElhsrRewardHead.forward` takes.
+        """
+
+    def recorded_dtype(self, model: Any) -> torch.dtype:
+        """What features of this model are recorded in, so that nothing is rounded."""
+        return torch.float32
+
+    def columns_in(self, recorded: "SignalReader") -> list[slice]:
+        """The columns of recorded features that make up h_t, as few slices as possible, in order.
+
+        Args:
+            recorded: What the features were recorded for.
+
+        Raises:
+            ValueError: The features hold another signal, another width, or not all of it.
+        """
+        if type(recorded) is not type(self) or recorded.num_features != self.num_features:
+            raise self._not_in(recorded)
+        return [slice(0, recorded.num_features)]
+
+    def _not_in(self, recorded: "SignalReader") -> ValueError:
+        return ValueError(
+            f"A head that reads {self.detail} cannot be applied to features recorded of {recorded.detail}: choose "
+            "among the layers recorded, or sample again."
+        )
+
+    def check_shown_by_interfaces(self) -> None:
+        """Refuse a head that cannot read what an OpenAI-compatible interface shows.
+
+        Raises:
+            ValueError: An interface does not show this signal.
+        """
+        raise ValueError(
+            f"This head reads {self.name!r}, and an interface shows only log-probabilities: train a head with "
+            "`hf-elhsr sample --signal top_log_probabilities`."
+        )

@@ -1,6 +1,10 @@
-"""The equations of one token: [gate_logit_t, r_t] = W h_t + b, g_t = sigmoid(gate_logit_t)."""
+"""The equations of one token, and what is summed over the tokens of a completion.
+
+[gate_logit_t, r_t] = W h_t + b        g_t = sigmoid(gate_logit_t)        R = sum_t g_t r_t / max(sum_t g_t, eps)
+"""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -8,25 +12,80 @@ import torch
 _CACHED = 2**19
 # Numbers that torch copies without sharing the work among threads
 _COPIED_BY_ONE = 2**15
+# Below every gate that a head produces in practice, above zero, so that the logarithm exists
+_GATE_FLOOR = 1e-6
 
 
-def token_outputs(
-    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """r_t and g_t for h_t, computed in float32: [gate_logit_t, r_t] = W h_t + b, g_t = sigmoid(gate_logit_t).
+@dataclass(frozen=True)
+class TokenOutputs:
+    """What a head computes of every token, (...,) float32 each.
 
     Args:
-        features: (..., L * d), any floating dtype.
-        weight: (2, L * d), gate and reward; or (1, L * d), the reward alone, and then g_t = 1.
-        bias: (2,) or (1,).
-
-    Returns:
-        r_t and g_t, both (...,) float32.
+        rewards: r_t.
+        gates: g_t, at least 0: a token's weight in R. One for heads without a gate.
+        values: v_t, of heads with `config.value`; None for others.
     """
-    return rewards_and_gates(token_logits(features, weight, bias))
+
+    rewards: torch.Tensor
+    gates: torch.Tensor
+    values: torch.Tensor | None = None
 
 
-def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class Aggregation:
+    """What is kept of a completion's tokens, however many there are: a few running sums, from which R follows.
+
+    Args:
+        eps: Floor of the sum of gates.
+        value: Whether tokens have values v_t.
+    """
+
+    eps: float
+    value: bool
+
+    def summands(self, tokens: TokenOutputs) -> torch.Tensor:
+        """(..., 4 or 5): g_t r_t, g_t, r_t, 1 and, with values, v_t. Their sums over tokens are what R is made of."""
+        rewards, gates = tokens.rewards, tokens.gates
+        values = [] if tokens.values is None else [tokens.values]
+        return torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *values], dim=-1)
+
+    def zeros(self, rows: int, device: torch.device) -> torch.Tensor:
+        """(rows, 4 or 5) float32: the sums of no tokens."""
+        return torch.zeros(rows, 5 if self.value else 4, device=device, dtype=torch.float32)
+
+    def mean(self, weighted_sum: torch.Tensor, gate_sum: torch.Tensor) -> torch.Tensor:
+        """sum_t g_t x_t / max(sum_t g_t, eps): the gate-weighted mean of any x_t, from its two sums."""
+        return weighted_sum / gate_sum.clamp_min(self.eps)
+
+    def rewards(self, sums: torch.Tensor) -> torch.Tensor:
+        """R: the gate-weighted mean of r_t, from (..., 4 or 5) sums of [`summands`]."""
+        return self.mean(sums[..., 0], sums[..., 1])
+
+    @property
+    def num_prefix_features(self) -> int:
+        """How many numbers [`prefix_features`] are."""
+        return 4 if self.value else 3
+
+    def prefix_features(self, sums: torch.Tensor) -> torch.Tensor:
+        """What is known of a candidate after t tokens: R_t, the plain mean of r_t, the log of the mean gate, and V_t.
+
+        The plain mean is there because gates are trained to weigh whole completions: early on they are small, and
+        R_t hangs on a few tokens.
+
+        Args:
+            sums: (..., 4 or 5) of [`summands`].
+
+        Returns:
+            (..., 3), or (..., 4) with values, in the dtype of the sums; the first is the running reward, for a finished
+            candidate its reward R.
+        """
+        steps = sums[..., 3].clamp_min(1)
+        mean_gate = (sums[..., 1] / steps).clamp_min(_GATE_FLOOR)
+        known = [self.rewards(sums), sums[..., 2] / steps, mean_gate.log()]
+        return torch.stack([*known, sums[..., 4] / steps] if self.value else known, dim=-1)
+
+
+def linear(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """W h_t + b in float32: (..., L * d) of any floating dtype, (rows, L * d) and (rows,) give (..., rows)."""
     # Autocast would compute it in half precision
     with torch.autocast(device_type=features.device.type, enabled=False):
@@ -42,7 +101,7 @@ def token_logits(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     return logits.reshape(*features.shape[:-1], len(bias))
 
 
-def token_logits_by_part(parts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def linear_by_part(parts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """W h_t + b in float32, from the parts of h_t one after the other: they need not be copied side by side.
 
     Args:
@@ -65,9 +124,3 @@ def _float32_copy(features: torch.Tensor) -> torch.Tensor:
     for own, given in zip(copy.view(-1).split(_COPIED_BY_ONE), features.reshape(-1).split(_COPIED_BY_ONE), strict=True):
         own.copy_(given)
     return copy
-
-
-def rewards_and_gates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """r_t and g_t from (..., 2), the gate's logit and the reward, or from (..., 1), the reward alone (g_t = 1)."""
-    rewards = logits[..., -1]
-    return rewards, torch.sigmoid(logits[..., 0]) if logits.shape[-1] == 2 else torch.ones_like(rewards)

@@ -1,10 +1,9 @@
 """The model card of a head, written from the records of its training and evaluation."""
 
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub import ModelCardData, metadata_load
@@ -12,20 +11,19 @@ from huggingface_hub import ModelCardData, metadata_load
 from .._files import write_text
 from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
-from ..evaluation.tradeoff import ADAPTIVE, PRUNED, decisions_digest
+from ..evaluation.tables import abstention_table, savings_table
 from ..head.configuration_elhsr import ElhsrConfig
-from ..head.modeling_elhsr import ElhsrRewardHead
-from ..rollouts import head_digest
+from ..head.modeling_elhsr import head_class
+from ..training import LOSSES
 from .card_commands import making_commands
-from .record import damaged_record, known_as, read_record, trained_on
-from .results import model_index_results
+from .measurements import missing_records, read_measurements
+from .model_index import model_index_results
+from .record import damaged_record, read_record
 
 #: What heads are found by.
 TAG = "elhsr"
 #: And, with the signal's name after it, what they read.
 SIGNAL_TAG = "signal:"
-
-_Numbers = TypeVar("_Numbers", Evaluation, TradeOff)
 
 
 def write_card(folder: Path, *, license: str | None = None) -> Path:
@@ -45,12 +43,6 @@ def write_card(folder: Path, *, license: str | None = None) -> Path:
     return file
 
 
-def missing_records(folder: Path) -> list[str]:
-    """Which of the files that a card is made of are not there."""
-    missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
-    return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
-
-
 def render_card(folder: Path, source: str | None = None, *, license: str | None = None) -> str:
     """The card's text. Every number in it is read from the folder's own records.
 
@@ -65,8 +57,7 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
         )
     config = ElhsrConfig.from_pretrained(folder)
     training = read_record(folder)
-    evaluations = check_measured(folder)
-    tradeoffs = _tradeoffs(folder)
+    evaluations, tradeoffs = read_measurements(folder)
     # What only the head's author can say of its limits
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
@@ -77,57 +68,6 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
         raise damaged_record(folder, error) from error
     metadata = _metadata(values["name"], config, evaluations, license or _present_license(folder))
     return Template(template).substitute(values, metadata=metadata)
-
-
-def check_measured(folder: Path) -> list[Evaluation]:
-    """A head's evaluations, as its folder has them.
-
-    Raises:
-        ValueError: One, or a trade-off, is damaged, is of another head, or is on prompts that the head was trained or
-            calibrated on; or a trade-off is of other decisions than those in config.json.
-    """
-    evaluations, tradeoffs = _read(folder / "evaluation", Evaluation.from_json), _tradeoffs(folder)
-    head = ElhsrRewardHead.from_pretrained(folder)
-    digest, decisions = head_digest(head), decisions_digest(head.config)
-    training = read_record(folder)
-    learned_from = [(rollouts["task"], rollouts["split"]) for rollouts in trained_on(training)]
-    measured: list[tuple[str, Evaluation | TradeOff]] = [("evaluation", evaluation) for evaluation in evaluations]
-    measured += [("trade-off", tradeoff) for tradeoff in tradeoffs]
-    for kind, one in measured:
-        if one.head_sha256 != digest:
-            raise ValueError(
-                f"The {kind} on {one.split!r} is of another head than the one in {str(folder)!r}: measure this head "
-                "again."
-            )
-        if (one.task, one.split) in learned_from:
-            raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on another split.")
-        prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": one.prompts + one.unverified}
-        if known_as(training, prompts) is not None:
-            raise ValueError(
-                f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure on others, or "
-                "calibrate on others."
-            )
-    if any(tradeoff.decisions_sha256 != decisions for tradeoff in tradeoffs):
-        raise ValueError(
-            f"A trade-off in {str(folder / 'tradeoff')!r} was measured with another calibration, pruning or adaptive n "
-            "than config.json has, or does not say with which: run `hf-elhsr tradeoff` again."
-        )
-    return evaluations
-
-
-def _tradeoffs(folder: Path) -> list[TradeOff]:
-    return _read(folder / "tradeoff", TradeOff.from_json)
-
-
-def _read(folder: Path, from_json: Callable[[str], _Numbers]) -> list[_Numbers]:
-    """Of every JSON file in a folder."""
-    found = []
-    for file in sorted(folder.glob("*.json")):
-        try:
-            found.append(from_json(file.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{str(file)!r} cannot be told of. {error}") from error
-    return found
 
 
 def _present_license(folder: Path) -> str | None:
@@ -166,17 +106,17 @@ def _values(
     limits: str,
 ) -> dict[str, Any]:
     rollouts, report = training["rollouts"], training["report"]
-    rows = 2 if config.gate else 1
+    reward_parameters, value_parameters = head_class(config).parameter_counts(config)
     name = source.rpartition("/")[2]
     return {
         "name": name,
         "head": source,
         "base_model": config.base_model,
-        "parameters": f"{rows * (config.num_features + 1):,}",
-        "value_row": _VALUE_ROW.format(config.num_features + 1) if config.value else "",
+        "parameters": f"{reward_parameters:,}",
+        "value_row": _VALUE_ROW.format(value_parameters) if value_parameters else "",
         "linear": "linear gated" if config.gate else "linear",
-        "source": "hidden states" if config.signal == "hidden_states" else "next-token distributions",
-        "features": _features(config),
+        "source": config.reads.source,
+        "features": config.reads.description,
         "task": rollouts["task"] + _TASKS.get(rollouts["task"], ""),
         "question": _QUESTIONS.get(rollouts["task"], "..."),
         "commands": making_commands(name, config, training),
@@ -188,7 +128,7 @@ def _values(
         "top_p": rollouts["sampling"]["top_p"],
         "top_k": rollouts["sampling"]["top_k"],
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
-        "loss": _LOSSES[training["settings"].get("loss", "binary_cross_entropy")],
+        "loss": _loss_title(training["settings"].get("loss", "binary_cross_entropy")),
         "standardised": _STANDARDISED if config.standardization else "features as the model gives them",
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
@@ -203,12 +143,9 @@ def _values(
     }
 
 
-def _features(config: ElhsrConfig) -> str:
-    if config.signal == "logits":
-        return f"the {config.num_features:,} raw logits"
-    if config.signal == "top_log_probabilities":
-        return f"the {config.num_log_probabilities} highest log-probabilities and the own one"
-    return f"{len(config.layers)} hidden states (width {config.hidden_size})"
+def _loss_title(name: str) -> str:
+    # A loss registered by a user's own code may be unknown to the process that writes the card
+    return LOSSES[name].title if name in LOSSES else f"The loss `{name}`"
 
 
 _TASKS = {
@@ -217,13 +154,6 @@ _TASKS = {
 }
 _QUESTIONS = {
     "arithmetic": "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
-}
-_LOSSES = {
-    "binary_cross_entropy": "Binary cross-entropy",
-    "hinge": "Hinge loss",
-    "dpo": "DPO's loss",
-    "info_nca": "InfoNCA's loss",
-    "nca": "NCA's loss",
 }
 _STANDARDISED = "features standardised, which is folded into the weights"
 _VALUE_ROW = (
@@ -258,34 +188,19 @@ def _refit(refit: dict[str, Any]) -> str:
 
 
 def _savings(tradeoff: TradeOff, fitted_on: str) -> str:
-    """What pruning and adaptive n save, and what confidences are worth."""
-    lines = [
-        f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`{skipped_prompts(tradeoff)}, "
-        f"best of {tradeoff.n}",
-        "",
-        f"`prune` and `adaptive` name the accuracy that may be given up; the schedules were fitted on {fitted_on}. "
-        "Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
-        "",
-        "| setting | tokens, % of exact | right, % [95 % interval] | difference, points [95 % interval] |",
-        "|---|---:|---:|---:|",
-        f"| exact best-of-{tradeoff.n} | 100.0 | {tradeoff.exact} | |",
-    ]
-    for name, argument in ((PRUNED, "prune"), (ADAPTIVE, "adaptive")):
-        for point in tradeoff.by_tolerance[name]:
-            numbers = f"{100 * point.tokens:.1f} | {point.accuracy} | {point.difference}"
-            lines.append(f"| `{argument}={point.setting:g}` | {numbers} |")
+    """What pruning and adaptive n save, and how good the calibrated probabilities are."""
     errors = tradeoff.calibration
-    lines += [
-        "",
-        f"Calibrated probabilities: expected calibration error {errors['rollouts'].expected_calibration_error:.3f} and "
-        f"Brier score {errors['rollouts'].brier_score:.3f} over all rollouts, "
-        f"{errors['winners'].expected_calibration_error:.3f} and {errors['winners'].brier_score:.3f} for the winners' "
-        "`confidence`.",
-        "",
-        "| `min_confidence` | answered, % | of these right, % |",
-        "|---:|---:|---:|",
-    ]
-    for entry in tradeoff.abstention:
-        if entry.accuracy is not None and round(100 * entry.threshold) % 20 == 0:
-            lines.append(f"| {entry.threshold:g} | {100 * entry.coverage:.1f} | {100 * entry.accuracy:.1f} |")
-    return "\n".join(lines)
+    return "\n\n".join(
+        [
+            f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`"
+            f"{skipped_prompts(tradeoff)}, best of {tradeoff.n}",
+            "`prune` and `adaptive` name the tolerance, the accuracy that may be given up; the schedules were fitted "
+            f"on {fitted_on}. Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
+            savings_table(tradeoff).markdown(),
+            f"Calibrated probabilities: expected calibration error {errors['rollouts'].expected_calibration_error:.3f} "
+            f"and Brier score {errors['rollouts'].brier_score:.3f} over all rollouts, "
+            f"{errors['winners'].expected_calibration_error:.3f} and {errors['winners'].brier_score:.3f} for the "
+            "winners' `confidence`.",
+            abstention_table(tradeoff).markdown(),
+        ]
+    )

@@ -5,8 +5,7 @@ import shlex
 from typing import Any
 
 from ..head.configuration_elhsr import ElhsrConfig
-from ..training import PRESETS
-from ..training import preset as preset_settings
+from ..training import PRESETS, RewardHeadTrainingArguments
 
 # What `hf-elhsr train` calls its options, where that is not the setting's name
 _SWITCHES = {
@@ -24,7 +23,8 @@ def making_commands(name: str, config: ElhsrConfig, training: dict[str, Any]) ->
     rollouts = training["rollouts"]
     refit = training.get("refit")
     first = "first-head" if refit else name
-    signal = [] if config.signal == "hidden_states" else ["--signal", config.signal]
+    # The default needs no option
+    signal = ["--signal", config.signal] if "signal" in config.to_diff_dict() else []
     commands = [
         ["hf-elhsr", "sample", "rollouts/train", *_sampled(config, rollouts), *signal],
         ["hf-elhsr", "train", "rollouts/train", first, *_trained(config, training["settings"])],
@@ -69,7 +69,7 @@ def _trained(config: ElhsrConfig, settings: dict[str, Any]) -> list[str]:
     """The preset that is nearest, and what was changed."""
     changes = {}
     for name in PRESETS:
-        preset = dataclasses.asdict(preset_settings(name, config.signal))
+        preset = dataclasses.asdict(RewardHeadTrainingArguments.preset(name, config.signal))
         # Settings that came with a later version are not in the record
         changes[name] = {key: value for key, value in settings.items() if key in preset and preset[key] != value}
     nearest = min(changes, key=lambda name: (any(key in changes[name] for key in _NO_OPTIONS), len(changes[name])))

@@ -1,13 +1,15 @@
-"""write_custom_generate: the code that a published head brings along, so that plain transformers can use it.
+"""Build `custom_generate/`, the code that a published head carries, so that plain transformers can use it.
 
 transformers takes a folder `custom_generate/` with `generate.py` and flat siblings that import one another as
-`from .name import`. They are made of the package's own modules: those that `no_install.py` imports, directly or not,
-each under a flat name, with its relative imports rewritten and nothing else changed.
+`from .name import`. They are built from the package's own modules: `custom_generate_entry.py` and those that it
+imports, directly or not, each under a flat name, with its relative imports rewritten and nothing else changed. Rooms of
+small modules become one file.
 """
 
 import ast
 import importlib.metadata
 import os
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -16,10 +18,12 @@ from .. import __version__
 from .._files import write_text
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_ENTRY = "hub.no_install"
+_ENTRY = "hub.custom_generate_entry"
+# These rooms are one file each: transformers downloads file by file, and prints a warning for each
+_MERGED = ("decisions", "rewards")
 _MADE_BY = "# Made by hf_elhsr "
 _HEADER = (
-    _MADE_BY + "{version} from its hf_elhsr/{path}, where changes belong.\n"
+    _MADE_BY + "{version} from its {paths}, where changes belong.\n"
     "# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 )
 
@@ -61,14 +65,19 @@ def write_custom_generate(folder: str | os.PathLike[str], repo_id: str | None = 
 
 def custom_generate_files(repo_id: str | None = None) -> dict[str, str]:
     """What is in `custom_generate/`: the files' texts by their names, for a head that is published as `repo_id`."""
-    files: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    imported: dict[str, list[str]] = {}
     waiting = [_ENTRY]
     while waiting:
         module = waiting.pop()
-        name = _flat_name(module) + ".py"
-        if name not in files:
-            files[name], needed = _flattened(module)
-            waiting += needed
+        if module not in texts:
+            texts[module], imported[module] = _flattened(module)
+            waiting += imported[module]
+    modules: dict[str, list[str]] = {}
+    # In a file of several modules each comes after those that it imports
+    for module in TopologicalSorter(imported).static_order():
+        modules.setdefault(f"{_flat_name(module)}.py", []).append(module)
+    files = {name: _header(parts) + "\n\n".join(texts[module] for module in parts) for name, parts in modules.items()}
     if repo_id is not None:
         files["generate.py"] = _with_repo_id(files["generate.py"], repo_id)
     return {"requirements.txt": _requirements(), **dict(sorted(files.items()))}
@@ -84,7 +93,15 @@ def _is_made_here(file: Path) -> bool:
 
 
 def _flat_name(module: str) -> str:
-    return "generate" if module == _ENTRY else module.replace(".", "_")
+    if module == _ENTRY:
+        return "generate"
+    room = module.partition(".")[0]
+    return room if room in _MERGED else module.replace(".", "_")
+
+
+def _header(modules: list[str]) -> str:
+    paths = ", ".join(f"hf_elhsr/{_source(module).relative_to(_PACKAGE).as_posix()}" for module in sorted(modules))
+    return _HEADER.format(version=__version__, paths=paths) + "\n"
 
 
 def _source(module: str) -> Path:
@@ -106,11 +123,15 @@ def _flattened(module: str) -> tuple[str, list[str]]:
             defining = _defining_module(_absolute(module, node), alias.name)
             by_module.setdefault(defining, []).append(ast.unparse(alias))
         needed += by_module
-        rewritten = [f"from .{_flat_name(target)} import {', '.join(names)}" for target, names in by_module.items()]
+        rewritten = [
+            f"from .{_flat_name(target)} import {', '.join(names)}"
+            for target, names in by_module.items()
+            # What is in the same file needs no import
+            if _flat_name(target) != _flat_name(module)
+        ]
         indent = " " * node.col_offset
         lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{statement}\n" for statement in rewritten]
-    header = _HEADER.format(version=__version__, path=path.relative_to(_PACKAGE).as_posix())
-    return header + "\n" + "".join(lines), needed
+    return "".join(lines), needed
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:

@@ -10,8 +10,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import PreTrainedModel
 
 from .card import SIGNAL_TAG, TAG
-from .hub_errors import asking_the_hub
-from .results import reported_results
+from .errors import asking_the_hub
+from .model_index import reported_results
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from huggingface_hub.hf_api import RepoFile
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..head.loading import is_hub_id
+from ..head.files import is_hub_id
 from ..head.modeling_elhsr import ElhsrRewardHead
-from .card import check_measured
-from .card_check import published_card
 from .custom_generate import custom_generate_files, foreign_files
-from .hub_errors import asking_the_hub
-from .results import eval_results_files
+from .errors import asking_the_hub
+from .measurements import read_measurements
+from .model_index import eval_results_files
+from .published_card import published_card
 
 logger = logging.get_logger(__name__)
 
@@ -90,7 +90,7 @@ def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
     """
     head = ElhsrRewardHead.from_pretrained(folder)
     check_base_model(head.config.base_model)
-    evaluations = check_measured(folder)
+    evaluations, _ = read_measurements(folder)
     card = published_card(folder, repo_id, head.config, evaluations)
     if foreign := foreign_files(folder / "custom_generate"):
         raise ValueError(

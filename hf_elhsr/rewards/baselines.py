@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ..head.configuration_elhsr import unwrap_language_model
+from ..head.base_model import unwrap_language_model
 from ..head.signals import SignalNeeds, StepSignal
 from .processor import SignalProcessor, TokenStore
 
@@ -30,9 +30,7 @@ class RunningLogProbability(SignalProcessor):
         self._tokens.begin(num_candidates, device)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        logits = signal.logits
-        if logits is None:
-            raise ValueError("This step has no logits: name them in the processor's `needs`.")
+        logits = signal.raw_logits
         chosen = logits.gather(-1, input_ids[:, -1:].to(logits.device)).squeeze(-1) - signal.log_normalizer
         chosen = chosen.masked_fill(~signal.active, 0.0)
         self._sum.index_add_(0, signal.candidates, chosen)
@@ -73,9 +71,7 @@ class RunningSelfCertainty(SignalProcessor):
         self._count = torch.zeros(num_candidates, device=device, dtype=torch.float32)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        logits = signal.logits
-        if logits is None:
-            raise ValueError("This step has no logits: name them in the processor's `needs`.")
+        logits = signal.raw_logits
         mean = logits.mean(dim=-1)
         size = torch.full_like(mean, logits.shape[-1])
         if bool(torch.isneginf(mean).any()):

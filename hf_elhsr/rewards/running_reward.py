@@ -2,10 +2,8 @@
 
 import torch
 
-from ..decisions.pruning import prefix_features
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.signals import StepSignal, head_needs, head_parts
-from ..head.token_outputs import rewards_and_gates, token_logits_by_part
+from ..head.signals import StepSignal
 from .processor import SignalProcessor, TokenStore
 
 # Steps wait until they have so many tokens, or so many numbers to be read: those of one step cost less in arithmetic
@@ -17,11 +15,11 @@ _NUMBERS_AT_ONCE = 2**20
 class RunningReward(SignalProcessor):
     """Keeps sum_t g_t r_t and sum_t g_t per candidate, so that R is known after every token.
 
-    For pruning, the sums of r_t and v_t and the number of tokens are kept, too.
+    For pruning, the sums of r_t and v_t and the number of tokens are kept as well, see [`Aggregation.summands`].
 
-    The features of a few steps wait until they are scored together, or until somebody asks: when that is shows in the
-    last bits of a reward. Nothing grows with the length of the completion, unless `keep_tokens` asks for every r_t and
-    g_t.
+    The features of a few steps wait until they are scored together, or until they are asked for; when that is can
+    change the last bits of a reward. Nothing grows with the length of the completion, unless `keep_tokens` asks for
+    every r_t and g_t.
 
     Args:
         head: The reward head. It is read, never moved or changed.
@@ -29,32 +27,28 @@ class RunningReward(SignalProcessor):
     """
 
     def __init__(self, head: ElhsrRewardHead, keep_tokens: bool = False):
-        self.needs = head_needs(head.config)
-        self.keep_tokens = keep_tokens
         self.head = head
+        self.keep_tokens = keep_tokens
+        self._reads = head.config.reads
+        self.needs = self._reads.needs
+        self._aggregation = head.aggregation
         self._tokens = TokenStore("rewards", "gates", *(["values"] if head.config.value else []))
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        head, has_values = self.head, self.head.config.value
-        # One product gives all numbers of a token
-        weight = torch.cat([head.weight, head.value_weight]) if has_values else head.weight
-        bias = torch.cat([head.bias, head.value_bias]) if has_values else head.bias
-        self._weight = weight.detach().to(device, torch.float32)
-        self._bias = bias.detach().to(device, torch.float32)
-        # One row of sums: g_t r_t, g_t, r_t, the tokens, and v_t where the head has it; one addition serves them all
-        self._sums = torch.zeros(num_candidates, 5 if has_values else 4, device=device, dtype=torch.float32)
+        self._head = self.head.frozen(device)
+        self._sums = self._aggregation.zeros(num_candidates, device)
         self._tokens.begin(num_candidates, device)
         self._waiting: list[tuple[list[torch.Tensor], list[int], torch.Tensor, torch.Tensor]] = []
         self._waiting_tokens = 0
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        parts = head_parts(self.head.config, input_ids, signal, self._weight.device)
-        if self._weight.device.type != "cpu":
+        parts = self._reads.parts(input_ids, signal, self._head.device)
+        if self._head.device.type != "cpu":
             # Compiled for an accelerator, the next step may write its hidden states over these
             parts = [torch.cat(parts, dim=-1)]
         self._waiting.append((parts, _versions(parts), signal.candidates, signal.active))
         self._waiting_tokens += len(signal.candidates)
-        if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._weight.shape[1]):
+        if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._head.weight.shape[1]):
             self._score_waiting()
 
     def _score_waiting(self) -> None:
@@ -71,18 +65,17 @@ class RunningReward(SignalProcessor):
         # One copy of all: every layer's states of all steps, layer by layer
         layers = torch.cat([state for layer in zip(*steps, strict=True) for state in layer])
         parts = layers.view(len(steps[0]), tokens, layers.shape[-1])
-        logits = token_logits_by_part(parts, self._weight, self._bias)
-        own = len(self.head.bias)
-        rewards, gates = rewards_and_gates(logits[:, :own])
-        numbers = torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *logits[:, own:].T], dim=-1)
+        outputs = self._head.by_part(parts)
+        numbers = self._aggregation.summands(outputs)
         # masked_fill, not a product: what the model makes of padding may be anything
         numbers = numbers.masked_fill(~torch.cat(active)[:, None], 0.0)
-        # Not in place: whoever asks last may be outside of the inference mode that the sums were made in
+        # Not in place: the last caller may be outside of the inference mode that the sums were made in
         self._sums = self._sums.index_add(0, torch.cat(candidates), numbers)
         if self.keep_tokens:
-            steps = numbers.split([len(step) for step in candidates])
-            for step, its_candidates, its_active in zip(steps, candidates, active, strict=True):
-                self._tokens.add(its_candidates, its_active, step[:, 2], step[:, 1], *step[:, 4:].T)
+            kept = torch.stack([kind for kind in (outputs.rewards, outputs.gates, outputs.values) if kind is not None])
+            by_step = kept.split([len(step) for step in candidates], dim=1)
+            for step, its_candidates, its_active in zip(by_step, candidates, active, strict=True):
+                self._tokens.add(its_candidates, its_active, *step)
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
         self._score_waiting()
@@ -93,20 +86,13 @@ class RunningReward(SignalProcessor):
     def rewards(self) -> torch.Tensor:
         """(candidates,) float32: R = sum_t g_t r_t / max(sum_t g_t, eps) over the tokens seen so far."""
         self._score_waiting()
-        return self._sums[:, 0] / self._sums[:, 1].clamp_min(self.head.config.eps)
+        return self._aggregation.rewards(self._sums)
 
     @property
     def prefix_features(self) -> torch.Tensor:
-        """(candidates, 3 or 4) float32: what pruning judges candidates by, see [`prefix_features`]."""
+        """(candidates, 3 or 4) float32: what pruning judges candidates by, see `Aggregation.prefix_features`."""
         self._score_waiting()
-        return prefix_features(
-            self._sums[:, 0],
-            self._sums[:, 1],
-            self._sums[:, 2],
-            self._sums[:, 3].clamp_min(1),
-            self.head.config.eps,
-            self._sums[:, 4] if self.head.config.value else None,
-        )
+        return self._aggregation.prefix_features(self._sums)
 
     @property
     def token_rewards(self) -> torch.Tensor:

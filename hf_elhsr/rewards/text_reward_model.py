@@ -1,43 +1,9 @@
 """TextRewardModel: scores from a second model that reads the text, to be combined with a head's rewards."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
-
-
-class TextScorer(Protocol):
-    """Anything that scores texts: a [`TextRewardModel`], or a function of one's own."""
-
-    def __call__(self, prompts: list[str], completions: list[str]) -> "Sequence[float] | torch.Tensor":
-        """One finite score for each completion, higher for better.
-
-        Args:
-            prompts: Of each completion, with special tokens (chat markers), without padding.
-            completions: Without special tokens.
-        """
-
-
-def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) -> torch.Tensor:
-    """(completions,) float32 on the CPU: what a scorer says, seen to be one finite number for each.
-
-    Raises:
-        ValueError: It is not.
-    """
-    scores = torch.as_tensor(scorer(prompts, completions), dtype=torch.float32).cpu()
-    name = getattr(scorer, "__name__", type(scorer).__name__)
-    if scores.shape != (len(completions),):
-        raise ValueError(
-            f"{name} was given {len(completions)} completions and returned scores of shape {tuple(scores.shape)}: "
-            "expected one number for each. Mend it."
-        )
-    if not bool(torch.isfinite(scores).all()):
-        wrong = int((~torch.isfinite(scores)).nonzero()[0])
-        raise ValueError(
-            f"{name} scored completion {wrong} as {float(scores[wrong])}: expected a finite number. Mend it, or load "
-            "the model in bfloat16 or float32, not float16."
-        )
-    return scores
 
 
 class TextRewardModel:

@@ -1,4 +1,4 @@
-"""plan_recording: which tokens and layers to record, so that the features fit a disk budget that the user states."""
+"""plan_recording: the tokens and layers to record, so that the features fit a disk budget."""
 
 import copy
 import re
@@ -13,49 +13,56 @@ from ..head.configuration_elhsr import ElhsrConfig
 
 logger = logging.get_logger(__name__)
 
-# Of the longest completions; with fewer, the gates would have little to choose from
+# Tokens of the longest completions that are kept; with fewer, the gates would have little to choose from
 _FEWEST_TOKENS = 8
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """What is recorded.
+    """The features that are recorded.
 
     Args:
         config: Of the head to be trained: what h_t is made of.
         every: Tokens every, 2 every, 3 every, ... of a completion are recorded, and always its last.
+        dtype: Of the features.
         num_bytes: What the features take at most: if every completion is as long as it may be.
     """
 
     config: ElhsrConfig
     every: int
+    dtype: torch.dtype
     num_bytes: int
 
 
 def plan_recording(
-    config: ElhsrConfig, dtype: torch.dtype, rollouts: int, max_new_tokens: int, budget: int
+    config: ElhsrConfig, dtype: torch.dtype, rollouts: int, max_new_tokens: int, budget: int | None = None
 ) -> RecordingPlan:
     """The first of these that fits: all tokens; every 2nd, 3rd, ... with at least 8 of the longest completions left;
     and then, with as few tokens as that, as many layers as fit, evenly spaced, the last one included.
 
-    Tokens go first, since neighbours say much the same, and the best layers are not known beforehand. What is chosen is
+    Tokens go first, since neighbours are much alike, and the best layers are not known beforehand. What is chosen is
     logged. The budget is for features; texts and labels come on top, and are small.
 
     Args:
+        config: Of the head to be trained, on all that may be recorded.
         dtype: Of the recorded features.
         rollouts: How many completions are to be sampled.
-        budget: Bytes.
+        max_new_tokens: Of the longest completions.
+        budget: Bytes. Default: no limit.
 
     Raises:
-        ValueError: Not even one layer of the fewest tokens fits; or no positive number of bytes.
+        ValueError: Not even one layer of the fewest tokens fits; or the budget is not positive.
     """
-    if budget < 1:
-        raise ValueError(f"disk_budget={budget}: expected a positive number of bytes.")
 
     def plan(config: ElhsrConfig, every: int) -> RecordingPlan:
-        return RecordingPlan(config, every, most_bytes(config, dtype, rollouts * -(-max_new_tokens // every)))
+        num_bytes = most_bytes(config, dtype, rollouts * -(-max_new_tokens // every))
+        return RecordingPlan(config, every, dtype, num_bytes)
 
+    if budget is None:
+        return plan(config, 1)
+    if budget < 1:
+        raise ValueError(f"disk_budget={budget}: expected a positive number of bytes.")
     fewest = min(_FEWEST_TOKENS, max_new_tokens)
     steps = [every for every in range(1, max_new_tokens + 1) if -(-max_new_tokens // every) >= fewest]
     plans = [plan(config, every) for every in steps]
@@ -64,8 +71,8 @@ def plan_recording(
     if chosen is None:
         raise ValueError(
             f"disk_budget={budget}: features of one token in {steps[-1]} "
-            f"{'and of one layer ' if config.layers else ''}alone may take {plans[-1].num_bytes} bytes. Allow so many, "
-            "or sample fewer prompts, fewer completions of each, or shorter ones."
+            f"{'and of one layer ' if config.layers else ''}alone may take {plans[-1].num_bytes} bytes. Allow this "
+            "many, or sample fewer prompts, fewer completions of each, or shorter ones."
         )
     if chosen is not plans[0]:
         parts = []
@@ -81,12 +88,12 @@ def plan_recording(
 
 
 def most_bytes(config: ElhsrConfig, dtype: torch.dtype, tokens: int) -> int:
-    """What the features of so many tokens take, recorded in this dtype."""
+    """What the features of this many tokens take, recorded in this dtype."""
     return tokens * config.num_features * dtype.itemsize
 
 
 def warn_of_little_room(folder: Path, num_bytes: int) -> None:
-    """Warn where a folder's disk may be too small for so many bytes more: better now than hours later."""
+    """Warn where a folder's disk may be too small for this many bytes more: better now than hours later."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         logger.warning(
@@ -96,20 +103,20 @@ def warn_of_little_room(folder: Path, num_bytes: int) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """A number of bytes, as in 50GB, 800 MB or 1.5TB; units are powers of ten.
+    """A number of bytes from text such as 50GB, 800 MB or 1.5TB; units are powers of ten.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The text is not a number with one of these units.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     units = {unit.lower(): factor for unit, factor in _UNITS.items()}
     if found is None or found[2].lower() not in units:
-        raise ValueError(f"{text!r} is no size: expected a number of bytes, as in 50GB or 800MB.")
+        raise ValueError(f"Expected a number of bytes, as in 50GB or 800MB, got {text!r}.")
     return int(float(found[1]) * units[found[2].lower()])
 
 
 def recorded_tokens(length: int, every: int) -> list[int]:
-    """Which tokens of a completion are recorded, counted from 0: every one in `every`, and the last."""
+    """The tokens of a completion that are recorded, counted from 0: one in `every`, and the last."""
     tokens = list(range(every - 1, length, every))
     return tokens if tokens and tokens[-1] == length - 1 else [*tokens, length - 1]
 

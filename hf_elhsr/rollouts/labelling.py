@@ -1,4 +1,4 @@
-"""Labels of sampled texts: what a task says of one, and relabel_rollouts, which judges those of a whole set anew."""
+"""Labels of sampled texts: a task's verdict on one, and relabel_rollouts, which verifies those of a whole set again."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ logger = logging.get_logger(__name__)
 
 
 def verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str | None, str | None]:
-    """The label, the final answer, and why there is none."""
+    """The label, the final answer, and, where the verifier failed, why."""
     try:
         label, answer = verify(task, problem, text)
     except VerifierFailure as failure:
@@ -25,26 +25,33 @@ def verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str |
 
 
 def refuse_unverified(shard: list[Rollout]) -> None:
-    """Refuse a verifier that fails on whatever it is given.
+    """Refuse a verifier that fails on every rollout.
 
     Raises:
         ValueError: None of these rollouts could be verified.
     """
     if all(rollout.label is None for rollout in shard):
         raise ValueError(
-            f"The verifier failed on each of the first {len(shard)} rollouts, so nothing of them was written: mend it, "
-            f"and give the same command again. The first failure: {shard[0].verifier_failure}"
+            f"The verifier failed on each of the first {len(shard)} rollouts, so none of them was written. Fix "
+            f"the verifier, and run the same command again. The first failure: {shard[0].verifier_failure}"
         )
 
 
 def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
-    """Judge all rollouts in a folder anew, with the task's present verifier; nothing is sampled, and features stay.
+    """Label all rollouts in a folder again, with the task's present verifier; nothing is sampled, and features stay.
 
-    A run that was stopped leaves a set that is refused until this function has run again, from the beginning.
+    An interrupted run leaves a set that is refused until this function has run again, from the beginning.
+
+    Args:
+        folder: Of the rollouts.
+        task: The task that they were sampled of, with a verifier that may have changed.
+
+    Returns:
+        The rollouts with the new labels.
 
     Raises:
-        ValueError: The folder holds no rollouts, those of another task or of other prompts, or the verifier failed on
-            every rollout of the first shard, before anything was changed.
+        ValueError: The folder holds no rollouts, or those of another task or of other prompts; or the verifier failed
+            on every rollout of the first shard, before anything was changed.
     """
     rollouts = RolloutSet(folder)
     settings = rollouts.settings
@@ -54,22 +61,22 @@ def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
     problems = {problem.id: problem for problem in task.problems(settings["split"], skip + settings["prompts"])[skip:]}
     sampled = list(dict.fromkeys(rollout.problem for rollout in rollouts.rollouts()))
     if not sampled:
-        raise ValueError(f"{str(folder)!r} holds no rollouts yet: there is nothing to judge.")
+        raise ValueError(f"{str(folder)!r} holds no rollouts yet: there is nothing to label.")
     if unknown := sum(problem not in problems for problem in sampled):
         raise ValueError(
-            f"{unknown} of the {len(sampled)} prompts in {str(folder)!r} are none of the task's, so their rollouts "
-            "cannot be judged: give the prompts that were sampled."
+            f"{unknown} of the {len(sampled)} prompts in {str(folder)!r} are not among the task's, so their rollouts "
+            "cannot be labelled: pass the task with the prompts that were sampled."
         )
     begun = False
-    for shard, file in tqdm(list(rollouts.shards()), desc=f"Judging {task.name}", unit="shard"):
-        judged = []
+    for shard, file in tqdm(list(rollouts.shards()), desc=f"Verifying {task.name}", unit="shard"):
+        labelled = []
         for rollout in shard:
             label, answer, failure = verdict(task, problems[rollout.problem], rollout.text)
-            judged.append(dataclasses.replace(rollout, label=label, answer=answer, verifier_failure=failure))
+            labelled.append(dataclasses.replace(rollout, label=label, answer=answer, verifier_failure=failure))
         if not begun:
-            refuse_unverified(judged)
+            refuse_unverified(labelled)
             rollouts.begin_relabelling()
             begun = True
-        rollouts.write_labels(file, judged)
+        rollouts.write_labels(file, labelled)
     rollouts.end_relabelling(getattr(task, "labelled_by", None))
     return rollouts

@@ -1,4 +1,4 @@
-"""Prompts: questions as the model wants to see them."""
+"""Prompts: questions in the form that the language model reads, as token ids or text."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +13,9 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> 
 
     Returns:
         `input_ids` and `attention_mask`, each (batch, length) long.
+
+    Raises:
+        ValueError: The tokenizer has no padding token.
     """
     has_template = tokenizer.chat_template is not None
     texts: list[Any] = questions
@@ -21,7 +24,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> 
         texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     if tokenizer.pad_token is None:
         raise ValueError("The tokenizer has no padding token: set tokenizer.pad_token, e.g. to tokenizer.eos_token.")
-    # A chat template writes the special tokens itself
+    # A chat template contains the special tokens already
     return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not has_template)
 
 

@@ -1,27 +1,11 @@
-"""FeatureRecorder: the features h_t of every sampled token, taken while decoding."""
-
-from typing import Any
+"""Signal processors that record features while decoding: of every token, pooled over tokens, and of prefixes."""
 
 import torch
 
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.signals import StepSignal, head_features, head_needs
-from ..head.token_outputs import rewards_and_gates, token_logits
+from ..head.signals import StepSignal
 from ..rewards import SignalProcessor
-
-
-def recorded_dtype(config: ElhsrConfig, model: Any) -> torch.dtype:
-    """What the features of this model are recorded in: what it computes them in, so that nothing is rounded.
-
-    The decoding loop has logits in float32, whatever the product they come from was computed in; log-probabilities are
-    made from these. A model without a floating output embedding, as a packed one, has float32 recorded.
-    """
-    if config.signal == "hidden_states":
-        return model.dtype
-    weight = getattr(model.get_output_embeddings(), "weight", None)
-    computed = config.signal == "logits" and weight is not None and weight.dtype.is_floating_point
-    return weight.dtype if computed and weight is not None else torch.float32
 
 
 class FeatureRecorder(SignalProcessor):
@@ -30,26 +14,26 @@ class FeatureRecorder(SignalProcessor):
     Memory: (number of sampled tokens) * `config.num_features` numbers, until the next `begin`.
 
     Args:
-        config: Of the head to be trained, which says what h_t is.
+        config: Of the head to be trained, which defines h_t.
         every: Keep tokens every, 2 every, ... and the last, see [`plan_recording`].
-        dtype: Of the kept features, see [`recorded_dtype`]. Default: as the decoding loop has them.
+        dtype: Of the kept features, see `SignalReader.recorded_dtype`. Default: that of the decoding loop.
     """
 
     def __init__(self, config: ElhsrConfig, every: int = 1, dtype: torch.dtype | None = None):
-        self.needs = head_needs(config)
-        self._config = config
+        self._reads = config.reads
+        self.needs = self._reads.needs
         self.every = every
         self._dtype = dtype
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
         self._seen = torch.zeros(num_candidates, dtype=torch.long)
-        # Which token is the last shows afterwards, so the latest of every candidate is kept until then
+        # Which token is the last is known afterwards, so the latest of every candidate is kept until then
         self._latest = torch.empty(0, 0)
         self._features: list[torch.Tensor] = []
         self._candidates: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self._config, input_ids, signal, "cpu")[signal.active.cpu()]
+        features = self._reads.features(input_ids, signal, "cpu")[signal.active.cpu()]
         features = features if self._dtype is None else features.to(self._dtype)
         candidates = signal.candidates[signal.active].cpu()
         if self.every > 1:
@@ -63,7 +47,7 @@ class FeatureRecorder(SignalProcessor):
         self._candidates.append(candidates)
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
-        # Before the first token: there is nothing recorded that would have to be copied
+        # Before the first token, so nothing was recorded that would have to be copied
         self._seen = self._seen[index.cpu()]
 
     def features(self) -> torch.Tensor:
@@ -79,27 +63,27 @@ class FeatureRecorder(SignalProcessor):
 class PooledRecorder(SignalProcessor):
     """Keeps sum_t g_t h_t and sum_t g_t per candidate, with a head's gates.
 
-    With the gates given, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are all that the row of R has
-    to be trained on, and take L * d numbers a candidate, however long it is.
+    With these gates, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are all that the row of R needs to
+    be trained, and take L * d numbers a candidate, however long it is.
 
     Args:
-        head: Whose gates weigh the tokens. It is read, never moved or changed.
+        head: Its gates weight the tokens. It is read, never moved or changed.
     """
 
     def __init__(self, head: ElhsrRewardHead):
-        self.needs = head_needs(head.config)
+        self._reads = head.config.reads
+        self.needs = self._reads.needs
         self._head = head
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        self._weight = self._head.weight.detach().to(device, torch.float32)
-        self._bias = self._head.bias.detach().to(device, torch.float32)
-        self._weighted_sum = torch.zeros(num_candidates, self._weight.shape[1], device=device)
+        self._frozen = self._head.frozen(device)
+        self._weighted_sum = torch.zeros(num_candidates, self._reads.num_features, device=device)
         self._gate_sum = torch.zeros(num_candidates, device=device)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        features = head_features(self._head.config, input_ids, signal, self._weight.device)[signal.active].float()
+        features = self._reads.features(input_ids, signal, self._frozen.device)[signal.active].float()
         candidates = signal.candidates[signal.active]
-        gates = rewards_and_gates(token_logits(features, self._weight, self._bias))[1]
+        gates = self._frozen(features).gates
         self._weighted_sum.index_add_(0, candidates, features.mul_(gates[:, None]))
         self._gate_sum.index_add_(0, candidates, gates)
 
@@ -109,27 +93,27 @@ class PooledRecorder(SignalProcessor):
 
     def features(self) -> torch.Tensor:
         """(candidates, L * d) float32: sum_t g_t h_t / max(sum_t g_t, eps)."""
-        return self._weighted_sum / self._gate_sum.clamp_min(self._head.config.eps)[:, None]
+        return self._head.aggregation.mean(self._weighted_sum, self._gate_sum[:, None])
 
 
-#: Prefixes that V_t learns from have 8, 16, 24, ... tokens, and are shorter than their completion.
+#: V_t is trained on prefixes of 8, 16, 24, ... tokens that are shorter than their completion.
 PREFIX_INTERVAL = 8
 
 
 class PrefixRecorder(SignalProcessor):
     """Keeps (h_1 + ... + h_t) / t, from which V_t is computed, for every second of the prefixes of 8, 16, ... tokens.
 
-    Neighbouring prefixes are much alike, so half of them teach about as much. Candidates of even number keep those of
-    8, 24, ... tokens, the others those of 16, 32, ...
+    Neighbouring prefixes are much alike, so training on half of them loses little. Candidates of even number keep
+    those of 8, 24, ... tokens, the others those of 16, 32, ...
 
     Args:
-        head: Whose h_t it is.
+        head: Its configuration defines h_t.
     """
 
     def __init__(self, head: ElhsrRewardHead):
-        self.needs = head_needs(head.config)
-        self._config = head.config
-        self._width = head.config.num_features
+        self._reads = head.config.reads
+        self.needs = self._reads.needs
+        self._width = self._reads.num_features
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
         self._sum = torch.zeros(num_candidates, self._width, device=device)
@@ -139,8 +123,8 @@ class PrefixRecorder(SignalProcessor):
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         candidates = signal.candidates[signal.active]
-        features = head_features(self._config, input_ids, signal, self._seen.device)[signal.active].float()
-        # Before the sums take in this token: it shows that the prefix is shorter than the completion
+        features = self._reads.features(input_ids, signal, self._seen.device)[signal.active].float()
+        # Before this token is added: that there is one shows that the prefix is shorter than the completion
         seen = self._seen[candidates]
         due = (seen > 0) & (seen % (2 * PREFIX_INTERVAL) == PREFIX_INTERVAL * (1 - candidates % 2))
         if bool(due.any()):
@@ -150,7 +134,7 @@ class PrefixRecorder(SignalProcessor):
         self._seen[candidates] += 1
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
-        # Before the first token: there is nothing recorded that would have to be copied
+        # Before the first token, so nothing was recorded that would have to be copied
         self._sum, self._seen = self._sum[index], self._seen[index]
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,11 +15,11 @@ class Rollout:
         token_ids: The sampled tokens, the EOS included.
         text: The completion, special tokens left out.
         answer: The final answer the task's verifier found, or None.
-        label: Whether that answer is right; None where the verifier failed.
+        label: Whether that answer is correct; None where the verifier failed.
         mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Where its tokens start in the shard's features and token arrays; there are `num_rows` of them.
+        first_row: Index of its first token in the shard's features and token arrays; `num_rows` belong to it.
         reward: R by the head that followed the sampling, if one did.
-        verifier_failure: What the verifier failed with, if it did. Their prompts are left out of training and
+        verifier_failure: Why the verifier failed, if it did. The whole prompt is then left out of training and
             evaluation, with a warning.
         self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None where it was not
             recorded.
@@ -43,7 +43,7 @@ class Rollout:
 
     @property
     def num_rows(self) -> int:
-        """How many of its tokens were recorded."""
+        """How many of its tokens have features or token arrays."""
         return len(self.token_ids if self.feature_tokens is None else self.feature_tokens)
 
     @property
@@ -51,7 +51,7 @@ class Rollout:
         """The label.
 
         Raises:
-            ValueError: There is none.
+            ValueError: The verifier failed, so there is no label.
         """
         if self.label is None:
             raise ValueError(f"This rollout of prompt {self.problem!r} has no label: {self.verifier_failure}")
@@ -59,16 +59,18 @@ class Rollout:
 
 
 def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
-    """The rollouts of each prompt of a shard; prompts with a rollout that could not be verified are left out.
+    """The rollouts of each prompt of a shard; prompts on which the verifier failed are left out.
 
     Raises:
-        ValueError: Rollouts of a prompt do not stand together.
+        ValueError: The rollouts of a prompt are not adjacent.
     """
     seen: set[str] = set()
     for problem, group in groupby(shard, key=lambda rollout: rollout.problem):
         members = list(group)
         if problem in seen:
-            raise ValueError(f"Rollouts of prompt {problem!r} do not stand together: the set is damaged, sample again.")
+            raise ValueError(
+                f"Expected the rollouts of prompt {problem!r} side by side: the set is damaged, sample it again."
+            )
         seen.add(problem)
         if all(rollout.label is not None for rollout in members):
             yield members

@@ -5,11 +5,11 @@
     shard-00000.jsonl           one rollout a line
     shard-00000.safetensors     what was recorded of the shard's tokens, one rollout after the other: `features`
                                 (tokens, L * d); or the arrays of TOKEN_ARRAYS, (tokens,) float32 each, and perhaps
-                                `pooled_features` (rollouts, L * d), weighed with a head's gates, with `prefix_means`
-                                (prefixes, L * d) and `prefix_rollouts`, the place in the shard of each one's rollout
+                                `pooled_features` (rollouts, L * d), weighted with a head's gates, with `prefix_means`
+                                (prefixes, L * d) and `prefix_rollouts`, the position in the shard of each one's rollout
 
 A shard is complete when its .jsonl is there: it is written last, beside its place and then renamed. So a killed run
-leaves whole shards, and sampling goes on with the first one missing.
+leaves whole shards, and sampling resumes with the first one missing.
 """
 
 import dataclasses
@@ -23,7 +23,8 @@ import torch
 from transformers.utils import logging
 
 from .._files import write_arrays, write_text
-from ..head.configuration_elhsr import ElhsrConfig
+from ..head.configuration_elhsr import DECISIONS, ElhsrConfig
+from ..transformers_internals import LOADED_FROM
 from .rollout import Rollout
 
 logger = logging.get_logger(__name__)
@@ -43,49 +44,56 @@ class RolloutSet:
         self.folder = Path(folder)
         settings_file = self.folder / "settings.json"
         if not settings_file.is_file():
-            raise ValueError(f"{str(folder)!r} holds no rollouts (no settings.json): make some with `hf-elhsr sample`.")
+            raise ValueError(
+                f"{str(folder)!r} holds no rollouts (no settings.json): sample some with `hf-elhsr sample`."
+            )
         try:
             self.settings: dict[str, Any] = json.loads(settings_file.read_text(encoding="utf-8"))
             self.config = ElhsrConfig.from_dict(self.settings["head_config"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{str(settings_file)!r} does not hold the settings of rollouts ({type(error).__name__}: {error}): it "
-                "is damaged, or of a later version."
+                "is damaged, or was written by a later version."
             ) from error
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any], config: ElhsrConfig) -> "RolloutSet":
-        """A new set, or the one that is there already if it was made with the same settings, or has no shard yet.
+        """A new set, or the one that is there already if it has the same settings, or no shard yet.
+
+        Args:
+            folder: For the rollouts; made if it does not exist.
+            settings: What was sampled and how, as JSON values.
+            config: Of the head to be trained on the features, or of the one that scored the rollouts.
 
         Raises:
-            ValueError: The folder holds rollouts made with other settings, or some that were relabelled in part.
+            ValueError: The folder holds rollouts sampled with other settings, or some that were relabelled in part.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps({**settings, "head_config": _described(config)}))
         if (folder / "settings.json").is_file():
             present = cls(folder)
-            # Through the class, so that a field that came with a later version counts as its default
+            # Through the class, so that a field that a later version added counts as its default
             there = present.settings | {"head_config": json.loads(json.dumps(_described(present.config)))}
             if "model_sha256" in wanted:
-                # Sets made before it was recorded are gone on with
+                # Sets sampled before it was recorded are resumed
                 there.setdefault("model_sha256", wanted["model_sha256"])
             different = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
             if not different:
                 return present
             if any(folder.glob("shard-*.jsonl")):
                 present.refuse_half_relabelled()
-                relabel = " To go on with other labels, judge what is there anew with `hf-elhsr relabel`."
+                relabel = " To resume with other labels, label what is there again with `hf-elhsr relabel`."
                 raise ValueError(
-                    f"{str(folder)!r} holds rollouts made with other settings ({', '.join(different)} differ): choose "
-                    "another folder, or the same settings to go on with it."
+                    f"{str(folder)!r} holds rollouts sampled with other settings ({', '.join(different)} differ): "
+                    "choose another folder, or pass the same settings to resume it."
                     f"{relabel if different == ['labelled_by'] else ''}"
                 )
         write_text(folder / "settings.json", json.dumps(wanted, indent=2) + "\n")
         return cls(folder)
 
     def has_shard(self, index: int) -> bool:
-        """Whether the shard is there, whole."""
+        """Whether the shard was written."""
         return self._records_file(index).is_file()
 
     def write_shard(
@@ -106,8 +114,8 @@ class RolloutSet:
             prefix_means: (prefixes, L * d) and (prefixes,), the rollout of each, if recorded.
 
         Raises:
-            ValueError: Not one row for every recorded token, or for every rollout.
-            OSError: It cannot be written, as on a full disk.
+            ValueError: The rows are not one for every recorded token, or for every rollout.
+            OSError: The shard cannot be written, as on a full disk.
         """
         arrays = {} if features is None else {"features": features}
         arrays |= token_arrays or {}
@@ -128,39 +136,40 @@ class RolloutSet:
         _write_records(self._records_file(index), rollouts)
 
     def begin_relabelling(self) -> None:
-        """From now on the set is refused: its labels may be of two verifiers."""
+        """Mark the set, so that it is refused while its labels may come from two verifiers."""
         self._write_settings(self.settings | {"relabelling": True})
 
     def write_labels(self, file: Path, rollouts: list[Rollout]) -> None:
-        """Write the rollouts of a shard anew, with other labels; what was recorded of their tokens stays.
+        """Write the rollouts of a shard again, with other labels; what was recorded of their tokens stays.
 
         Args:
-            file: The shard's, as [`shards`] tells.
+            file: The shard's, from [`shards`].
+            rollouts: Of the whole shard.
         """
         _write_records(file.with_suffix(".jsonl"), rollouts)
 
     def end_relabelling(self, labelled_by: dict[str, str] | None) -> None:
-        """All labels are of the verifier that this describes, if it is described."""
+        """Remove the mark, and record the verifier that all labels come from, where it is described."""
         others = {name: value for name, value in self.settings.items() if name not in ("relabelling", "labelled_by")}
         self._write_settings(others | ({"labelled_by": labelled_by} if labelled_by else {}))
 
     def refuse_half_relabelled(self) -> None:
-        """Refuse a set whose relabelling was stopped.
+        """Refuse a set whose relabelling was interrupted.
 
         Raises:
-            ValueError: Some labels may be of one verifier, and some of another.
+            ValueError: Its labels may come from two verifiers.
         """
         if self.settings.get("relabelling"):
             raise ValueError(
-                f"The relabelling of {str(self.folder)!r} was stopped, so its labels may be of two verifiers: give the "
-                "`hf-elhsr relabel` command again."
+                f"The relabelling of {str(self.folder)!r} was interrupted, so its labels may come from two verifiers: "
+                "run the `hf-elhsr relabel` command again."
             )
 
     def check_complete(self) -> None:
-        """Refuse a set whose sampling was stopped, or that has a prompt twice; warn of verifiers that failed.
+        """Refuse a set whose sampling was interrupted, or that has a prompt twice; warn of failures of the verifier.
 
         Raises:
-            ValueError: Prompts are missing or double, or labels of two verifiers.
+            ValueError: Prompts are missing or duplicates, or labels may come from two verifiers.
         """
         self.refuse_half_relabelled()
         seen: set[str] = set()
@@ -170,33 +179,35 @@ class RolloutSet:
             problems = {rollout.problem for rollout in shard}
             self._check_shard(shard, problems, file.with_suffix(".jsonl"))
             if problems & seen:
-                raise ValueError(f"{str(file.with_suffix('.jsonl'))!r} has prompts that are in another shard, too.")
+                raise ValueError(
+                    f"{str(file.with_suffix('.jsonl'))!r} has prompts that are in another shard, too: sample again."
+                )
             seen |= problems
         wanted = self.settings["prompts"]
         if len(seen) != wanted:
             raise ValueError(
-                f"{str(self.folder)!r} has rollouts of {len(seen)} of {wanted} prompts: give the command that samples "
-                "them again, and it goes on where it stopped."
+                f"{str(self.folder)!r} has rollouts of {len(seen)} of {wanted} prompts: run the command that samples "
+                "them again, and it resumes where it stopped."
             )
         if failures:
             prompts = len({rollout.problem for rollout in failures})
             logger.warning(
-                f"{prompts} of {wanted} prompts are left out, since the verifier failed on {len(failures)} rollouts of "
-                f"theirs. The first failure: {failures[0].verifier_failure}"
+                f"{prompts} of {wanted} prompts are left out, since the verifier failed on {len(failures)} of their "
+                f"rollouts. The first failure: {failures[0].verifier_failure}"
             )
 
     def _check_shard(self, shard: list[Rollout], problems: set[str], file: Path) -> None:
-        """Refuse a shard that was cut short: it counts as sampled, so nobody would sample the rest."""
+        """Refuse a shard that was cut short: it counts as sampled, so that the rest would never be sampled."""
         sampling = self.settings.get("sampling", {})
         if "prompts_per_batch" not in sampling:
-            # Of a set that [`sample_rollouts`] did not make nobody knows what a shard holds
+            # The set is not from [`sample_rollouts`], so how many rollouts a shard has is not known
             return
         size, n = sampling["prompts_per_batch"], sampling["n"]
         prompts = min(size, self.settings["prompts"] - size * int(file.stem.removeprefix("shard-")))
         if (len(problems), len(shard)) != (prompts, prompts * n):
             raise ValueError(
                 f"Expected {prompts * n} rollouts of {prompts} prompts in {str(file)!r}, got {len(shard)} of "
-                f"{len(problems)}: it is damaged. Delete it and give the command that sampled it again, which samples "
+                f"{len(problems)}: it is damaged. Delete it and run the command that sampled it again, which samples "
                 "this shard alone."
             )
 
@@ -229,13 +240,13 @@ def _read_records(file: Path) -> list[Rollout]:
         return [Rollout(**json.loads(line)) for line in file.read_text().splitlines()]
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{str(file)!r} does not hold one rollout a line ({error}): it is damaged, or of a later version. Delete "
-            "it and give the command that sampled it again, which samples this shard alone."
+            f"{str(file)!r} does not hold one rollout a line ({error}): it is damaged, or was written by a later "
+            "version. Delete it and run the command that sampled it again, which samples this shard alone."
         ) from error
 
 
 def _described(config: ElhsrConfig) -> dict[str, Any]:
-    # Neither where a head was loaded from nor what it decides has a part in sampling: a head that was moved, or whose
-    # decisions were fitted again, goes on with its rollouts
-    apart = ("_name_or_path", "calibration", "pruning", "adaptive")
+    # Neither where a head was loaded from nor its decisions affect sampling: a run is resumed with a head that was
+    # moved, or whose decisions were fitted again
+    apart = (LOADED_FROM, *DECISIONS)
     return {name: value for name, value in config.to_dict().items() if name not in apart}

@@ -1,4 +1,4 @@
-"""score_rollouts: what a head says of every token of stored rollouts, as decisions are fitted and replayed on."""
+"""score_rollouts: a head's token rewards on stored rollouts, on which decisions are fitted and replayed."""
 
 from pathlib import Path
 
@@ -8,9 +8,7 @@ import torch
 from ..decisions.scored_rollouts import ScoredRollouts
 from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.token_outputs import token_logits, token_outputs
-from .digests import head_digest
-from .layer_columns import layer_columns
+from ..head.token_outputs import Aggregation, TokenOutputs
 from .rollout import Rollout, by_prompt
 from .rollout_set import RolloutSet
 from .shard_arrays import read_features, read_token_arrays
@@ -19,19 +17,21 @@ from .shard_arrays import read_features, read_token_arrays
 def score_rollouts(
     rollouts: RolloutSet, head: ElhsrRewardHead, prompts: list[str] | None = None, subsampled: bool = False
 ) -> "ScoredRollouts":
-    """Of a rollout set that this head followed, or whose features it can be applied to.
+    """Score a rollout set that this head followed, or that has features the head can be applied to.
 
     Args:
+        rollouts: The set.
+        head: The reward head.
         prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
-        subsampled: Whether rollouts will do of which some tokens were left out for a disk budget; those recorded
-            are then taken for all. Rewards can be judged on them, but nothing that counts tokens.
+        subsampled: Accept rollouts of which some tokens were left out for a disk budget; those recorded are then taken
+            for all. Rewards can be judged on them, but nothing that counts tokens.
 
     Raises:
-        ValueError: Rollouts followed by another head, or sampled before token arrays were recorded; a prompt that
-            is not there; prompts with different numbers of rollouts; layers of the head that were not recorded.
+        ValueError: Rollouts followed by another head, or without token arrays; a prompt without rollouts; prompts with
+            different numbers of rollouts; layers of the head that were not recorded.
     """
     followed = rollouts.settings.get("head_sha256")
-    if followed is not None and followed != head_digest(head):
+    if followed is not None and followed != head.digest():
         raise ValueError(f"The rollouts in {str(rollouts.folder)!r} were followed by another head: sample them again.")
     wanted = None if prompts is None else set(prompts)
     groups: list[tuple[list[Rollout], dict[str, np.ndarray]]] = []
@@ -40,11 +40,12 @@ def score_rollouts(
         for members in by_prompt(shard):
             if not subsampled and any(rollout.feature_tokens is not None for rollout in members):
                 raise ValueError(
-                    f"Of the rollouts in {str(rollouts.folder)!r} some tokens were left out for a disk budget."
+                    f"The rollouts in {str(rollouts.folder)!r} lack tokens that were left out for a disk budget: "
+                    "sample them without one."
                 )
             if wanted is None or members[0].problem in wanted:
                 arrays = _token_arrays(members, file, head, rollouts.config)
-                _check_rewards(members, arrays, file, head.config.eps)
+                _check_rewards(members, arrays, file, head.aggregation)
                 groups.append((members, arrays))
                 found.add(members[0].problem)
     if wanted is not None and wanted != found:
@@ -64,31 +65,28 @@ def _token_arrays(
     arrays = {name: array[own].numpy() for name, array in read_token_arrays(file).items()}
     if "token_rewards" not in arrays:
         features = read_features(file)[own]
-        columns = layer_columns(recorded, head.config)
+        columns = head.config.columns_in(recorded)
         # Of all layers, the mapped features themselves and no copy
         features = features[:, columns[0]] if len(columns) == 1 else torch.cat([features[:, c] for c in columns], dim=1)
-        with torch.no_grad():
-            rewards, gates = token_outputs(features, head.weight.cpu(), head.bias.cpu())
-            arrays |= {"token_rewards": rewards.numpy(), "token_gates": gates.numpy()}
-            if head.config.value:
-                values = token_logits(features, head.value_weight.cpu(), head.value_bias.cpu())
-                arrays["token_values"] = values[:, 0].numpy()
+        outputs = head.frozen("cpu")(features)
+        computed = {"token_rewards": outputs.rewards, "token_gates": outputs.gates, "token_values": outputs.values}
+        arrays |= {name: array.numpy() for name, array in computed.items() if array is not None}
     return arrays
 
 
-def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: Path, eps: float) -> None:
-    """Refuse token arrays that are not of these rollouts: too few, or giving other rewards than were recorded."""
+def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: Path, aggregation: Aggregation) -> None:
+    """Refuse token arrays of other rollouts: of another number, or with other rewards than were recorded."""
     lengths = [rollout.num_rows for rollout in members]
     fits = all(len(array) == sum(lengths) for array in arrays.values())
     if fits:
-        ends = np.cumsum(lengths)[:-1]
-        parts = (np.split(arrays[name].astype(np.float64), ends) for name in ("token_rewards", "token_gates"))
+        parts = (torch.from_numpy(arrays[name]).double().split(lengths) for name in ("token_rewards", "token_gates"))
         for rollout, rewards, gates in zip(members, *parts, strict=True):
-            expected = (gates * rewards).sum() / max(gates.sum(), eps)
+            sums = aggregation.summands(TokenOutputs(rewards, gates)).sum(dim=0)
+            expected = float(aggregation.rewards(sums))
             fits &= rollout.reward is None or bool(np.isclose(rollout.reward, expected, rtol=1e-3, atol=1e-3))
     if not fits:
         raise ValueError(
-            f"What {str(file)!r} holds of tokens does not belong to the .jsonl beside it. Delete both, and give the "
+            f"The token arrays in {str(file)!r} do not belong to the .jsonl beside it. Delete both, and run the "
             "command that sampled them again, which samples this shard alone."
         )
 

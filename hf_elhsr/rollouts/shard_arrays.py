@@ -1,4 +1,4 @@
-"""Reading what was recorded of a shard's tokens; [`RolloutSet`] writes it."""
+"""Reading the arrays of a shard: features, pooled features, token arrays. [`RolloutSet`] writes them."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def read_features(file: Path) -> torch.Tensor:
     """The features of a shard, (tokens, L * d), mapped into memory and read when touched.
 
     Raises:
-        ValueError: They were not recorded.
+        ValueError: They were not recorded, or the file is damaged.
     """
     return _read_array(file, "features", "these rollouts were sampled without features.")
 
@@ -23,7 +23,7 @@ def read_pooled_features(file: Path) -> torch.Tensor:
     """The pooled features of a shard's rollouts, (rollouts, L * d) float32.
 
     Raises:
-        ValueError: They were not recorded, or are not finite.
+        ValueError: They were not recorded or are not finite, or the file is damaged.
     """
     return _finite(_read_array(file, "pooled_features", "sample with `hf-elhsr sample --pooled-by HEAD`."), file)
 
@@ -32,7 +32,7 @@ def read_prefix_means(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The means of prefixes of a shard's rollouts, (prefixes, L * d) float32, and each one's rollout, (prefixes,) long.
 
     Raises:
-        ValueError: They were not recorded, or are not finite.
+        ValueError: They were not recorded or are not finite, or the file is damaged.
     """
     otherwise = "sample with `hf-elhsr sample --pooled-by HEAD` of this version."
     means = _finite(_read_array(file, "prefix_means", otherwise), file)
@@ -48,8 +48,8 @@ def not_finite(file: Path) -> ValueError:
     """The error for a shard whose features cannot be learned from."""
     return ValueError(
         f"The features in {str(file)!r} contain NaN or infinity. If the model ran in float16, it overflowed: sample "
-        "into another folder in bfloat16. Otherwise the file is damaged: delete it and the .jsonl beside it, and give "
-        "the command that sampled them again: it samples this shard alone."
+        "into another folder in bfloat16. Otherwise the file is damaged: delete it and the .jsonl beside it, and run "
+        "the command that sampled them again, which samples this shard alone."
     )
 
 
@@ -63,7 +63,7 @@ def _read_array(file: Path, name: str, otherwise: str) -> torch.Tensor:
     array = _read_arrays(file, (name,)).get(name)
     if array is None and not file.is_file():
         raise ValueError(
-            f"{str(file)!r} is not there: {otherwise} If it was deleted, delete the .jsonl beside it, too, and give "
+            f"{str(file)!r} does not exist: {otherwise} If it was deleted, delete the .jsonl beside it, too, and run "
             "the command that sampled them again, which samples this shard alone."
         )
     if array is None:
@@ -80,6 +80,6 @@ def _read_arrays(file: Path, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
             return {name: opened.get_tensor(name) for name in names if name in present}
     except SafetensorError as error:
         raise ValueError(
-            f"{str(file)!r} cannot be read ({error}): it is damaged or only half there. Delete it and the .jsonl "
-            "beside it, and give the command that sampled them again, which samples this shard alone."
+            f"{str(file)!r} cannot be read ({error}): it is damaged or incomplete. Delete it and the .jsonl "
+            "beside it, and run the command that sampled them again, which samples this shard alone."
         ) from error

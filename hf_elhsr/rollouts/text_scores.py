@@ -1,4 +1,4 @@
-"""score_rollout_texts: what a text reward model says of stored rollouts."""
+"""score_rollout_texts: the scores of stored rollouts by a text reward model."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import json
 from transformers.utils.logging import tqdm
 
 from .._files import write_text
-from ..rewards.text_reward_model import TextScorer, text_scores
+from ..generation.selection import TextScorer, text_scores
 from .rollout import by_prompt
 from .rollout_set import RolloutSet
 
@@ -17,16 +17,17 @@ def score_rollout_texts(
     """Score every rollout by its text, a prompt at a time, in the order of the set.
 
     Args:
-        prompts: By the problem's id, the prompt as the language model saw it.
-        name: Of the scorer. Scores are then kept in the rollouts' folder, shard by shard, and what is kept of the same
-            texts under this name is not scored again. Default: keep nothing.
+        rollouts: The set.
+        prompts: By the problem's id, the prompt as the language model read it, see [`prompt_texts`].
+        scorer: The text reward model.
+        name: Of the scorer. Scores are then kept in the rollouts' folder, shard by shard, and texts with scores under
+            this name are not scored again. Default: keep nothing.
 
     Returns:
         By the problem's id, the scores of its rollouts.
 
     Raises:
-        ValueError: A rollout whose prompt is not given, another number of scores than rollouts, or one that is not
-            finite.
+        ValueError: The prompt of a rollout is missing, or the scorer does not return one finite score a rollout.
     """
     scores: dict[str, list[float]] = {}
     shards = [list(by_prompt(members)) for members, _ in rollouts.shards()]
@@ -35,9 +36,9 @@ def score_rollout_texts(
         for group in groups:
             problem = group[0].problem
             if problem not in prompts:
-                raise ValueError(f"The prompt of problem {problem!r} is not given: pass those that were sampled.")
+                raise ValueError(f"The prompt of problem {problem!r} is missing: pass those that were sampled.")
             asked[problem] = (prompts[problem], [rollout.text for rollout in group])
-        # Of the texts, too: a shard may have been sampled again
+        # The hash is of the texts, too: a shard may have been sampled again
         key = hashlib.sha256(json.dumps([name, asked]).encode()).hexdigest()
         kept = rollouts.folder / f"text-scores-{key[:32]}.json"
         if name is not None and kept.is_file():

@@ -1,4 +1,4 @@
-"""Arithmetic word problems that a small model can sometimes solve, made from seeded templates.
+"""Arithmetic word problems that a small model can sometimes solve, generated from seeded templates.
 
 The split of a problem follows from its text alone (a hash), so training and test prompts are disjoint for any
 counts and seeds. Eight templates appear in no training prompt: they make the split `unseen_templates`, which shows

@@ -1,4 +1,4 @@
-"""chosen_letter: which letter a completion gives as its answer to a multiple-choice question."""
+"""chosen_letter: the letter that a completion chooses as its answer to a multiple-choice question."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ _FILLERS = "the|option|choice|answer|letter|ending|therefore|thus|then|clearly|i
 _FILL = rf"(?:\s?\b(?:{_FILLERS})\b){{0,5}}[\s:\"']{{0,9}}"
 _RIGHT = r"(?:correct|answer|choice|option|right(?!-|\s(?:angle|after|before|behind|next|of|hand|side|triangle)))\b"
 
-#: What is said to be the answer.
+#: A letter stated as the answer.
 _STATED = (
     # \boxed{C}, \boxed{(C)}, \boxed{C) 21}
     re.compile(r"\\(?:boxed|fbox)\s?\{\s?\(?(?P<letter>[A-Ja-j])\s?[}).:,]"),
@@ -35,7 +35,7 @@ _STATED = (
         rf"{_LETTER}\)?\s(?:is|was|must be)\s(?:(?:the|our|my|most|best|only|clearly|indeed|also)\s){{0,4}}{_RIGHT}"
     ),
 )
-#: What is chosen without saying so.
+#: A letter chosen in passing.
 _CHOSEN = (
     re.compile(
         rf"(?i:(?:{_NOUN}|\b(?:choos|pick|select)(?:e|ed|ing)?\b|\bchose\b|\bgo(?:ing)? with\b)\s{_FILL}){_LETTER}"
@@ -49,7 +49,7 @@ _CHOSEN = (
     re.compile(r"(?P<letter>\[[A-J]\])"),
     re.compile(r"\A\s?\(?(?P<letter>[a-j])[).]*\s?\Z"),
 )
-#: What is there, once or in a list of all: (C); and at a line's beginning C) 21, or C because.
+#: A letter mentioned, once or in a list of all: (C); and at a line's beginning C) 21, or C because.
 _MENTIONED = (
     re.compile(rf"(?P<letter>{_MARKED})"),
     re.compile(r"^\s?(?P<letter>[A-J])(?:[).:,](?=\s|$)|\s(?:because|since)\b)", re.MULTILINE),
@@ -74,11 +74,12 @@ _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
 def chosen_letter(completion: str, letters: str = LETTERS) -> str | None:
-    """The letter that is last said to be the answer; where none is, that is last chosen; where none is, the only one.
+    """The letter last stated as the answer; or else the one last chosen; or else the only one mentioned.
 
-    Options that are said to be wrong do not count.
+    Options that the completion rules out do not count.
 
     Args:
+        completion: The text.
         letters: Those that the problem has; others do not count.
     """
     text = re.sub(r"(?: ?\n ?)+", "\n", re.sub(r"[^\S\n]+", " ", completion.translate(_QUOTES)))
@@ -91,7 +92,7 @@ def chosen_letter(completion: str, letters: str = LETTERS) -> str | None:
 
 
 def _found(patterns: Iterable[re.Pattern[str]], text: str, letters: str) -> Iterator[tuple[int, str]]:
-    """Where a letter stands, and which it is."""
+    """Positions and letters, in capitals, of what the patterns find."""
     for pattern in patterns:
         for match in pattern.finditer(text):
             letter = match["letter"].strip("()[] \n").upper()

@@ -21,7 +21,7 @@ class CoinFlipTask:
     name: str = "coin_flip"
     splits: tuple[str, ...] = ("train", "test")
 
-    def __init__(self, people: int = 4):
+    def __init__(self, *, people: int = 4):
         if not 2 <= people <= len(NAMES):
             raise ValueError(f"people={people}: expected a number from 2 to {len(NAMES)}.")
         self._people = people

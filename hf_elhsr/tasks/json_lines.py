@@ -10,7 +10,7 @@ from typing import Any
 from .rows import RowsTask, text_of
 from .task import Problem, question_id
 
-#: From a completion and the row's `answer` to whether it is right.
+#: From a completion and the row's `answer` to whether the completion is correct.
 Verifier = Callable[[str, str], bool]
 
 
@@ -19,9 +19,10 @@ class JsonLinesTask(RowsTask):
 
     Args:
         source: The file, one JSON object a line.
-        verifier: Called with a completion and the row's answer ("" without one); says whether the completion is right.
-        extract: The final answer of a completion, for voting. Default: none, and nothing is voted on.
-        functions: What `labelled_by` says of these two, as [`described_function`] does. Default: nothing.
+        verifier: Called with a completion and the row's answer ("" without one); returns whether it is correct.
+        extract: Called with a completion; returns its final answer, for majority vote. Default: none, and there is no
+            majority vote.
+        functions: Entries of `labelled_by` that describe these two, from [`described_function`]. Default: none.
     """
 
     name = "json_lines"
@@ -53,7 +54,7 @@ class JsonLinesTask(RowsTask):
 
 
 def described_function(option: str, place: str) -> dict[str, str]:
-    """What is recorded of the function at 'file.py:name' that an option names: its place without folders, its code."""
+    """What is recorded of an option's 'file.py:name': the same without folders, and a hash of the file."""
     path = Path(place.rpartition(":")[0])
     return {
         option: f"{path.name}:{place.rpartition(':')[2]}",
@@ -70,7 +71,7 @@ def load_function(place: str) -> Callable[..., Any]:
     path, colon, name = place.rpartition(":")
     file = Path(path)
     if not colon or file.suffix != ".py" or not file.is_file():
-        raise ValueError(f"Expected a function as 'file.py:name', got {place!r}: there is no such Python file.")
+        raise ValueError(f"Expected a function as 'file.py:name', got {place!r}: this Python file does not exist.")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path!r} cannot be read as a Python file.")

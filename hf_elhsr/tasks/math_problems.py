@@ -22,7 +22,9 @@ class MathTask(RowsTask):
     def __init__(self, source: str | os.PathLike[str] | None = None):
         # Now, not after hours of sampling
         if importlib.util.find_spec("math_verify") is None:
-            raise ValueError("Answers are compared by math-verify: run `pip install 'hf-elhsr[tasks]'`.")
+            raise ValueError(
+                "This task needs math-verify, which compares answers: run `pip install 'hf-elhsr[tasks]'`."
+            )
         super().__init__(source)
 
     def problem(self, row: dict[str, Any]) -> Problem:
@@ -42,7 +44,7 @@ class MathTask(RowsTask):
         gold = _parsed(f"${problem.answer}$")
         if not gold:
             raise ValueError(f"The reference answer {problem.answer!r} cannot be parsed.")
-        # The package's own time limit uses the alarm that ours needs; errors would count as wrong answers
+        # The package's own time limit uses the alarm that ours needs; errors would count as incorrect answers
         return bool(verify(gold, _parsed(completion), timeout_seconds=None, raise_on_error=True))
 
 

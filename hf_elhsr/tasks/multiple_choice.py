@@ -1,4 +1,4 @@
-"""Multiple choice: AQuA-RAT, HellaSwag, and whatever has a question, options and the letter of the right one."""
+"""Multiple choice: AQuA-RAT, HellaSwag, and any rows with a question, options and the letter of the correct one."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from .task import Problem, question_id
 
 
 class MultipleChoiceTask(RowsTask):
-    """Rows with `question`, `options` (a list of texts) and `answer` (the letter of the right one)."""
+    """Rows with `question`, `options` (a list of texts) and `answer` (the letter of the correct one)."""
 
     name = "multiple_choice"
 
@@ -16,7 +16,7 @@ class MultipleChoiceTask(RowsTask):
         return self._asked(text_of(row, "question"), texts_of(row, "options"), text_of(row, "answer"))
 
     def extract(self, completion: str) -> str | None:
-        """The letter that a completion chooses, as [`chosen_letter`] says."""
+        """The letter that a completion chooses, see [`chosen_letter`]."""
         return chosen_letter(completion)
 
     def verify(self, problem: Problem, completion: str) -> bool:
@@ -36,7 +36,7 @@ class AquaRatTask(MultipleChoiceTask):
     """Algebraic word problems (Ling et al., 2017): rows with `question`, `options` ('A)21') and `correct`."""
 
     name = "aqua_rat"
-    splits = ("train", "validation", "test")
+    splits: tuple[str, ...] = ("train", "validation", "test")
     hub_dataset = ("deepmind/aqua_rat", "raw")
 
     def problem(self, row: dict[str, Any]) -> Problem:
@@ -45,10 +45,10 @@ class AquaRatTask(MultipleChoiceTask):
 
 
 class HellaSwagTask(MultipleChoiceTask):
-    """How a scene goes on (Zellers et al., 2019): rows with `ctx`, `endings` and `label` ('0' to '3')."""
+    """How a scene continues (Zellers et al., 2019): rows with `ctx`, `endings` and `label` ('0' to '3')."""
 
     name = "hellaswag"
-    splits = ("train", "validation")
+    splits: tuple[str, ...] = ("train", "validation")
     hub_dataset = ("Rowan/hellaswag", None)
 
     def problem(self, row: dict[str, Any]) -> Problem:

@@ -13,9 +13,9 @@ _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 # '15' in '6 + 9 = 15, not 7'
 _RESULT = re.compile(rf"(?:-?\(*\d[-+*/\u00d7\u00f7().,\d\s]*=\s*)*({_NUMBER.pattern})")
 _DECORATION = " *`'\""
-# So many problems are made at a time; a dataset of reasoning-gym has a fixed size, but makes an entry when asked
+# A dataset of reasoning-gym has a fixed size, but makes an entry when it is asked for
 _SIZE = 1_000_000
-# Answers that tell whether a dataset's are numbers
+# Answers by which a dataset of numbers is recognised
 _LOOKED_AT = 32
 
 
@@ -36,8 +36,8 @@ class ReasoningGymTask:
         try:
             import reasoning_gym
         except ImportError as error:
-            raise ValueError("Install reasoning-gym first: `pip install 'hf-elhsr[tasks]'`.") from error
-        # What `find_task` makes the same task of
+            raise ValueError("This task needs reasoning-gym: run `pip install 'hf-elhsr[tasks]'`.") from error
+        # From this name `find_task` makes the same task
         described = ",".join(f"{name}={json.dumps(value)}" for name, value in sorted(settings.items()))
         self.name = f"reasoning_gym:{dataset}" + (f":{described}" if settings else "")
         try:
@@ -73,7 +73,7 @@ class ReasoningGymTask:
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:
-        """What stands after the last 'Answer:', to the end of its line; without one, a completion of a single line.
+        """What stands after the last 'Answer:', to the end of its line; without one, the whole of a single line.
 
         Where the dataset's answers are numbers, it is the first number there, or the result of the equation that begins
         with it; without any, the last number of the completion.
@@ -90,5 +90,29 @@ class ReasoningGymTask:
     def verify(self, problem: Problem, completion: str) -> bool:
         answer = self.extract(completion)
         score = self._entries.score_answer(answer, self._entries[int(problem.answer)]) if answer is not None else 0.0
-        # Partial credit is not a right answer
+        # Partial credit is not a correct answer
         return float(score) >= 1.0
+
+
+def reasoning_gym_task(text: str) -> ReasoningGymTask:
+    """The task of 'DATASET', or of 'DATASET:SETTING=VALUE,...' with values in JSON or as they are.
+
+    Raises:
+        ValueError: reasoning-gym is not installed, or has no such dataset or setting.
+    """
+    dataset, _, settings = text.partition(":")
+    return ReasoningGymTask(dataset, **_settings(settings))
+
+
+def _settings(text: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    # Values may have commas of their own
+    for part in re.split(r",(?=\s*\w+=)", text) if text else []:
+        name, equals, value = part.strip().partition("=")
+        if not (equals and name.isidentifier()) or name in ("dataset", "self"):
+            raise ValueError(f"Expected settings of a dataset as name=value, separated by commas, got {part!r}.")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings

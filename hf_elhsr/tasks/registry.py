@@ -1,72 +1,92 @@
-"""The tasks that can be named on the command line."""
+"""The tasks known by name: those of this package, and those that a user registers."""
 
-import json
-import re
+import inspect
 from collections.abc import Callable
-from typing import Any
 
 from .arithmetic import ArithmeticTask
 from .coin_flip import CoinFlipTask
 from .json_lines import JsonLinesTask, described_function, load_function
 from .math_problems import Gsm8kTask, MathTask
 from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
-from .reasoning_gym import ReasoningGymTask
+from .reasoning_gym import reasoning_gym_task
 from .task import Task
 
-#: Tasks that need nothing but themselves.
-_MADE: dict[str, Callable[[], Task]] = {task.name: task for task in (ArithmeticTask, CoinFlipTask)}
-#: Tasks of the Hub, or of a file: 'gsm8k' or 'gsm8k:my.jsonl'.
-_ROWS: dict[str, Callable[[str | None], Task]] = {
-    task.name: task for task in (Gsm8kTask, MathTask, AquaRatTask, HellaSwagTask, MultipleChoiceTask)
+#: By name, what makes the task: called without arguments for 'NAME', and with the text after the colon for 'NAME:TEXT'.
+TASKS: dict[str, Callable[..., Task]] = {
+    "arithmetic": ArithmeticTask,
+    "coin_flip": CoinFlipTask,
+    "gsm8k": Gsm8kTask,
+    "math": MathTask,
+    "aqua_rat": AquaRatTask,
+    "hellaswag": HellaSwagTask,
+    "multiple_choice": MultipleChoiceTask,
+    "reasoning_gym": reasoning_gym_task,
 }
-TASKS = (*_MADE, *_ROWS, "reasoning_gym:DATASET", "reasoning_gym:DATASET:SETTING=VALUE,...", "FILE.jsonl")
+# How a task is asked for that needs more than its name
+_FORMS = {"reasoning_gym": ("reasoning_gym:DATASET", "reasoning_gym:DATASET:SETTING=VALUE,...")}
+_OWN_PROMPTS = ".jsonl"
+
+
+def register_task(name: str, factory: Callable[..., Task]) -> None:
+    """Make a task known by its name, in [`find_task`] and so in the command line's `--task`.
+
+    Args:
+        name: Without a colon. The factory's tasks should have this `name`, or one that begins with it and a colon, so
+            that rollouts lead back to them.
+        factory: Makes the task, most often its class. It is called without arguments for `NAME`, and with the text
+            after the colon for `NAME:TEXT`, if it takes any.
+
+    Raises:
+        ValueError: The name is taken, has a colon, or ends in .jsonl, as files of prompts do.
+    """
+    if name in TASKS:
+        raise ValueError(f"There is a task {name!r} already: choose another name.")
+    if not name or ":" in name or name.endswith(_OWN_PROMPTS):
+        raise ValueError(f"Expected a task's name without a colon and without the ending .jsonl, got {name!r}.")
+    TASKS[name] = factory
+
+
+def task_forms() -> tuple[str, ...]:
+    """How tasks are asked for, with what stands for any text in capitals."""
+    return (*(form for name in TASKS for form in _FORMS.get(name, (name,))), f"FILE{_OWN_PROMPTS}")
 
 
 def find_task(name: str, verifier: str | None = None, extract: str | None = None) -> Task:
     """The task of this name.
 
     Args:
-        name: 'arithmetic'; 'gsm8k' for a task of the Hub, or 'gsm8k:my.jsonl' for its rows in a file;
-            'reasoning_gym:DATASET', or with settings of that dataset, as 'reasoning_gym:chain_sum:max_terms=3'; or a
-            .jsonl file of one's own prompts, with a verifier.
-        verifier: 'file.py:function', for one's own prompts.
-        extract: Also for these, the final answer of a completion. Default: none, and nothing is voted on.
+        name: That of a task in [`TASKS`], such as 'arithmetic'; 'gsm8k' for a task of the Hub, or 'gsm8k:my.jsonl' for
+            its rows in a file; 'reasoning_gym:DATASET', or with settings of that dataset, as
+            'reasoning_gym:chain_sum:max_terms=3'; or a .jsonl file of the user's prompts, with a verifier.
+        verifier: 'file.py:function', for the user's prompts.
+        extract: 'file.py:function' that finds the final answer of a completion, for the user's prompts. Default: none,
+            and there is no majority vote.
 
     Raises:
         ValueError: There is no such task, or a verifier is missing or has no use.
     """
     first, colon, rest = name.partition(":")
-    own = name.endswith(".jsonl") and first not in _ROWS
-    if own != (verifier is not None):
-        raise ValueError(
-            f"{name!r} needs a verifier as 'file.py:function'." if own else f"The task {name!r} has its own verifier."
-        )
-    if extract is not None and not own:
-        raise ValueError(f"The task {name!r} finds final answers itself.")
+    own = name.endswith(_OWN_PROMPTS) and first not in TASKS
+    if own and verifier is None:
+        raise ValueError(f"{name!r} needs a verifier: pass it as 'file.py:function'.")
+    if not own and verifier is not None:
+        raise ValueError(f"The task {name!r} has its own verifier: leave yours out.")
+    if not own and extract is not None:
+        raise ValueError(f"The task {name!r} finds final answers itself: leave out the function that does.")
     if own:
         places = {"verifier": str(verifier)} | ({"extract": extract} if extract is not None else {})
         loaded = {option: load_function(place) for option, place in places.items()}
         described = [described_function(option, place) for option, place in places.items()]
         return JsonLinesTask(name, **loaded, functions={key: text for of in described for key, text in of.items()})
-    if name in _MADE:
-        return _MADE[name]()
-    if first in _ROWS:
-        return _ROWS[first](rest if colon else None)
-    if first == "reasoning_gym" and rest:
-        dataset, _, settings = rest.partition(":")
-        return ReasoningGymTask(dataset, **_settings(settings))
-    raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASKS)}.")
+    arguments = [rest] if colon else []
+    if first not in TASKS or not _takes(TASKS[first], arguments):
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(task_forms())}.")
+    return TASKS[first](*arguments)
 
 
-def _settings(text: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    # Values may have commas of their own
-    for part in re.split(r",(?=\s*\w+=)", text) if text else []:
-        name, equals, value = part.strip().partition("=")
-        if not (equals and name.isidentifier()) or name in ("dataset", "self"):
-            raise ValueError(f"Expected settings of a dataset as name=value, separated by commas, got {part!r}.")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
+def _takes(factory: Callable[..., Task], arguments: list[str]) -> bool:
+    try:
+        inspect.signature(factory).bind(*arguments)
+    except TypeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""RowsTask: a task whose problems are rows of a table, on the Hub or in a file of the user's."""
+"""RowsTask: a task whose problems are the rows of a dataset on the Hub or of a file."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ class RowsTask(ABC):
     """Problems made from rows, in an order that a seed decides.
 
     A dataset on the Hub keeps its own splits. A file has none: a hash of the question puts about a quarter of its rows
-    into "test" and the others into "train", so that no prompt is in both, whatever else the file holds.
+    into "test" and the others into "train", so that no prompt is in both, whichever other rows the file has.
 
     Args:
         source: A file with one JSON object a line. Default: the task's dataset on the Hub, through `datasets`.
@@ -27,7 +27,7 @@ class RowsTask(ABC):
 
     name: str
     splits: tuple[str, ...] = ("train", "test")
-    #: The dataset's id on the Hub and its configuration; none for tasks that are always of a file.
+    #: The dataset's id on the Hub and its configuration; None for tasks that are always read from a file.
     hub_dataset: tuple[str, str | None] | None = None
 
     def __init__(self, source: str | os.PathLike[str] | None = None):
@@ -40,19 +40,19 @@ class RowsTask(ABC):
 
     @property
     def labelled_by(self) -> dict[str, str]:
-        """What decides the labels beside the task's name: the rows of a file can be changed."""
+        """What decides the labels besides the task's name: a hash of the file, whose rows can be edited."""
         return {} if self.source is None else {"rows_sha256": hashlib.sha256(_read(self.source)).hexdigest()}
 
     @abstractmethod
     def problem(self, row: dict[str, Any]) -> Problem:
-        """The problem of a row; a KeyError says which field is missing, a ValueError which holds something else."""
+        """The problem of a row. A KeyError names a field that is missing, a ValueError one of another type."""
 
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, a row lacks a field or has another type in it, a prompt is there twice, or
-                there are too few.
+            ValueError: `split` is unknown, a row lacks a field or has another type in it, the file repeats a prompt, or
+                there are too few problems.
         """
         if split not in self.splits:
             raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
@@ -85,12 +85,12 @@ class RowsTask(ABC):
                 raise ValueError(f"Row {number} of the task {self.name!r}: {error}") from error
             if self.source is not None and problem.id in problems:
                 raise ValueError(
-                    f"Row {number} of {str(self.source)!r} has a prompt that is there already: "
-                    f"{problem.question[:80]!r}. Remove it: every prompt may be there once."
+                    f"Row {number} of {str(self.source)!r} repeats the prompt "
+                    f"{problem.question[:80]!r}. Remove it: every prompt may occur once."
                 )
             problems.setdefault(problem.id, problem)
         if len(problems) < len(rows):
-            # In somebody else's dataset the user cannot remove them
+            # The user of a public dataset cannot remove them
             logger.warning(
                 f"{len(rows) - len(problems)} of the {len(rows)} rows of the task {self.name!r} repeat a prompt; the "
                 "first of each is kept."
@@ -99,10 +99,10 @@ class RowsTask(ABC):
 
 
 def text_of(row: dict[str, Any], field: str) -> str:
-    """What a row has in a field, which is to be text.
+    """The text in a field of a row.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The field holds another type.
         KeyError: There is no such field.
     """
     value = row[field]
@@ -112,7 +112,12 @@ def text_of(row: dict[str, Any], field: str) -> str:
 
 
 def texts_of(row: dict[str, Any], field: str) -> list[str]:
-    """Likewise a list of texts, of which some may be numbers."""
+    """The list of texts in a field of a row; numbers among them become text.
+
+    Raises:
+        ValueError: The field holds another type.
+        KeyError: There is no such field.
+    """
     value = row[field]
     if not isinstance(value, list) or not all(isinstance(text, str | int | float) for text in value):
         raise ValueError(f"Expected a list of texts in the field {field!r}, got {type(value).__name__} {value!r}.")
@@ -120,10 +125,10 @@ def texts_of(row: dict[str, Any], field: str) -> list[str]:
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file in UTF-8, with or without a mark of it; empty lines are passed over.
+    """The objects of a JSON Lines file in UTF-8, with or without a byte order mark; empty lines are skipped.
 
     Raises:
-        ValueError: The file is not there or not UTF-8, or a line is no JSON object.
+        ValueError: The file does not exist or is not UTF-8, or a line is not a JSON object.
     """
     try:
         text = _read(file).decode("utf-8-sig")
@@ -139,14 +144,14 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"Line {number} of {str(file)!r} is not JSON: {error}.") from error
         if not isinstance(row, dict):
-            raise ValueError(f"Line {number} of {str(file)!r} is no JSON object but {type(row).__name__}.")
+            raise ValueError(f"Line {number} of {str(file)!r}: expected a JSON object, got {type(row).__name__}.")
         rows.append(row)
     return rows
 
 
 def _read(file: Path) -> bytes:
     if not file.is_file():
-        raise ValueError(f"{str(file)!r} is not there: expected a file with one JSON object a line.")
+        raise ValueError(f"{str(file)!r} does not exist: expected a file with one JSON object a line.")
     return file.read_bytes()
 
 
@@ -161,6 +166,6 @@ def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, An
     except ImportError as error:
         raise ValueError(
             f"The dataset {dataset!r} comes through the package `datasets`: run `pip install 'hf-elhsr[tasks]'`, or "
-            "give a file with one JSON object a line."
+            "pass a file with one JSON object a line."
         ) from error
     return [dict(row) for row in load_dataset(dataset, config, split=split)]

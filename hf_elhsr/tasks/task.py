@@ -1,4 +1,4 @@
-"""What a task is: problems with a prompt, split by prompt, and a verifier that says which completions are right."""
+"""Task and Problem: problems with a prompt, split by prompt, and a verifier that labels completions."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ class Problem:
 
     Args:
         id: Unique within the task, stable over runs; a prompt and all its rollouts share it.
-        question: What the user's turn of the chat says.
-        answer: The reference answer, as the task's verifier wants it.
-        template: The family the problem was made from; evaluation can report families apart.
+        question: The user's turn of the chat.
+        answer: The reference answer, in the form that the task's verifier expects.
+        template: The family of problems that this one belongs to.
     """
 
     id: str
@@ -25,31 +25,35 @@ class Problem:
 class Task(Protocol):
     """A source of problems and the verifier that labels completions of them.
 
-    A task whose labels can change while its name does not, since they depend on files, tells of what in a dictionary
-    `labelled_by`. It is recorded with the rollouts, and a run that goes on with another one is refused.
+    Any class with these attributes is one; [`register_task`] makes it known by name. A task whose labels depend on
+    files, and so can change while its name does not, describes these in a dictionary `labelled_by`, such as
+    `{"rows_sha256": "..."}`. It is recorded with the rollouts, and a run cannot be resumed with another one.
     """
 
     name: str
     splits: tuple[str, ...]
 
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
-        """`count` distinct problems of a split. No problem is in two splits, whatever the counts and seeds."""
+        """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
+
+        No problem is in two splits, whatever the counts and seeds.
+        """
         ...
 
     def extract(self, completion: str) -> str | None:
-        """The final answer that a completion gives, or None where it gives none. Voting counts these."""
+        """The final answer of a completion, or None where it has none. Majority vote counts these."""
         ...
 
     def verify(self, problem: Problem, completion: str) -> bool:
-        """The label: whether the completion's final answer is the right one."""
+        """The label: whether the completion's final answer is correct."""
         ...
 
 
 def question_id(question: str) -> str:
-    """By which a problem and all its rollouts are known."""
+    """An id for the problem and all its rollouts, from the question's text."""
     return hashlib.sha256(question.encode()).hexdigest()[:16]
 
 
 def split_of(question: str) -> str:
-    """Either "test", for about a quarter of all questions, or "train"; so no question is in both."""
+    """By a hash, "test" for about a quarter of all questions and "train" for the others; so no question is in both."""
     return "test" if hashlib.sha256(question.encode()).digest()[-1] % 4 == 0 else "train"

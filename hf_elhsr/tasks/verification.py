@@ -1,4 +1,4 @@
-"""verify: a task's verdict on one completion, where a verifier that fails is not taken for a wrong answer."""
+"""verify: a task's verdict on one completion, where a failing verifier does not count as an incorrect answer."""
 
 import signal
 import threading
@@ -12,18 +12,18 @@ from .task import Problem, Task
 
 #: Seconds that a verifier may take for one completion.
 TIME_LIMIT = 10.0
-# Until one that was stopped and goes on is stopped again
+# Seconds until a verifier that continues after it was stopped is stopped again
 _INTERVAL = 1.0
 
 _T = TypeVar("_T")
 
 
 class VerifierFailure(Exception):
-    """A verifier raised or took too long; says what, of which problem."""
+    """A verifier raised or took too long; the message has the problem and the reason."""
 
 
 class _OutOfTime(BaseException):
-    """Past an `except Exception` in the verifier."""
+    """Not an Exception, so that an `except Exception` in the verifier does not catch it."""
 
 
 def verify(task: Task, problem: Problem, completion: str, time_limit: float = TIME_LIMIT) -> tuple[bool, str | None]:
@@ -32,8 +32,8 @@ def verify(task: Task, problem: Problem, completion: str, time_limit: float = TI
     The time limit holds in the main thread of a Unix process; elsewhere Python has no way to stop a function.
 
     Raises:
-        VerifierFailure: `task.verify` or `task.extract` raised, returned something else than a verdict or a text, or
-            took longer than `time_limit`, whatever they returned then.
+        VerifierFailure: `task.verify` or `task.extract` raised, did not return a verdict and a text or None, or took
+            longer than `time_limit`, whatever they returned then.
     """
     try:
         label, answer = _within(time_limit, lambda: (task.verify(problem, completion), task.extract(completion)))
@@ -44,7 +44,7 @@ def verify(task: Task, problem: Problem, completion: str, time_limit: float = TI
     if not isinstance(label, bool | int | np.bool_) or label not in (True, False):
         raise VerifierFailure(f"Problem {problem.id!r}: expected True or False, got {label!r}.")
     if not isinstance(answer, str | None):
-        # A shard's JSON would not hold a Decimal, after all was sampled
+        # A Decimal could not be written to a shard's JSON, and that would show only after sampling
         raise VerifierFailure(
             f"Problem {problem.id!r}: expected a final answer as text or None, got {type(answer).__name__} {answer!r}."
         )
@@ -55,7 +55,7 @@ def _within(seconds: float, judge: Callable[[], _T]) -> _T:
     """What `judge` returns, if it returns in time.
 
     Raises:
-        _OutOfTime: It did not, even where it went on after it was stopped.
+        _OutOfTime: It did not, even if it continued after it was stopped.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         return judge()
@@ -74,7 +74,7 @@ def _within(seconds: float, judge: Callable[[], _T]) -> _T:
             signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, _INTERVAL))
             verdict = judge()
         finally:
-            # Nothing is stopped any more, least of all what puts the signal back
+            # From here on nothing may be stopped, least of all the restoring of the signal
             judging = False
     except (_OutOfTime, Exception):
         if not late:

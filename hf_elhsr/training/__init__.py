@@ -1,20 +1,20 @@
 """Training: from rollouts with labels and features to a head."""
 
-from .losses import LOSSES, binary_cross_entropy
+from .losses import LOSSES, Loss, binary_cross_entropy
 from .probe import train_last_token_probe
 from .refit import RefitReport, refit_head
-from .settings import PRESETS, RewardHeadTrainingArguments, preset
-from .trainer import TrainingReport, train_head
+from .settings import PRESETS, RewardHeadTrainingArguments
+from .trainer import RewardHeadTrainer, TrainingReport
 
 __all__ = [
     "LOSSES",
     "PRESETS",
+    "Loss",
     "RefitReport",
+    "RewardHeadTrainer",
     "RewardHeadTrainingArguments",
     "TrainingReport",
     "binary_cross_entropy",
-    "preset",
     "refit_head",
-    "train_head",
     "train_last_token_probe",
 ]

@@ -1,6 +1,7 @@
 """TrainingState: all that a training needs to go on after an epoch, in one safetensors file."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,25 @@ class TrainingState:
         return cls(tensors, json.loads(metadata["report"]))
 
 
-def too_far(held_out_loss: list[float], settings: RewardHeadTrainingArguments) -> bool:
-    """Whether a training with these settings would have stopped before it had done so many epochs."""
-    best = 0
+def best_epoch(held_out_loss: list[float]) -> int:
+    """The epoch, from 0, with the lowest loss, the first of several; -1 while none was finite."""
+    best = -1
     for epoch, loss in enumerate(held_out_loss):
-        if epoch >= settings.max_epochs or (epoch and epoch - 1 - best >= settings.patience):
-            return True
-        if loss < held_out_loss[best]:
+        # Not `<=`: a loss that stays as it is must not keep the training going
+        if loss < (math.inf if best < 0 else held_out_loss[best]):
             best = epoch
-    return False
+    return best
+
+
+def has_ended(held_out_loss: list[float], args: RewardHeadTrainingArguments) -> bool:
+    """Whether training stops after the epochs with these losses."""
+    epochs = len(held_out_loss)
+    return epochs >= args.max_epochs or (epochs > 0 and epochs - 1 - best_epoch(held_out_loss) >= args.patience)
+
+
+def went_too_far(held_out_loss: list[float], args: RewardHeadTrainingArguments) -> bool:
+    """Whether a training with these arguments would have stopped before the last of these epochs."""
+    return any(has_ended(held_out_loss[:epochs], args) for epochs in range(len(held_out_loss)))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -10,7 +10,6 @@ from transformers.utils.logging import tqdm
 
 from ..head.configuration_elhsr import ElhsrConfig
 from ..rollouts import RolloutSet
-from ..rollouts.layer_columns import layer_columns
 from ..rollouts.rollout import by_prompt
 from ..rollouts.shard_arrays import not_finite, read_features
 
@@ -68,7 +67,7 @@ class PromptGroups:
 
     def __init__(self, rollouts: RolloutSet, config: ElhsrConfig | None = None, first: int | None = None):
         self._recorded = rollouts.config.num_features
-        self._columns = layer_columns(rollouts.config, config or rollouts.config)
+        self._columns = (config or rollouts.config).columns_in(rollouts.config)
         self._width = sum(columns.stop - columns.start for columns in self._columns)
         self._rows: dict[Path, int] = {}
         #: Whether some tokens were left out for a disk budget

@@ -1,15 +1,18 @@
-"""Losses: pure functions of rewards, labels and, where rollouts of a prompt are compared, prompts.
+"""The losses that a head can be trained with, as pure functions, and the registry `LOSSES`.
 
-All are of arXiv:2505.12225. `LOSSES` has them by name, every one called with (rewards, labels, prompts).
+All five are those of arXiv:2505.12225.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Temperature of the labels in InfoNCA and NCA: so low that right rollouts share the weight evenly
+from ..rollouts.recorders import PREFIX_INTERVAL
+
+# Temperature of the labels in InfoNCA and NCA: so low that correct rollouts share the weight evenly
 _ALPHA = 0.01
 
 
@@ -18,13 +21,13 @@ def binary_cross_entropy(rewards: torch.Tensor, labels: torch.Tensor) -> torch.T
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), 1 where the final answer is right.
+        labels: (rollouts,), 1 where the final answer is correct.
     """
     return F.binary_cross_entropy_with_logits(rewards, labels.to(rewards))
 
 
 def prefix_cross_entropy(
-    token_values: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, interval: int = 8
+    token_values: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, interval: int = PREFIX_INTERVAL
 ) -> torch.Tensor:
     """Binary cross-entropy of V_t = (v_1 + ... + v_t) / t against the label, over prefixes of unfinished completions.
 
@@ -34,7 +37,7 @@ def prefix_cross_entropy(
     Args:
         token_values: (tokens,) float32, v_t of one rollout after the other.
         lengths: (rollouts,) long, how many tokens each has.
-        labels: (rollouts,), 1 where the final answer is right.
+        labels: (rollouts,), 1 where the final answer is correct.
 
     Returns:
         A scalar; 0 where no completion is longer than `interval`.
@@ -53,29 +56,29 @@ def prefix_cross_entropy(
 
 
 def hinge(rewards: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean of max(0, 1 - s R) with s = 1 for right and -1 for wrong rollouts.
+    """Mean of max(0, 1 - s R) with s = 1 for correct and -1 for incorrect rollouts.
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), 1 where the final answer is right.
+        labels: (rollouts,), 1 where the final answer is correct.
     """
     return (1 - (2 * labels.to(rewards) - 1) * rewards).clamp_min(0).mean()
 
 
 def dpo(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
-    """Mean of -log sigmoid(R+ - R-) over all pairs of a right and a wrong rollout of the same prompt.
+    """Mean of -log sigmoid(R+ - R-) over all pairs of a correct and an incorrect rollout of the same prompt.
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), 1 where the final answer is right.
+        labels: (rollouts,), 1 where the final answer is correct.
         prompts: (rollouts,) long, which prompt each belongs to.
 
     Returns:
         A scalar; 0 where no prompt has both kinds.
     """
     members, present = _by_prompt(prompts)
-    right = labels.bool()[members]
-    pairs = (right & present)[:, :, None] & (~right & present)[:, None]
+    correct = labels.bool()[members]
+    pairs = (correct & present)[:, :, None] & (~correct & present)[:, None]
     if not bool(pairs.any()):
         return rewards.sum() * 0.0
     ahead = rewards[members][:, :, None] - rewards[members][:, None]
@@ -87,7 +90,7 @@ def info_nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor,
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), y: 1 where the final answer is right.
+        labels: (rollouts,), y: 1 where the final answer is correct.
         prompts: (rollouts,) long, which prompt each belongs to.
         alpha: Temperature of the labels.
     """
@@ -102,7 +105,7 @@ def nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor, alph
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), y: 1 where the final answer is right.
+        labels: (rollouts,), y: 1 where the final answer is correct.
         prompts: (rollouts,) long, which prompt each belongs to.
         alpha: Temperature of the labels.
     """
@@ -113,19 +116,39 @@ def nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor, alph
     return -(weights * F.logsigmoid(rewards) + share * F.logsigmoid(-rewards)).sum(dim=1).mean()
 
 
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+@dataclass(frozen=True)
+class Loss:
+    """A loss of the rewards, and what the trainer and the card need to know about it.
 
-#: By the names that training takes.
+    To add a loss, add an entry to [`LOSSES`]; from outside the package, `LOSSES["my_loss"] = Loss(...)`.
+
+    Args:
+        title: As the model card names it, at the start of a sentence.
+        function: Maps rewards (rollouts,) float32, labels (rollouts,) float32, 1 where the final answer is correct, and
+            prompts (rollouts,) long, which prompt each rollout belongs to, to a scalar with a gradient.
+        compares: Whether it learns from pairs of rollouts only, so that a prompt whose rollouts are all correct or all
+            incorrect teaches it nothing.
+        log_odds: Whether its optimum makes R the log-odds of P(correct). If not, R is calibrated after training.
+    """
+
+    title: str
+    function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    compares: bool = False
+    log_odds: bool = False
+
+
+#: By the names that [`RewardHeadTrainingArguments`] and `hf-elhsr train --loss` take.
 LOSSES: dict[str, Loss] = {
-    "binary_cross_entropy": lambda rewards, labels, prompts: binary_cross_entropy(rewards, labels),
-    "hinge": lambda rewards, labels, prompts: hinge(rewards, labels),
-    "dpo": dpo,
-    "info_nca": info_nca,
-    "nca": nca,
+    "binary_cross_entropy": Loss(
+        "Binary cross-entropy",
+        lambda rewards, labels, prompts: binary_cross_entropy(rewards, labels),
+        log_odds=True,
+    ),
+    "hinge": Loss("Hinge loss", lambda rewards, labels, prompts: hinge(rewards, labels)),
+    "dpo": Loss("DPO's loss", dpo, compares=True),
+    "info_nca": Loss("InfoNCA's loss", info_nca, compares=True),
+    "nca": Loss("NCA's loss", nca),
 }
-
-#: Those that teach nothing on prompts whose rollouts are all right or all wrong.
-COMPARING = ("dpo", "info_nca")
 
 
 def _by_prompt(prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,8 +12,7 @@ from transformers.utils.logging import tqdm
 
 from ..decisions.fit import fit_decisions
 from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.token_outputs import rewards_and_gates, token_logits
-from ..rollouts import Rollout, RolloutSet, head_digest
+from ..rollouts import Rollout, RolloutSet
 from ..rollouts.recorders import PREFIX_INTERVAL
 from ..rollouts.rollout import by_prompt
 from ..rollouts.scoring import score_rollouts
@@ -66,7 +65,7 @@ def refit_head(
     held-out prompts. What is regressed on is held in memory: 4 * L * d bytes for every rollout, then for every prefix.
 
     Args:
-        head: A head with a gate, from [`train_head`]. It is not changed.
+        head: A head with a gate, from [`RewardHeadTrainer`]. It is not changed.
         rollouts: Those that it was trained on, with the features of all tokens.
         pooled: More rollouts, of other prompts, with features pooled by this head's gates and means of prefixes. From
             sets made before prefixes were recorded R alone learns, with a warning.
@@ -81,7 +80,7 @@ def refit_head(
     """
     if not head.config.gate:
         raise ValueError("Expected a head with a gate: without one, R was trained on the same problem already.")
-    digest = head_digest(head)
+    digest = head.digest()
     for more in pooled:
         more.check_complete()
         if more.settings.get("head_sha256") != digest:
@@ -105,14 +104,13 @@ def refit_head(
     report = RefitReport(
         train_prompts=len(train) + sum(1 for more in pooled for shard, _ in more.shards() for _ in by_prompt(shard)),
         held_out_prompts=len(kept_out),
-        reward={"held_out_loss_before": _loss(tested, head.weight[1], head.bias[1])},
+        reward={"held_out_loss_before": _loss(tested, *head.linear_row("reward"))},
         value=None,
         held_out_best_of_n=float("nan"),
     )
     path = fit_ridge_path(rows, tested, "Refitting R")
     report.reward |= {"rows": len(rows.labels)} | _recorded(path)
-    with torch.no_grad():
-        refitted.weight[1], refitted.bias[1] = path.weight, path.bias
+    refitted.set_linear_row("reward", path.weight, path.bias)
     if head.config.value:
         # Given up before the prefixes come
         del rows, tested
@@ -147,10 +145,9 @@ def _refit_value(
             f"The row of V_t is left as it was: too few completions are longer than {PREFIX_INTERVAL} tokens."
         )
         return None
-    before = _loss(tested, head.value_weight[0], head.value_bias[0])
+    before = _loss(tested, *head.linear_row("value"))
     path = fit_ridge_path(LabelledRows(rows.features, expected), tested, "Refitting V_t")
-    with torch.no_grad():
-        head.value_weight[0], head.value_bias[0] = path.weight, path.bias
+    head.set_linear_row("value", path.weight, path.bias)
     return {"held_out_loss_before": before, "rows": len(rows.labels)} | _recorded(path)
 
 
@@ -164,7 +161,7 @@ def _reward_rows(
         features.append(read_pooled_features(file)[kept])
         labels.append(own_labels[kept])
     for batch in _batches(groups, prompts, "Pooling features"):
-        features.append(pool_features(head, batch.features, batch.lengths))
+        features.append(head.pool(batch.features, batch.lengths))
         labels.append(batch.labels)
     return LabelledRows(_joined(features, head.config.num_features), torch.cat(labels))
 
@@ -183,7 +180,8 @@ def _value_rows(
     def add(means: torch.Tensor, rollout: torch.Tensor, whole: torch.Tensor, own_labels: torch.Tensor) -> None:
         features.append(means)
         labels.append(own_labels[rollout])
-        expected.append(torch.sigmoid(whole @ head.weight[1] + head.bias[1])[rollout])
+        weight, bias = head.linear_row("reward")
+        expected.append(torch.sigmoid(whole @ weight + bias)[rollout])
 
     for members, file in _pooled_shards(_with_prefixes(pooled), "Reading prefixes"):
         kept, own_labels = _labels(members)
@@ -191,7 +189,7 @@ def _value_rows(
         add(means[kept[rollout]], rollout[kept[rollout]], read_pooled_features(file), own_labels)
     for batch in _batches(groups, prompts, "Averaging prefixes"):
         means, rollout = prefix_means(batch, _PREFIX_SHARE, generator)
-        add(means, rollout, pool_features(head, batch.features, batch.lengths), batch.labels)
+        add(means, rollout, head.pool(batch.features, batch.lengths), batch.labels)
     return LabelledRows(_joined(features, head.config.num_features), torch.cat(labels)), torch.cat(expected)
 
 
@@ -219,26 +217,6 @@ def _batches(groups: PromptGroups, prompts: list[str], description: str) -> Iter
     for batch in tqdm(batches, desc=description, total=-(-len(prompts) // _PROMPTS_AT_ONCE), unit="batch"):
         batch.check_finite()
         yield batch
-
-
-@torch.no_grad()
-def pool_features(head: ElhsrRewardHead, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """sum_t g_t h_t / max(sum_t g_t, eps) of every rollout.
-
-    Args:
-        features: (tokens, L * d) float32, one rollout after the other.
-        lengths: (rollouts,) long, how many tokens each has.
-
-    Returns:
-        (rollouts, L * d) float32.
-    """
-    gates = rewards_and_gates(token_logits(features, head.weight, head.bias))[1]
-    return torch.stack(
-        [
-            own_gates @ own / own_gates.sum().clamp_min(head.config.eps)
-            for own, own_gates in zip(features.split(lengths.tolist()), gates.split(lengths.tolist()), strict=True)
-        ]
-    )
 
 
 def prefix_means(batch: Batch, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

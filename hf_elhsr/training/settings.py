@@ -4,9 +4,8 @@ import copy
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from ..head.configuration_elhsr import ElhsrConfig
+from ..head.configuration_elhsr import SIGNALS, ElhsrConfig
 from .losses import LOSSES
 
 
@@ -79,6 +78,18 @@ class RewardHeadTrainingArguments:
         if self.layers is not None:
             object.__setattr__(self, "layers", _checked_layers(tuple(self.layers)))
 
+    @classmethod
+    def preset(cls, name: str, signal: str) -> "RewardHeadTrainingArguments":
+        """The arguments of one of [`PRESETS`]; "default" is adapted to the signal that a head reads.
+
+        Raises:
+            ValueError: There is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}.")
+        changes = SIGNALS[signal].training_defaults if name == "default" else {}
+        return dataclasses.replace(PRESETS[name], **changes)
+
     def head_config(self, recorded: ElhsrConfig) -> ElhsrConfig:
         """The configuration of the head to be trained on features that were recorded for another.
 
@@ -122,24 +133,3 @@ PRESETS: dict[str, RewardHeadTrainingArguments] = {
         learning_rate=1e-4, weight_decay=1e-5, prompts_per_batch=2, averaging=0.0, standardization=None
     ),
 }
-
-# What the default changes for other signals, chosen on training prompts and, the gate, on test prompts that the report
-# does not measure any more. They tell less of a rollout, so the held-out loss falls slowly and unevenly, and three
-# epochs without a better one say little. h_t of log-probabilities has two dozen numbers, so that larger steps are safe
-# and decay has little to do; h_t of logits has more numbers than hidden states have, so that a gate adds many weights
-_DEFAULT_FOR: dict[str, dict[str, Any]] = {
-    "top_log_probabilities": {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10},
-    "logits": {"learning_rate": 5e-5, "patience": 10, "gate": False},
-}
-
-
-def preset(name: str, signal: str) -> RewardHeadTrainingArguments:
-    """The settings of one of [`PRESETS`]; "default" is fitted to the signal that a head reads.
-
-    Raises:
-        ValueError: There is no such preset.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}.")
-    changes = _DEFAULT_FOR.get(signal, {}) if name == "default" else {}
-    return dataclasses.replace(PRESETS[name], **changes)

@@ -1,27 +1,36 @@
-"""train_head: a loss of the rewards on rollouts, stopped early on prompts held out; then the head's decisions."""
+"""RewardHeadTrainer: trains a head on rollouts, stops early on held-out prompts, and fits the head's decisions."""
 
 import hashlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from ..decisions.fit import fit_decisions
-from ..head.modeling_elhsr import ElhsrRewardHead
-from ..head.token_outputs import rewards_and_gates, token_logits
+from ..decisions.fit import fit_decisions, fit_line
+from ..head.modeling_elhsr import ElhsrRewardHead, make_head
 from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
-from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, prefixed, too_far, without_prefix
+from .checkpoint import (
+    TrainingState,
+    best_epoch,
+    has_ended,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    prefixed,
+    went_too_far,
+    without_prefix,
+)
 from .data import Batch, PromptGroups, feature_statistics
-from .log_odds import make_log_odds, start_at_base_rate
-from .losses import COMPARING, LOSSES, prefix_cross_entropy
-from .settings import RewardHeadTrainingArguments, preset
+from .losses import LOSSES, prefix_cross_entropy
+from .settings import RewardHeadTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -32,14 +41,14 @@ class TrainingReport:
 
     Args:
         train_prompts, held_out_prompts: How many of each; no prompt is in both.
-        train_loss, held_out_loss: Of R per epoch, see `RewardHeadTrainingArguments.loss`; in training the mean over
-            batches, weighted by their rollouts.
-        held_out_prefix_loss: Of V_t per epoch, mean over prefixes, in nats. Empty for rollouts of which some tokens
-            were left out for a disk budget: their heads have no V_t.
+        base_rate: Share of correct rollouts among the held-out ones.
+        train_loss, held_out_loss: The loss of R per epoch, see `RewardHeadTrainingArguments.loss`; in training the
+            mean over batches, weighted by their rollouts.
+        held_out_prefix_loss: The loss of V_t per epoch, mean over prefixes, in nats. Empty for rollouts of which some
+            tokens were left out for a disk budget: their heads have no V_t.
         best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
             lowest held-out losses.
-        base_rate: Share of right rollouts among the held-out ones.
-        held_out_best_of_n: Accuracy of the head's choices on the held-out prompts, with the kept weights. Slightly
+        held_out_best_of_n: Accuracy of the head's winners on the held-out prompts, with the kept weights. Slightly
             optimistic, since these prompts chose the epoch.
     """
 
@@ -54,146 +63,278 @@ class TrainingReport:
     held_out_best_of_n: float = float("nan")
 
 
-def train_head(
-    rollouts: RolloutSet, settings: RewardHeadTrainingArguments | None = None, checkpoint: Path | None = None
-) -> tuple[ElhsrRewardHead, TrainingReport]:
-    """Train a head on rollouts with recorded features; the language model is not needed.
+class RewardHeadTrainer:
+    """Trains a reward head on rollouts with recorded features; the language model is not needed.
 
-    Features are standardised to mean 0 and variance 1 over the training tokens, unless `settings` say otherwise, and
-    the standardisation is folded into the weights of the head returned. The rows of R and the row of V_t are trained
-    side by side and share nothing but the pass over the features. Losses that only compare rewards leave their scale
-    and origin open: unless it is binary cross-entropy, R becomes a R + b with the a > 0 and b that make sigmoid(R) the
-    best estimate of P(correct) on the held-out prompts, which changes no choice. In the end calibration, pruning and
-    adaptive n are fitted on the held-out prompts.
+        trainer = RewardHeadTrainer(rollouts, RewardHeadTrainingArguments(max_epochs=20))
+        report = trainer.train()
+        trainer.head.save_pretrained("my-head")
+
+    Features are standardised to mean 0 and variance 1 over the training tokens, unless `args` turn that off, and the
+    standardisation is folded into the weights of the trained head. The rows of R and the row of V_t are trained side
+    by side and share nothing but the pass over the features. Losses that only compare rewards leave their scale and
+    origin open: unless the loss makes R log-odds by itself, R becomes a R + b with the a > 0 and b that make sigmoid(R)
+    the best estimate of P(correct) on the held-out prompts, which changes no winner. In the end calibration, pruning
+    and adaptive n are fitted on the held-out prompts.
 
     Args:
-        settings: Default: the preset "default" for the signal that was recorded, see [`preset`].
-        checkpoint: A file to keep the state in after every epoch, so that a training that was killed goes on there,
-            with the same result as if it had not been. It is deleted in the end.
+        rollouts: With the features of their tokens.
+        args: Default: `RewardHeadTrainingArguments.preset("default", signal)` for the signal that was recorded.
+        checkpoint: A file that keeps the state after every epoch, so that a training that was killed resumes where it
+            stopped, with the same result to the bit. It is deleted when training has finished. Default: none is kept.
 
-    Returns:
-        The head with the weights of the best epoch, and what happened.
+    Attributes:
+        head: After `train`, the head with the weights of the best epoch; before, the one that training starts from.
 
     Raises:
-        ValueError: Prompts missing, double or too few, layers that were not recorded, labels all of one class, a file
-            that is damaged or features that are not finite (the message names the file), or a training that diverges.
+        ValueError: Prompts are missing, duplicate or too few, layers were not recorded, labels are all of one class,
+            or a file is damaged (the message names it).
     """
-    settings = settings or preset("default", rollouts.config.signal)
-    loss_of = LOSSES[settings.loss]
-    rollouts.check_complete()
-    config = settings.head_config(rollouts.config)
-    groups = PromptGroups(rollouts, config, settings.prompts)
-    config.value = not groups.subsampled
-    if groups.subsampled:
-        logger.warning(
-            "Some tokens of these rollouts were left out for a disk budget, so the head gets no row of V_t, which "
-            "learns from whole prefixes, and no pruning schedule before `hf-elhsr calibrate` fits one."
+
+    head: ElhsrRewardHead
+
+    def __init__(
+        self,
+        rollouts: RolloutSet,
+        args: RewardHeadTrainingArguments | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.args = args or RewardHeadTrainingArguments.preset("default", rollouts.config.signal)
+        self.rollouts = rollouts
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._loss = LOSSES[self.args.loss]
+        rollouts.check_complete()
+        self._groups = PromptGroups(rollouts, self.args.head_config(rollouts.config), self.args.prompts)
+        if self._groups.subsampled:
+            logger.warning(
+                "Some tokens of these rollouts were left out for a disk budget, so the head gets no row of V_t, which "
+                "learns from whole prefixes, and no pruning schedule before `hf-elhsr calibrate` fits one."
+            )
+        self._train_prompts, self._held_out_prompts = self._groups.split(self.args.held_out, self.args.seed)
+        self._check_labels("training", self._train_prompts)
+        self._check_labels("held-out", self._held_out_prompts)
+        self._held_out_labels = self._groups.labels(self._held_out_prompts)
+        self.head = self._new_head()
+
+    def train(self) -> TrainingReport:
+        """Train the head, or resume from the checkpoint.
+
+        Returns:
+            What happened, epoch by epoch.
+
+        Raises:
+            ValueError: A feature is NaN or infinite (the message names the file), or the training diverged.
+        """
+        self._start_or_resume()
+        epochs = self.report.held_out_loss
+        with tqdm(desc="Training the head", unit="epoch", initial=len(epochs), total=self.args.max_epochs) as progress:
+            while not has_ended(epochs, self.args):
+                train_loss = self._train_epoch()
+                rewards, prefix_loss = self._evaluate(self._averaged.module)
+                held_out_loss = self._held_out_loss(rewards)
+                self.report.train_loss.append(train_loss)
+                self.report.held_out_loss.append(held_out_loss)
+                progress.set_postfix(train=f"{train_loss:.4f}", held_out=f"{held_out_loss:.4f}")
+                self._keep_best(rewards)
+                if prefix_loss is not None:
+                    self.report.held_out_prefix_loss.append(prefix_loss)
+                    self._keep_best_value()
+                self._save_checkpoint()
+                progress.update()
+        self._finish()
+        return self.report
+
+    def _check_labels(self, part: str, prompts: list[str]) -> None:
+        labels = self._groups.labels(prompts)
+        if len({label for own in labels for label in own}) < 2:
+            raise ValueError(
+                f"All {part} rollouts have the same label, so there is nothing to learn from: sample more prompts, or "
+                "choose a task that the model solves sometimes."
+            )
+        if self._loss.compares and not any(len(set(own)) == 2 for own in labels):
+            raise ValueError(
+                f"The loss {self.args.loss!r} compares correct with incorrect rollouts of the same prompt, and no "
+                f"{part} prompt has both: sample more prompts, or choose another loss, such as 'binary_cross_entropy'."
+            )
+
+    def _new_head(self) -> ElhsrRewardHead:
+        config = self.args.head_config(self.rollouts.config)
+        config.value = not self._groups.subsampled
+        head = make_head(config)
+        start_at_base_rate(head, self._loss.log_odds, self._groups.labels(self._train_prompts))
+        return head
+
+    def _start_or_resume(self) -> None:
+        state = self._saved_state()
+        self.head = self._new_head()
+        self._optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": [row for row in self.head.parameters() if row.ndim > 1],
+                    "weight_decay": self.args.weight_decay,
+                },
+                {"params": [bias for bias in self.head.parameters() if bias.ndim == 1], "weight_decay": 0.0},
+            ],
+            lr=self.args.learning_rate,
         )
-    train, held_out = groups.split(settings.held_out, settings.seed)
-    _refuse_one_class(groups, training=train, held_out=held_out)
-    if settings.loss in COMPARING:
-        _refuse_nothing_to_compare(groups, settings.loss, training=train, held_out=held_out)
-    # A training that goes on may have more epochs or patience than it began with
-    free = ("max_epochs", "patience")
-    run = {name: value for name, value in asdict(settings).items() if name not in free} | {"on": rollouts.settings}
-    # They can be judged anew while all else stays as it is
-    run["labels_sha256"] = hashlib.sha256(str(groups.labels(groups.prompts)).encode()).hexdigest()
-    state = None if checkpoint is None else TrainingState.load(checkpoint, run)
-    if state is not None and too_far(state.report["held_out_loss"], settings):
-        logger.warning(f"{str(checkpoint)!r} is of more epochs than are wanted now, and is overwritten.")
-        state = None
-    if state is not None:
-        # Copies: products of tensors that lie unaligned in a file's buffer are rounded otherwise on some processors
-        mean, std = state.tensors["mean"].clone(), state.tensors["std"].clone()
-    elif settings.standardization is None:
-        mean, std = torch.zeros(config.num_features), torch.ones(config.num_features)
-    else:
-        mean, std = feature_statistics(groups, train, settings.prompts_per_batch)
-    head = ElhsrRewardHead(config)
-    start_at_base_rate(head, settings.loss, groups.labels(train))
-    weights, biases = _parameters(head)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": settings.weight_decay},
-            {"params": biases, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
-    averaged = AveragedModel(head, multi_avg_fn=_moving_average(settings.averaging))
-    kept: Any = averaged.module
-    generator = torch.Generator().manual_seed(settings.seed)
-    held_out_labels = [label for labels in groups.labels(held_out) for label in labels]
-    held_out_prompts = torch.tensor([i for i, labels in enumerate(groups.labels(held_out)) for _ in labels])
-    report = TrainingReport(len(train), len(held_out), sum(held_out_labels) / len(held_out_labels))
-    best: dict[str, torch.Tensor] = {}
-    best_value: dict[str, torch.Tensor] = {}
-    if state is not None:
-        report = TrainingReport(**state.report)
-        load_optimizer_tensors(optimizer, state.tensors)
-        for module, name in ((head, "head"), (averaged, "averaged")):
-            module.load_state_dict(without_prefix(name, state.tensors))
-        best, best_value = (without_prefix(name, state.tensors) for name in ("best", "best_value"))
-        generator.set_state(state.tensors["random"])
-    done = len(report.held_out_loss)
-    progress = tqdm(
-        range(done, settings.max_epochs),
-        desc="Training the head",
-        unit="epoch",
-        initial=done,
-        total=settings.max_epochs,
-    )
-    for epoch in progress:
-        if epoch and epoch - 1 - report.best_epoch >= settings.patience:
-            break
+        self._averaged: Any = AveragedModel(self.head, multi_avg_fn=_moving_average(self.args.averaging))
+        self._random = torch.Generator().manual_seed(self.args.seed)
+        self._best: dict[str, torch.Tensor] = {}
+        self._best_value: dict[str, torch.Tensor] = {}
+        if state is None:
+            self._mean, self._std = self._feature_statistics()
+            labels = [label for own in self._held_out_labels for label in own]
+            base_rate = sum(labels) / len(labels)
+            self.report = TrainingReport(len(self._train_prompts), len(self._held_out_prompts), base_rate)
+        else:
+            self._resume(state)
+
+    def _feature_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.args.standardization is None:
+            width = self.head.config.num_features
+            return torch.zeros(width), torch.ones(width)
+        return feature_statistics(self._groups, self._train_prompts, self.args.prompts_per_batch)
+
+    def _train_epoch(self) -> float:
+        """One pass over the training prompts; the mean loss of R, weighted by the batches' rollouts."""
         total, count = 0.0, 0
-        for batch in groups.batches(train, settings.prompts_per_batch, generator):
-            rewards, values = batch_outputs(head, batch, mean, std)
+        for batch in self._groups.batches(self._train_prompts, self.args.prompts_per_batch, self._random):
+            rewards, values = batch_outputs(self.head, batch, self._mean, self._std)
             _check_finite(rewards, batch)
-            loss = loss_of(rewards, batch.labels, batch.prompts)
-            optimizer.zero_grad()
-            prefixes = 0.0 if values is None else prefix_cross_entropy(values, batch.lengths, batch.labels)
-            (loss + prefixes).backward()
-            optimizer.step()
-            averaged.update_parameters(head)
+            loss = self._loss.function(rewards, batch.labels, batch.prompts)
+            prefix_loss = 0.0 if values is None else prefix_cross_entropy(values, batch.lengths, batch.labels)
+            self._optimizer.zero_grad()
+            (loss + prefix_loss).backward()
+            self._optimizer.step()
+            self._averaged.update_parameters(self.head)
             total, count = total + float(loss.detach()) * len(batch.labels), count + len(batch.labels)
-        held_out_rewards, prefix_loss = _held_out(kept, groups, held_out, settings.prompts_per_batch, mean, std)
-        held_out_loss = float(loss_of(held_out_rewards, torch.tensor(held_out_labels), held_out_prompts))
-        report.train_loss.append(total / count)
-        report.held_out_loss.append(held_out_loss)
-        progress.set_postfix(train=f"{total / count:.4f}", held_out=f"{held_out_loss:.4f}")
-        if prefix_loss is not None:
-            report.held_out_prefix_loss.append(prefix_loss)
-            if prefix_loss == min(report.held_out_prefix_loss):
-                report.best_value_epoch = epoch
-                best_value = {name: tensor.clone() for name, tensor in kept.state_dict().items() if "value" in name}
-        # Not `<=`: a loss that stays as it is must not keep the training going
-        if held_out_loss < (report.held_out_loss[report.best_epoch] if best else math.inf):
-            report.best_epoch = epoch
-            report.held_out_best_of_n = accuracy_of_best(held_out_rewards, groups.labels(held_out))
-            best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
-        if checkpoint is not None:
-            tensors = {"mean": mean, "std": std, "random": generator.get_state(), **optimizer_tensors(optimizer)}
-            for name, own in (("head", head.state_dict()), ("averaged", averaged.state_dict())):
-                tensors |= prefixed(name, own)
-            tensors |= prefixed("best", best) | prefixed("best_value", best_value)
-            TrainingState(tensors, asdict(report)).save(checkpoint, run)
-    if not best:
-        raise ValueError(
-            f"No epoch had a finite held-out loss: the training diverged. Lower learning_rate={settings.learning_rate}."
-        )
-    head.load_state_dict(best | best_value)
-    if settings.loss != "binary_cross_entropy":
-        held_out_rewards, _ = _held_out(head, groups, held_out, settings.prompts_per_batch, mean, std)
-        make_log_odds(head, held_out_rewards, held_out_labels)
-    if settings.standardization is not None:
-        head.fold_standardization(mean, std)
-    scored = score_rollouts(rollouts, head, held_out, groups.subsampled)
-    for name, fitted in fit_decisions(scored, not groups.subsampled).items():
-        setattr(head.config, name, fitted)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    logger.info(f"Kept epoch {report.best_epoch} with held-out loss {min(report.held_out_loss):.4f}.")
-    return head.eval(), report
+        return total / count
+
+    @torch.no_grad()
+    def _evaluate(self, head: ElhsrRewardHead) -> tuple[torch.Tensor, float | None]:
+        """On the held-out prompts: (rollouts,) rewards R, and the prefix loss if the head has V_t."""
+        rewards, values, lengths, labels = [], [], [], []
+        for batch in self._groups.batches(self._held_out_prompts, self.args.prompts_per_batch):
+            batch_rewards, batch_values = batch_outputs(head, batch, self._mean, self._std)
+            _check_finite(batch_rewards, batch)
+            rewards.append(batch_rewards)
+            if batch_values is not None:
+                values.append(batch_values.double())
+            lengths.append(batch.lengths)
+            labels.append(batch.labels)
+        if not values:
+            return torch.cat(rewards), None
+        prefix_loss = prefix_cross_entropy(torch.cat(values), torch.cat(lengths), torch.cat(labels))
+        return torch.cat(rewards), float(prefix_loss)
+
+    def _held_out_loss(self, rewards: torch.Tensor) -> float:
+        labels = torch.tensor([float(label) for own in self._held_out_labels for label in own])
+        prompts = torch.tensor([prompt for prompt, own in enumerate(self._held_out_labels) for _ in own])
+        return float(self._loss.function(rewards, labels, prompts))
+
+    def _keep_best(self, rewards: torch.Tensor) -> None:
+        epoch = len(self.report.held_out_loss) - 1
+        self.report.best_epoch = best_epoch(self.report.held_out_loss)
+        if self.report.best_epoch == epoch:
+            self.report.held_out_best_of_n = accuracy_of_best(rewards, self._held_out_labels)
+            self._best = {name: row.detach().clone() for name, row in self._averaged.module.state_dict().items()}
+
+    def _keep_best_value(self) -> None:
+        losses = self.report.held_out_prefix_loss
+        if losses[-1] == min(losses):
+            self.report.best_value_epoch = len(losses) - 1
+            rows = self._averaged.module.state_dict()
+            self._best_value = {name: row.clone() for name, row in rows.items() if name in self.head.value_parameters}
+
+    def _finish(self) -> None:
+        """Give the head the best weights, make R log-odds, fold the standardisation and fit the decisions."""
+        if not self._best:
+            raise ValueError(
+                "No epoch had a finite held-out loss: the training diverged. Lower "
+                f"learning_rate={self.args.learning_rate}."
+            )
+        self.head.load_state_dict(self._best | self._best_value)
+        if not self._loss.log_odds:
+            self._make_log_odds()
+        if self.args.standardization is not None:
+            self.head.fold_standardization(self._mean, self._std)
+        whole = not self._groups.subsampled
+        scored = score_rollouts(self.rollouts, self.head, self._held_out_prompts, subsampled=not whole)
+        for name, fitted in fit_decisions(scored, whole).items():
+            setattr(self.head.config, name, fitted)
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
+        losses = self.report.held_out_loss
+        logger.info(f"Kept epoch {self.report.best_epoch} with held-out loss {min(losses):.4f}.")
+        self.head.eval()
+
+    def _make_log_odds(self) -> None:
+        """Scale and shift R so that sigmoid(R) estimates P(correct) on the held-out prompts."""
+        rewards, _ = self._evaluate(self.head)
+        labels = np.array([label for own in self._held_out_labels for label in own])
+        try:
+            line = fit_line(rewards.double().numpy(), labels)
+        except ValueError as error:
+            logger.warning(f"sigmoid(R) of this head does not estimate P(correct). {error}")
+            return
+        self.head.transform("reward", line.slope, line.offset)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have been written for, so that this training can resume from it."""
+        # A resumed training may have more epochs or more patience than it began with
+        free = ("max_epochs", "patience")
+        settings = {name: value for name, value in asdict(self.args).items() if name not in free}
+        # Rollouts can be labelled again while their settings stay the same
+        labels = str(self._groups.labels(self._groups.prompts))
+        return settings | {"on": self.rollouts.settings, "labels_sha256": hashlib.sha256(labels.encode()).hexdigest()}
+
+    def _saved_state(self) -> TrainingState | None:
+        if self.checkpoint is None:
+            return None
+        state = TrainingState.load(self.checkpoint, self._identity())
+        if state is not None and went_too_far(state.report["held_out_loss"], self.args):
+            logger.warning(f"{str(self.checkpoint)!r} has more epochs than are wanted now, and is overwritten.")
+            return None
+        return state
+
+    def _resume(self, state: TrainingState) -> None:
+        # Copies: products of tensors that lie unaligned in a file's buffer are rounded differently on some processors
+        self._mean, self._std = state.tensors["mean"].clone(), state.tensors["std"].clone()
+        self.report = TrainingReport(**state.report)
+        load_optimizer_tensors(self._optimizer, state.tensors)
+        self.head.load_state_dict(without_prefix("head", state.tensors))
+        self._averaged.load_state_dict(without_prefix("averaged", state.tensors))
+        self._best = without_prefix("best", state.tensors)
+        self._best_value = without_prefix("best_value", state.tensors)
+        self._random.set_state(state.tensors["random"])
+
+    def _save_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        tensors = {"mean": self._mean, "std": self._std, "random": self._random.get_state()}
+        tensors |= optimizer_tensors(self._optimizer)
+        tensors |= prefixed("head", self.head.state_dict()) | prefixed("averaged", self._averaged.state_dict())
+        tensors |= prefixed("best", self._best) | prefixed("best_value", self._best_value)
+        TrainingState(tensors, asdict(self.report)).save(self.checkpoint, self._identity())
+
+
+@torch.no_grad()
+def start_at_base_rate(head: ElhsrRewardHead, log_odds: bool, labels: list[list[bool]]) -> None:
+    """Set the biases of what learns by cross-entropy to the log-odds of the labels; weights are 0 before training.
+
+    From 0 a bias would not get there in the steps of a few epochs. The weights would, along directions in which all
+    tokens are alike, and with few prompts the held-out loss could rise before they tell correct from incorrect.
+
+    Args:
+        log_odds: Whether the loss makes R log-odds; if not, R starts at 0.
+        labels: Of the training rollouts by prompt, of both classes.
+    """
+    correct = [float(label) for own in labels for label in own]
+    start = math.log(sum(correct)) - math.log(len(correct) - sum(correct))
+    if log_odds:
+        head.transform("reward", 1.0, start)
+    if head.config.value:
+        head.transform("value", 1.0, start)
 
 
 def batch_outputs(
@@ -204,40 +345,10 @@ def batch_outputs(
 
     The standardisation is applied to the weights, which are few, and not to the features, which are many.
     """
-    weights, biases = _parameters(head)
-    weight, bias = torch.cat(weights) / std, torch.cat(biases)
-    logits = token_logits(batch.features, weight, bias - weight @ mean)
-    token_rewards, token_gates = rewards_and_gates(logits[:, : len(head.bias)])
-    zeros = torch.zeros(len(batch.labels))
-    weighted = zeros.index_add(0, batch.rollout, token_gates * token_rewards)
-    gates = zeros.index_add(0, batch.rollout, token_gates)
-    return weighted / gates.clamp_min(head.config.eps), logits[:, -1] if head.config.value else None
-
-
-def _parameters(head: ElhsrRewardHead) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Weights and biases: of R, and of V_t where the head has it."""
-    if not head.config.value:
-        return [head.weight], [head.bias]
-    return [head.weight, head.value_weight], [head.bias, head.value_bias]
-
-
-def _refuse_nothing_to_compare(groups: PromptGroups, loss: str, **parts: list[str]) -> None:
-    for name, prompts in parts.items():
-        if not any(len(set(labels)) == 2 for labels in groups.labels(prompts)):
-            raise ValueError(
-                f"The loss {loss!r} compares right with wrong rollouts of the same prompt, and no "
-                f"{name.replace('_', '-')} prompt has both: sample more prompts, or choose another loss, such as "
-                "'binary_cross_entropy'."
-            )
-
-
-def _refuse_one_class(groups: PromptGroups, **parts: list[str]) -> None:
-    for name, prompts in parts.items():
-        if len({label for labels in groups.labels(prompts) for label in labels}) < 2:
-            raise ValueError(
-                f"All {name.replace('_', '-')} rollouts have the same label, so there is nothing to learn from: sample "
-                "more prompts, or choose a task that the model solves sometimes."
-            )
+    outputs = head.token_outputs(batch.features, mean, std)
+    summands = head.aggregation.summands(outputs)
+    sums = torch.zeros(len(batch.labels), summands.shape[-1]).index_add(0, batch.rollout, summands)
+    return head.aggregation.rewards(sums), outputs.values
 
 
 def _check_finite(rewards: torch.Tensor, batch: Batch) -> None:
@@ -255,35 +366,10 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-@torch.no_grad()
-def _held_out(
-    head: ElhsrRewardHead,
-    groups: PromptGroups,
-    prompts: list[str],
-    prompts_per_batch: int,
-    mean: torch.Tensor,
-    std: torch.Tensor,
-) -> tuple[torch.Tensor, float | None]:
-    """(rollouts,) rewards R, and the prefix loss of heads with values."""
-    rewards, values, lengths, labels = [], [], [], []
-    for batch in groups.batches(prompts, prompts_per_batch):
-        batch_rewards, batch_values = batch_outputs(head, batch, mean, std)
-        _check_finite(batch_rewards, batch)
-        rewards.append(batch_rewards)
-        if batch_values is not None:
-            values.append(batch_values.double())
-        lengths.append(batch.lengths)
-        labels.append(batch.labels)
-    if not values:
-        return torch.cat(rewards), None
-    prefix_loss = prefix_cross_entropy(torch.cat(values), torch.cat(lengths), torch.cat(labels))
-    return torch.cat(rewards), float(prefix_loss)
-
-
 def accuracy_of_best(rewards: torch.Tensor, labels: list[list[bool]]) -> float:
-    """Share of prompts whose rollout with the highest reward is right; `labels` are by prompt."""
-    chosen = [
+    """Share of prompts whose rollout with the highest reward is correct; `labels` are by prompt."""
+    correct = [
         group_labels[int(group_rewards.argmax())]
         for group_rewards, group_labels in zip(rewards.split([len(group) for group in labels]), labels, strict=True)
     ]
-    return sum(chosen) / len(chosen)
+    return sum(correct) / len(correct)

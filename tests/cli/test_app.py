@@ -99,8 +99,8 @@ def test_ones_own_prompts(tmp_path):
     assert failed
     assert f"the verifier failed on {len(failed)}, first with: Problem" in printed
     assert "KeyError: 'odd'" in printed
-    # What could not be verified is not wrong
-    assert "100.0% right; the verifier failed on" in printed
+    # What could not be verified is not incorrect
+    assert "100.0% correct; the verifier failed on" in printed
 
 
 def test_prompts_of_a_file_that_grew_since_the_training_are_warned_of(tmp_path, caplog):
@@ -170,7 +170,7 @@ def test_evaluating_a_head_on_its_own_prompts_is_warned_of(trained, caplog):
         assert "trained on some of these prompts" not in caplog.text
         CliRunner().invoke(app, [str(word) for word in (*measured, "--split", "train", "--prompts", 2)])
     transformers.logging.disable_propagation()
-    assert "was trained on some of these prompts, where it is right more often than elsewhere" in caplog.text
+    assert "was trained on some of these prompts, where it chooses better than elsewhere" in caplog.text
 
 
 def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path, monkeypatch):
@@ -229,8 +229,9 @@ def test_rollouts_of_another_head_are_refused(trained, tmp_path):
     assert "head_sha256 differ" in str(result.exception)
 
 
-def test_a_signal_that_the_pooling_head_does_not_read(trained, tmp_path):
+@pytest.mark.parametrize("signal", ["logits", "hidden_states"])
+def test_a_head_that_pools_determines_the_signal(trained, tmp_path, signal):
     folder, _, _ = trained
-    arguments = ("--pooled-by", folder / "head", "--signal", "logits", "--prompts", 16)
-    with pytest.raises(ValueError, match="--signal logits and --pooled-by a head that reads hidden_states"):
+    arguments = ("--pooled-by", folder / "head", "--signal", signal, "--prompts", 16)
+    with pytest.raises(ValueError, match="--signal and --pooled-by: leave out --signal, which the head determines"):
         run("sample", tmp_path, *MODEL, *SMALL, *arguments)

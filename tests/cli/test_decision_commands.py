@@ -11,7 +11,7 @@ from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.cli.app import app
 from hf_elhsr.decisions.fit import fit_decisions
 from hf_elhsr.evaluation.tradeoff import decisions_digest
-from hf_elhsr.rollouts import Rollout, RolloutSet, head_digest
+from hf_elhsr.rollouts import Rollout, RolloutSet
 from hf_elhsr.rollouts.shard_arrays import TOKEN_ARRAYS
 from made_rollouts import made_rollouts
 
@@ -27,7 +27,7 @@ def followed(tmp_path):
     head = ElhsrRewardHead(config)
     head.save_pretrained(tmp_path / "head")
     scored = made_rollouts(prompts=50)
-    settings = {"task": "made", "split": "test", "prompts": 50, "sampling": {}, "head_sha256": head_digest(head)}
+    settings = {"task": "made", "split": "test", "prompts": 50, "sampling": {}, "head_sha256": head.digest()}
     rollouts = RolloutSet.create(tmp_path / "rollouts", settings, config)
     ends = scored.lengths.cumsum()
     rows = [
@@ -122,7 +122,7 @@ def test_calibrate_writes_the_decisions_of_other_prompts(followed):
     fitted = ["calibration", "pruning", "adaptive"]
     assert json.loads(result.stdout) == {"folder": str(folder / "head"), "prompts": 50, "fitted": fitted}
     config = ElhsrConfig.from_pretrained(folder / "head")
-    assert [config.calibration["prompts"], config.pruning["prompts"], config.adaptive["prompts"]] == [50, 50, 50]
+    assert [config.calibration.prompts, config.pruning.prompts, config.adaptive.prompts] == [50, 50, 50]
     assert (folder / "head" / "model.safetensors").read_bytes() == before
     assert ElhsrRewardHead.from_pretrained(folder / "head").config.architectures == ["ElhsrRewardHead"]
     told = json.loads((folder / "head" / "training.json").read_text())

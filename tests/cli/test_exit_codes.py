@@ -1,4 +1,4 @@
-"""How commands end: 0 done, 2 for what the user can mend, 1 for what nobody foresaw, 130 for Ctrl-C."""
+"""How commands end: 0 done, 2 for what the user can fix, 1 for the unforeseen, 130 for Ctrl-C."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_version(run_program):
         (["card", "nowhere"], "lacks config.json"),
         (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
         (["train", "run[/x]", "out"], "run[/x]"),
-        (["sample", "out", *MODEL, "--disk-budget", "lots"], "'lots' is no size"),
+        (["sample", "out", *MODEL, "--disk-budget", "lots"], "number of bytes, as in 50GB or 800MB, got 'lots'"),
         (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),
         (["train", "nowhere", "out", "--loss", "mse"], "loss='mse': expected one of binary_cross_entropy"),
         (["train", "nowhere", "out", "--patience", "0"], "patience=0: expected"),
@@ -54,7 +54,7 @@ def test_version(run_program):
         (["sample", "out", *MODEL, "--n", "1"], "Invalid value for '--n'"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(tmp_path, monkeypatch, run_program, arguments, message, json_too):
+def test_what_the_user_can_fix_is_one_line(tmp_path, monkeypatch, run_program, arguments, message, json_too):
     monkeypatch.chdir(tmp_path)
     # Before what lacks its value, in which it would end as one
     code, out, err = run_program(*arguments[:1], *json_too, *arguments[1:])
@@ -86,7 +86,7 @@ def test_an_error_has_no_effect_on_a_terminal(tiny, tiny_options, tmp_path, run_
     assert (code, out, err) == (2, "", "Error: a⟨U+001B⟩]0;title⟨U+0007⟩b [bold] c\n")
 
 
-def test_what_nobody_foresaw_has_a_traceback(tiny, tiny_options, tmp_path, run_program):
+def test_an_unforeseen_error_has_a_traceback(tiny, tiny_options, tmp_path, run_program):
     # Python itself ends with 1 and the traceback where an exception leaves main
     task = own_verifier(tiny, tmp_path, "raise RuntimeError('of the verifier')")
     with pytest.raises(RuntimeError, match="of the verifier"):
@@ -115,7 +115,7 @@ def test_ctrl_c_and_the_same_command_again(tiny, tiny_options, tmp_path, run_pro
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "Stopped. The same command goes on from there.\n"
+    assert err == "Stopped. The same command resumes from there.\n"
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.safetensors")}
     assert kept
     code, out, _ = run_program(*arguments)
@@ -123,7 +123,7 @@ def test_ctrl_c_and_the_same_command_again(tiny, tiny_options, tmp_path, run_pro
     assert kept.items() <= {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.safetensors")}.items()
 
 
-def test_ctrl_c_in_a_command_that_starts_anew(tiny, tiny_options, run_program, monkeypatch):
+def test_ctrl_c_in_a_command_that_starts_again(tiny, tiny_options, run_program, monkeypatch):
     # It comes while the prompt is read
     class Interrupted:
         def read(self):
@@ -133,7 +133,7 @@ def test_ctrl_c_in_a_command_that_starts_anew(tiny, tiny_options, run_program, m
     assert run_program("generate", "-", *tiny_options, "--head", tiny / "head") == (
         130,
         "",
-        "Stopped. The same command starts anew.\n",
+        "Stopped. The same command starts again.\n",
     )
 
 

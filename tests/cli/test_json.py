@@ -36,7 +36,7 @@ def made(tiny, tiny_task, tmp_path_factory):
 def test_sample(made):
     folder, sampled, _, _ = made
     assert (sampled["folder"], sampled["prompts"], sampled["rollouts"]) == (str(folder / "rollouts"), 12, 48)
-    assert 0 < sampled["right"] < 48
+    assert 0 < sampled["correct"] < 48
     assert sampled["verifier_failures"] == []
 
 
@@ -45,10 +45,10 @@ def test_relabel(tiny, tiny_options, tiny_task, tmp_path):
     (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return len(completion) % 2 == 1\n")
     own = ["--task", tiny / "mine.jsonl", "--verifier", f"{tmp_path / 'mine.py'}:check"]
     told = run("relabel", tmp_path / "rollouts", *own, "--json")
-    # The verifier says the contrary of each
-    assert told == sampled | {"right": 24 - sampled["right"], "changed": 24}
+    # This verifier reverses every label
+    assert told == sampled | {"correct": 24 - sampled["correct"], "changed": 24}
     again = run("sample", tmp_path / "rollouts", *tiny_options, *own, "--prompts", 6, "--json")
-    assert again["right"] == told["right"]
+    assert again["correct"] == told["correct"]
 
 
 def test_train(made):
@@ -115,7 +115,7 @@ def test_the_base_model_is_asked_for_before_the_work(command, tiny, tiny_options
     assert make(tmp_path / "given", "--base-model", "org/base") == "org/base"
     assert "--base-model" not in caplog.text
     assert make(tmp_path / "not") == str(tiny / "model")
-    assert "is no id on the Hub: publishing needs one. Give it now, as --base-model" in caplog.text
+    assert "is not an id on the Hub: publishing needs one. Pass it now, as --base-model" in caplog.text
     with pytest.raises(ValueError, match="--base-model gpt2: expected the model's id on the Hub"):
         make(tmp_path / "never", "--base-model", "gpt2")
     assert not (tmp_path / "never").exists()
@@ -123,7 +123,7 @@ def test_the_base_model_is_asked_for_before_the_work(command, tiny, tiny_options
 
 def test_the_base_model_of_a_head_that_pools_is_the_heads(tiny, tiny_task, tmp_path):
     pooled = ["--pooled-by", tiny / "head", "--base-model", "org/base"]
-    with pytest.raises(ValueError, match="leave out --base-model, which the head knows"):
+    with pytest.raises(ValueError, match="leave out --base-model, which the head determines"):
         run("sample", tmp_path / "out", *tiny_task, "--prompts", 2, *pooled)
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from hf_elhsr.decisions.calibration import Calibration, rollout_calibration, winner_calibration
-from hf_elhsr.decisions.fit import fit_calibration
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.decisions.calibration import Calibration, Line
+from hf_elhsr.decisions.fit import fit_line
 from hf_elhsr.decisions.logistic import fit_logistic
 
 
@@ -26,7 +27,7 @@ def test_the_fit_is_the_maximum_of_the_likelihood():
         return np.sum(np.logaddexp(0, logits) - targets * logits)
 
     expected = minimize(loss, [1.0, 0.0], method="BFGS").x
-    fitted = fit_calibration(rewards, labels)
+    fitted = fit_line(rewards, labels)
     assert [fitted.slope, fitted.offset] == pytest.approx(expected, rel=1e-4)
     assert [fitted.slope, fitted.offset] == pytest.approx([0.6, -1.0], abs=0.15)
 
@@ -34,11 +35,11 @@ def test_the_fit_is_the_maximum_of_the_likelihood():
 def test_probabilities_are_those_of_the_equation():
     rewards = torch.tensor([[-50.0, 0.0, 2.0]])
     expected = 1 / (1 + np.exp(-(0.5 * rewards.numpy() - 1)))
-    np.testing.assert_allclose(Calibration(0.5, -1.0).probability(rewards).numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(Line(0.5, -1.0).probability(rewards).numpy(), expected, rtol=1e-5)
 
 
 def test_rewards_that_part_the_labels_have_a_finite_slope():
-    fitted = fit_calibration(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
+    fitted = fit_line(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
     assert 0 < fitted.slope < 10
 
 
@@ -52,7 +53,7 @@ def test_rewards_that_part_the_labels_have_a_finite_slope():
 )
 def test_what_cannot_be_calibrated(rewards, labels, message):
     with pytest.raises(ValueError, match=message):
-        fit_calibration(np.array(rewards), np.array(labels))
+        fit_line(np.array(rewards), np.array(labels))
 
 
 def test_ridge_regression_against_scipy_and_a_feature_that_never_varies():
@@ -72,9 +73,9 @@ def test_ridge_regression_against_scipy_and_a_feature_that_never_varies():
 
 
 def test_a_head_without_calibration_says_so():
-    for read in (rollout_calibration, winner_calibration):
-        with pytest.raises(ValueError, match="no calibration"):
-            read(None)
-    config = {"slope": 1.0, "offset": 0.0, "winner": {"slope": 0.5, "offset": -1.0}}
-    assert rollout_calibration(config) == Calibration(1.0, 0.0)
-    assert winner_calibration(config) == Calibration(0.5, -1.0)
+    config = ElhsrConfig(hidden_size=2, layers=[0])
+    with pytest.raises(ValueError, match="no calibration"):
+        config.fitted("calibration")
+    config.calibration = {"slope": 1.0, "offset": 0.0, "winner": {"slope": 0.5, "offset": -1.0}, "n": 8, "prompts": 9}
+    assert config.fitted("calibration") == Calibration(1.0, 0.0, Line(0.5, -1.0), 8, 9)
+    assert config.calibration.candidate == Line(1.0, 0.0)

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 
 from hf_elhsr import ElhsrConfig
-from hf_elhsr.decisions.adaptive import AdaptiveSampling
-from hf_elhsr.decisions.calibration import Calibration, winner_calibration
-from hf_elhsr.decisions.fit import fit_decisions, fit_pruning, regret
-from hf_elhsr.decisions.pruning import PruningSchedule
+from hf_elhsr.decisions.calibration import Line
+from hf_elhsr.decisions.decision import TOLERANCES
+from hf_elhsr.decisions.fit import accuracy_loss, fit_decisions, fit_pruning_rule
 from hf_elhsr.decisions.replay import Replay, replay_adaptive, replay_exact, replay_pruning
-from hf_elhsr.decisions.tolerance import TOLERANCES
 from made_rollouts import made_rollouts
 
 
@@ -18,25 +16,29 @@ def fitted():
     return fit_decisions(made_rollouts(prompts=500, n=8))
 
 
+def adaptive_rule(fitted, tolerance):
+    return fitted["adaptive"].rule(tolerance, fitted["calibration"].winner)
+
+
 def test_they_are_fields_of_a_config_that_survive_saving(fitted, tmp_path):
     config = ElhsrConfig(hidden_size=2, layers=[0], **fitted)
     config.save_pretrained(tmp_path)
     loaded = ElhsrConfig.from_pretrained(tmp_path)
     assert {name: getattr(loaded, name) for name in fitted} == fitted
     for name in fitted:
-        assert fitted[name]["n"] == 8
-        assert fitted[name]["prompts"] == 500
+        assert fitted[name].n == 8
+        assert fitted[name].prompts == 500
 
 
-def test_a_larger_regret_saves_more(fitted):
-    prices = [fitted["pruning"]["prices"][str(regret)] for regret in TOLERANCES]
+def test_a_larger_tolerance_saves_more(fitted):
+    prices = [fitted["pruning"].prices[str(tolerance)] for tolerance in TOLERANCES]
     assert prices == sorted(prices)
     assert prices[0] < prices[-1]
     scored = made_rollouts(prompts=500, n=8)
     tokens = []
     for wanted in TOLERANCES:
-        sampling = AdaptiveSampling.from_config(fitted["adaptive"], fitted["calibration"], wanted)
-        tokens.append(replay_adaptive(scored, [sampling], sampling.schedule(fitted["pruning"]))[0].tokens.sum())
+        sampling = adaptive_rule(fitted, wanted)
+        tokens.append(replay_adaptive(scored, [sampling], sampling.pruning_rule(fitted["pruning"]))[0].tokens.sum())
     assert tokens == sorted(tokens, reverse=True)
     assert tokens[-1] < 0.75 * tokens[0]
 
@@ -45,9 +47,9 @@ def test_unseen_prompts_lose_no_more_than_was_asked_for(fitted):
     unseen = made_rollouts(prompts=4000, n=8, seed=1)
     exact = replay_exact(unseen)
     for wanted in TOLERANCES:
-        pruned = replay_pruning(unseen, PruningSchedule.from_config(fitted["pruning"], wanted))
-        sampling = AdaptiveSampling.from_config(fitted["adaptive"], fitted["calibration"], wanted)
-        schedule = sampling.schedule(fitted["pruning"])
+        pruned = replay_pruning(unseen, fitted["pruning"].rule(wanted))
+        sampling = adaptive_rule(fitted, wanted)
+        schedule = sampling.pruning_rule(fitted["pruning"])
         for replay in (pruned, *replay_adaptive(unseen, [sampling], schedule, orders=2)):
             lost = exact.correct - replay.correct
             assert lost.mean() - 2 * lost.std() / len(lost) ** 0.5 < wanted
@@ -60,7 +62,7 @@ def test_winners_are_calibrated_apart_from_candidates(fitted):
     """A maximum is optimistic: read as any candidate's, winners' rewards promise more than is kept."""
     unseen = made_rollouts(prompts=4000, n=8, seed=2)
     exact = replay_exact(unseen)
-    winner = winner_calibration(fitted["calibration"])
+    winner = fitted["calibration"].winner
     confidence = 1 / (1 + np.exp(-(winner.slope * exact.winner_rewards + winner.offset)))
     assert confidence.mean() == pytest.approx(exact.correct.mean(), abs=0.04)
 
@@ -76,7 +78,7 @@ def test_too_few_prompts_are_no_error():
     assert fields["pruning"] is None
 
 
-def test_regret_by_hand():
+def test_accuracy_loss_by_hand():
     """Two of 100 prompts lost by labels; in calibrated P nothing changes but one prompt in ten, by 0.1 each."""
     right = np.ones(100)
     exact = Replay(np.ones(100), right, np.zeros(100))
@@ -87,10 +89,10 @@ def test_regret_by_hand():
     loss = np.where(np.arange(100) < 10, 0.1, 0.0)
     bounds = [lost.mean() + 1.645 * lost.std(ddof=1) / 10 for lost in (labels, loss)]
     expected = max(0.02, min(bounds))
-    assert regret(exact, Replay(np.ones(100), lost_two, rewards), Calibration(1.0, 0.0)) == pytest.approx(expected)
-    assert regret(exact, exact, Calibration(1.0, 0.0)) == 0
+    assert accuracy_loss(exact, Replay(np.ones(100), lost_two, rewards), Line(1.0, 0.0)) == pytest.approx(expected)
+    assert accuracy_loss(exact, exact, Line(1.0, 0.0)) == 0
 
 
 def test_too_few_rollouts_ask_for_more_prompts():
     with pytest.raises(ValueError, match=r"at least 50 rollouts .* got \d+: use more prompts"):
-        fit_pruning(made_rollouts(prompts=4))
+        fit_pruning_rule(made_rollouts(prompts=4))

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from hf_elhsr.decisions.adaptive import AdaptiveSampling
-from hf_elhsr.decisions.calibration import Calibration
-from hf_elhsr.decisions.pruning import PruningSchedule, hopeless, prefix_features
-from hf_elhsr.decisions.tolerance import setting_for
+from hf_elhsr import ElhsrConfig
+from hf_elhsr.decisions.adaptive import AdaptiveRule
+from hf_elhsr.decisions.calibration import Line
+from hf_elhsr.decisions.decision import setting_for
+from hf_elhsr.decisions.pruning import PruningRule
+from hf_elhsr.head.token_outputs import Aggregation, TokenOutputs
 
-SCHEDULE = PruningSchedule(
+SCHEDULE = PruningRule(
     interval=4,
     prefix=[[-1.0, 0.3, 0.2, 0.1], [-1.5, 0.6, 0.3, -0.2], [-0.5, 0.9, 0.1, 0.4]],
     final=[-0.2, 1.1],
@@ -62,7 +64,7 @@ def case(seed=0, prompts=40, n=6):
 
 def run(schedule, features, running, pruned, steps):
     tensors = (torch.from_numpy(array) for array in (features, running, pruned, steps))
-    return hopeless(schedule, *tensors).numpy()
+    return schedule.hopeless(*tensors).numpy()
 
 
 @pytest.mark.parametrize("price", [0.0, 0.03, 0.08, 0.3, 1.0])
@@ -115,8 +117,9 @@ def test_a_higher_price_never_drops_fewer():
 
 def test_prefix_features_by_hand():
     rewards, gates = np.array([2.0, -1.0, 4.0]), np.array([0.5, 0.25, 0.25])
-    sums = [torch.tensor(array.sum()) for array in (gates * rewards, gates, rewards)]
-    actual = prefix_features(*sums, torch.tensor(3), eps=1e-8)
+    aggregation = Aggregation(eps=1e-8, value=False)
+    sums = aggregation.summands(TokenOutputs(torch.tensor(rewards), torch.tensor(gates))).sum(dim=0)
+    actual = aggregation.prefix_features(sums)
     expected = [(1.0 - 0.25 + 1.0) / 1.0, 5 / 3, np.log(1 / 3)]
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
 
@@ -131,21 +134,21 @@ def test_the_setting_for_a_regret_is_the_largest_not_above_it():
 
 
 def test_heads_without_decisions_say_so():
-    with pytest.raises(ValueError, match="no pruning schedule"):
-        PruningSchedule.from_config(None, 0.01)
-    with pytest.raises(ValueError, match="no settings for adaptive n"):
-        AdaptiveSampling.from_config(None, None, 0.01)
+    config = ElhsrConfig(hidden_size=2, layers=[0])
+    for name, message in (("pruning", "no pruning schedule"), ("adaptive", "no settings for adaptive n")):
+        with pytest.raises(ValueError, match=message):
+            config.fitted(name)
 
 
 def test_waves_end_where_n_does():
-    sampling = AdaptiveSampling(3, 0.5, Calibration(1.0, 0.0))
+    sampling = AdaptiveRule(3, 0.5, Line(1.0, 0.0))
     assert sampling.wave_ends(8) == [3, 6, 8]
     assert sampling.wave_ends(6) == [3, 6]
     assert sampling.wave_ends(2) == [2]
 
 
 def test_enough_looks_at_sampled_candidates_only():
-    sampling = AdaptiveSampling(2, 0.6, Calibration(2.0, -1.0))
+    sampling = AdaptiveRule(2, 0.6, Line(2.0, -1.0))
     rewards = torch.tensor([[0.71, -1.0, 9.0], [0.69, 0.0, 9.0], [float("nan"), 3.0, 0.0]])
     sampled = torch.tensor([[True, True, False], [True, True, False], [False, True, False]])
     # sigmoid(2 R - 1) passes 0.6 at R = 0.7027

@@ -8,13 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.decisions.adaptive import AdaptiveSampling
-from hf_elhsr.decisions.calibration import Calibration
-from hf_elhsr.decisions.fit import cross_fitted_replays, fit_pruning, lost_without
-from hf_elhsr.decisions.pruning import hopeless
+from hf_elhsr.decisions.adaptive import AdaptiveRule
+from hf_elhsr.decisions.calibration import Line
+from hf_elhsr.decisions.fit import cross_fitted_replays, fit_pruning_rule, lost_without
 from hf_elhsr.decisions.replay import adaptive_candidates, pruned_waves, replay_adaptive, replay_exact, replay_pruning
 from hf_elhsr.decisions.scored_rollouts import ScoredRollouts
-from hf_elhsr.rollouts import Rollout, RolloutSet, head_digest
+from hf_elhsr.rollouts import Rollout, RolloutSet
 from hf_elhsr.rollouts.scoring import score_rollouts
 from made_rollouts import made_rollouts
 from oracle import oracle_reward
@@ -58,7 +57,7 @@ def token_by_token(scored, schedule, prompt):
         features = np.stack([sums[0] / sums[1], sums[2] / count, np.log(sums[1] / count)], -1)
         still = ~pruned & (count < scored.lengths[prompt])
         tensors = [torch.from_numpy(a)[None] for a in (features, still, pruned, count)]
-        pruned |= hopeless(schedule, *tensors)[0].numpy()
+        pruned |= schedule.hopeless(*tensors)[0].numpy()
     rewards = np.where(pruned, -np.inf, sums[0] / sums[1])
     return count.sum(), scored.labels[prompt, rewards.argmax()]
 
@@ -66,7 +65,7 @@ def token_by_token(scored, schedule, prompt):
 @pytest.mark.parametrize("price", [0.01, 0.05, 0.3])
 def test_a_pruning_replay_is_the_loop_told_token_by_token(price):
     scored = made_rollouts(prompts=60)
-    schedule = replace(fit_pruning(made_rollouts(seed=1)), price=price)
+    schedule = replace(fit_pruning_rule(made_rollouts(seed=1)), price=price)
     replay = replay_pruning(scored, schedule)
     expected = [token_by_token(scored, schedule, prompt) for prompt in range(60)]
     assert np.array_equal(np.stack([replay.tokens, replay.correct], -1), expected)
@@ -75,7 +74,7 @@ def test_a_pruning_replay_is_the_loop_told_token_by_token(price):
 
 def test_at_price_zero_nothing_is_pruned():
     scored = made_rollouts()
-    replay, exact = replay_pruning(scored, fit_pruning(scored)), replay_exact(scored)
+    replay, exact = replay_pruning(scored, fit_pruning_rule(scored)), replay_exact(scored)
     assert np.array_equal(replay.tokens, exact.tokens)
     assert np.array_equal(replay.correct, exact.correct)
 
@@ -141,7 +140,7 @@ def constant_rewards(rewards, lengths):
 
 
 def test_adaptive_candidates_by_hand():
-    sampling = AdaptiveSampling(2, 0.5, Calibration(1.0, 0.0))
+    sampling = AdaptiveRule(2, 0.5, Line(1.0, 0.0))
     rewards = [[1.0, -1, -1, -1, -1], [-1.0, -1, -1, 1, -1], [-1.0, -1, -1, -1, -1]]
     lengths = [[4, 9, 5, 5, 5], [3, 3, 7, 6, 6], [2, 2, 2, 2, 2]]
     # The wave-mate of a trusted candidate is cut where that one ends
@@ -169,7 +168,7 @@ def waves_token_by_token(scored, sampling, schedule, prompt):
                 features[j] = [(g * r).sum() / g.sum(), r.mean(), np.log(g.mean())]
             out = pruned | (count == 0)
             tensors = [torch.from_numpy(a)[None] for a in (features, still, out, count)]
-            pruned |= hopeless(schedule, *tensors)[0].numpy()
+            pruned |= schedule.hopeless(*tensors)[0].numpy()
             finished = ~pruned & (count == lengths)
             if finished.any():
                 done = 1 / (1 + np.exp(-rewards[finished].max())) >= sampling.threshold
@@ -180,8 +179,8 @@ def waves_token_by_token(scored, sampling, schedule, prompt):
 @pytest.mark.parametrize(("price", "threshold"), [(0.01, 0.6), (0.05, 0.9), (0.2, 0.7), (0.6, 0.2)])
 def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price, threshold):
     scored = made_rollouts(prompts=40, n=6)
-    schedule = replace(fit_pruning(made_rollouts(seed=1)), price=price)
-    sampling = AdaptiveSampling(2, threshold, Calibration(1.0, 0.0))
+    schedule = replace(fit_pruning_rule(made_rollouts(seed=1)), price=price)
+    sampling = AdaptiveRule(2, threshold, Line(1.0, 0.0))
     tokens, finished = adaptive_candidates(sampling, scored, pruned_waves(scored, schedule, sampling.wave_ends(6)))
     winners = np.where(finished, scored.rewards, -np.inf).argmax(1)
     right = np.take_along_axis(scored.labels, winners[:, None], 1)[:, 0]
@@ -193,9 +192,9 @@ def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price,
 
 
 def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
-    scored, sampling = made_rollouts(), AdaptiveSampling(2, 0.7, Calibration(1.0, 0.0))
+    scored, sampling = made_rollouts(), AdaptiveRule(2, 0.7, Line(1.0, 0.0))
     (plain,), (with_price_zero,) = (
-        replay_adaptive(scored, [sampling], schedule) for schedule in (None, fit_pruning(scored))
+        replay_adaptive(scored, [sampling], schedule) for schedule in (None, fit_pruning_rule(scored))
     )
     assert np.array_equal(plain.tokens, with_price_zero.tokens)
     assert np.array_equal(plain.correct, with_price_zero.correct)
@@ -204,7 +203,7 @@ def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
 def test_adaptive_n_spends_less_on_prompts_that_are_trusted():
     scored = made_rollouts(n=8)
     exact = replay_exact(scored)
-    samplings = [AdaptiveSampling(2, threshold, Calibration(1.0, 0.0)) for threshold in (1.0, 0.7)]
+    samplings = [AdaptiveRule(2, threshold, Line(1.0, 0.0)) for threshold in (1.0, 0.7)]
     never, replay = replay_adaptive(scored, samplings, orders=3)
     assert np.array_equal(never.tokens, exact.tokens)
     assert np.array_equal(never.correct, exact.correct)
@@ -218,7 +217,7 @@ def stored(folder, head, with_features, digest=None):
     rng = np.random.default_rng(0)
     settings = {"task": "made", "split": "test", "prompts": 4, "sampling": {}}
     if not with_features:
-        settings["head_sha256"] = digest or head_digest(head)
+        settings["head_sha256"] = digest or head.digest()
     rollouts = RolloutSet.create(folder, settings, head.config)
     features = []
     for shard in range(2):
@@ -274,7 +273,7 @@ def test_sets_of_another_head_or_without_arrays_are_refused(tmp_path, small_head
     gone, _ = stored(tmp_path / "gone", small_head, False)
     for file in gone.folder.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ValueError, match=r"is not there.*delete the .jsonl beside it.*samples this shard alone"):
+    with pytest.raises(ValueError, match=r"does not exist.*delete the .jsonl beside it.*samples this shard alone"):
         score_rollouts(gone, small_head)
 
 
@@ -290,7 +289,7 @@ def test_token_arrays_of_other_rollouts_are_refused(tmp_path, small_head, cut):
     file = tmp_path / "shard-00001.safetensors"
     moved = {name: array.roll(1)[cut:].contiguous() for name, array in load_file(file).items()}
     save_file(moved, file)
-    with pytest.raises(ValueError, match=r"shard-00001.safetensors' holds of tokens does not belong to .* Delete both"):
+    with pytest.raises(ValueError, match=r"token arrays in .*shard-00001.safetensors' do not belong to .* Delete both"):
         score_rollouts(rollouts, small_head)
 
 

@@ -6,18 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hf_elhsr import ElhsrConfig
 from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
-from hf_elhsr.decisions.adaptive import AdaptiveSampling
+from hf_elhsr.decisions.decision import TOLERANCES
 from hf_elhsr.decisions.fit import fit_decisions
-from hf_elhsr.decisions.pruning import PruningSchedule
 from hf_elhsr.decisions.replay import replay_adaptive, replay_exact, replay_pruning
-from hf_elhsr.decisions.tolerance import TOLERANCES
 from hf_elhsr.evaluation.metrics import brier_score
 from hf_elhsr.evaluation.report import plot_tradeoff
 from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED, UNTRAINED, TradeOff, replayed
 from made_rollouts import made_rollouts
 
 NAMES = {"task": "made", "split": "test", "sampling": {}, "head_sha256": "0", "prompts": 300, "n": 6}
+
+
+def config_with(fields):
+    return ElhsrConfig(hidden_size=2, layers=[0], **fields)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def fields():
 
 @pytest.fixture(scope="module")
 def measured(fields):
-    return TradeOff(**NAMES, **replayed(made_rollouts(), **fields))
+    return TradeOff(**NAMES, **replayed(made_rollouts(), config_with(fields)))
 
 
 def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
@@ -35,7 +38,7 @@ def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
     exact = replay_exact(scored)
     assert measured.exact.value == pytest.approx(exact.correct.mean())
     for point in measured.by_tolerance[PRUNED]:
-        replay = replay_pruning(scored, PruningSchedule.from_config(fields["pruning"], point.setting))
+        replay = replay_pruning(scored, fields["pruning"].rule(point.setting))
         assert point.tokens == pytest.approx(replay.tokens.sum() / exact.tokens.sum())
         assert point.difference.value == pytest.approx((replay.correct - exact.correct).mean())
         assert point.accuracy.value == pytest.approx(measured.exact.value + point.difference.value)
@@ -46,10 +49,10 @@ def test_adaptive_n_is_replayed_with_pruning_inside_its_waves(fields, measured):
     scored = made_rollouts()
     exact = replay_exact(scored).tokens.sum()
 
-    def share(regret, threshold=None, price=None):
-        sampling = AdaptiveSampling.from_config(fields["adaptive"], fields["calibration"], regret)
+    def share(tolerance, threshold=None, price=None):
+        sampling = fields["adaptive"].rule(tolerance, fields["calibration"].winner)
         sampling = sampling if threshold is None else replace(sampling, threshold=threshold)
-        schedule = PruningSchedule.with_price(fields["pruning"], sampling.price if price is None else price)
+        schedule = fields["pruning"].at_price(sampling.price if price is None else price)
         return replay_adaptive(scored, [sampling], schedule)[0].tokens.sum() / exact
 
     for point in measured.by_tolerance[ADAPTIVE]:
@@ -103,7 +106,7 @@ def test_json_table_and_plot(measured, tmp_path):
 )
 def test_a_head_without_decisions(fields, missing, message):
     with pytest.raises(ValueError, match=message):
-        replayed(made_rollouts(prompts=20), **(fields | {missing: None}))
+        replayed(made_rollouts(prompts=20), config_with(fields | {missing: None}))
 
 
 def test_brier_score_by_hand():

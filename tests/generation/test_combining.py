@@ -168,7 +168,7 @@ def test_what_is_refused(model, head, inputs, sources, kwargs, message):
 
 
 def test_without_best_of_n_combine_is_refused(model, inputs):
-    with pytest.raises(ValueError, match="combine given without best_of_n"):
+    with pytest.raises(ValueError, match="combine passed without best_of_n"):
         model.generate(**inputs, combine="min_max")
 
 

@@ -111,5 +111,5 @@ def test_a_model_whose_generate_is_its_own_is_refused():
             "vocab_size": 64, "word_embed_proj_dim": 16,
         },
     )  # fmt: skip
-    with pytest.raises(ValueError, match="has a generate of its own"):
+    with pytest.raises(ValueError, match="has its own generate"):
         enable_best_of_n(tf.Blip2ForConditionalGeneration(config))

@@ -1,6 +1,7 @@
 """Pruning, adaptive n, abstention and max_parallel while decoding: the laws hold, and what was cut short is marked."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def decisive(head, price=0.2, threshold=0.6, n=6, interval=2, wave_price=0.0):
     head.config.calibration = {**LINE, "winner": {"slope": 2.0, "offset": 0.5}, "n": n, "prompts": 100}
     head.config.pruning = {
         "interval": interval,
-        "prefix": [[0.0, 1.0, 0.0, 0.0]],
+        "prefix": [[0.0, 1.0] + [0.0] * (head.aggregation.num_prefix_features - 1)],
         "final": [0.0, 1.0],
         "value": [[0.0, 3.0, -3.0, 0.0, 0.0]],
         "prices": {"0.01": price},
@@ -261,14 +262,14 @@ def test_a_head_with_values_keeps_their_sums(model, inputs):
             row = 3 * prompt + candidate
             np.testing.assert_allclose(running.token_values[row, : len(completion)], values, atol=1e-4)
             np.testing.assert_allclose(running.prefix_features[row, 3], values.mean(), atol=1e-4)
-    valued.config.pruning["prefix"] = [[0.0, 0.0, 0.0, 0.0, 1.0]]
+    valued.config.pruning = replace(valued.config.pruning, prefix=[[0.0, 0.0, 0.0, 0.0, 1.0]])
     assert generate(model, valued, inputs, prune=0.01).pruned.any()
 
 
 def test_candidates_not_begun_are_no_rivals(model, head, inputs):
     """Some of a prompt's candidates start later; until then they must not be what the others are measured against."""
     head = decisive(head, price=1.0)
-    head.config.pruning["final"] = [50.0, 0.0]
+    head.config.pruning = replace(head.config.pruning, final=[50.0, 0.0])
     out = generate(model, head, inputs, prune=0.01, max_parallel=4)
     # in parts of four, the prompts start with 4, 2 and 4 candidates, the best of which is kept
     for prompt, first in enumerate((4, 2, 4)):
@@ -279,8 +280,8 @@ def test_candidates_not_begun_are_no_rivals(model, head, inputs):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"max_parallel": 0}, "max_parallel must be a whole number"),
-        ({"max_parallel": 2.5}, "max_parallel must be a whole number"),
+        ({"max_parallel": 0}, "max_parallel=0: expected a whole number"),
+        ({"max_parallel": 2.5}, "max_parallel=2.5: expected a whole number"),
         ({"prune": 0.001}, "expected how much accuracy may be given up"),
         ({"prune": 1.5}, "expected how much accuracy may be given up"),
         ({"adaptive": -1}, "expected how much accuracy may be given up"),
@@ -326,12 +327,12 @@ def test_rows_that_cannot_leave(model, head, inputs, kwargs):
 
 def test_without_best_of_n_they_are_refused(model, inputs):
     for name in ("prune", "adaptive", "min_confidence", "max_parallel"):
-        with pytest.raises(ValueError, match=f"{name} given without best_of_n"):
+        with pytest.raises(ValueError, match=f"{name} passed without best_of_n"):
             model.generate(**inputs, **{name: 1})
 
 
 def test_prune_and_adaptive_are_not_asked_for_together(model, head, inputs):
-    with pytest.raises(ValueError, match="adaptive prunes candidates inside its waves already: pass one"):
+    with pytest.raises(ValueError, match="adaptive prunes candidates within its waves already: pass one"):
         generate(model, decisive(head), inputs, prune=0.01, adaptive=0.01)
 
 

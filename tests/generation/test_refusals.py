@@ -38,14 +38,14 @@ def head(watched):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"best_of_n": 0}, "at least 1; got 0"),
-        ({"best_of_n": -3}, "at least 1; got -3"),
-        ({"best_of_n": 2.0}, "whole number of candidates"),
-        ({"best_of_n": True}, "whole number of candidates"),
+        ({"best_of_n": 0}, "best_of_n=0: expected a whole number of at least 1"),
+        ({"best_of_n": -3}, "best_of_n=-3: expected a whole number of at least 1"),
+        ({"best_of_n": 2.0}, "best_of_n=2.0: expected a whole number of at least 1"),
+        ({"best_of_n": True}, "best_of_n=True: expected a whole number of at least 1"),
         ({"num_return_sequences": 5}, "num_return_sequences=5 of best_of_n=4"),
-        ({"num_return_sequences": 0}, "num_return_sequences must be a whole number"),
-        ({"num_return_sequences": -1}, "num_return_sequences must be a whole number"),
-        ({"num_return_sequences": 2.0}, "num_return_sequences must be a whole number"),
+        ({"num_return_sequences": 0}, "num_return_sequences=0: expected a whole number of at least 1"),
+        ({"num_return_sequences": -1}, "num_return_sequences=-1: expected a whole number of at least 1"),
+        ({"num_return_sequences": 2.0}, "num_return_sequences=2.0: expected a whole number of at least 1"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
         ({"output_hidden_states": [0, 1]}, "selects layers"),
         ({"num_beams": 2}, "cannot be combined with beam sample"),
@@ -336,7 +336,7 @@ def test_inside_score_generation(model, inputs):
 @pytest.mark.parametrize("method", ["_sample", "generate"])
 def test_a_class_with_a_loop_of_its_own(method):
     own = type("Own", (tf.LlamaForCausalLM,), {method: lambda self, *args, **kwargs: None})
-    with pytest.raises(ValueError, match=f"has a {method} of its own .from Own."):
+    with pytest.raises(ValueError, match=f"has its own {method} .from Own."):
         enable_best_of_n(own(CONFIGS["llama"]()))
 
 

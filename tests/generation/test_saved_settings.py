@@ -67,7 +67,7 @@ def test_without_best_of_n_anywhere_the_rest_is_not_looked_at(model, head_folder
     model.generation_config.reward_head = head_folder
     model.generation_config.prune = 0.01
     assert torch.equal(model.generate(**inputs, max_new_tokens=5), expected)
-    with pytest.raises(ValueError, match="reward_head given without best_of_n"):
+    with pytest.raises(ValueError, match="reward_head passed without best_of_n"):
         model.generate(**inputs, reward_head=head_folder)
 
 
@@ -126,7 +126,7 @@ def test_what_was_set_in_hand_is_not_overwritten(head_folder, tmp_path):
         ({"reward_head": tiny_head(tiny_model())}, "reward_head in the model's generation_config must be text"),
         ({"reward_head": ["org/name", 3]}, "reward_head in the model's generation_config must be text"),
         ({"extract_answer": str.strip}, "extract_answer in the model's generation_config could not be saved"),
-        ({"best_of_n": 2.5}, "best_of_n must be a whole number"),
+        ({"best_of_n": 2.5}, "best_of_n=2.5: expected a whole number"),
     ],
     ids=["head", "list", "function", "count"],
 )

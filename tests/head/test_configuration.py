@@ -1,5 +1,7 @@
 """A head knows its model: shape, depth, vocabulary and a fingerprint of the weights."""
 
+import copy
+import json
 import logging
 
 import pytest
@@ -8,7 +10,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.head.configuration_elhsr import model_fingerprint
+from hf_elhsr.head import configuration_elhsr
+from hf_elhsr.head.base_model import model_fingerprint
+from hf_elhsr.head.configuration_elhsr import FORMAT_VERSION
 from tiny_models import CONFIGS, tiny_model
 
 
@@ -144,7 +148,7 @@ DECISIONS = {
     "calibration": {"slope": 1.0, "offset": 0.0, "winner": {"slope": 0.9, "offset": -0.1}, "n": 8, "prompts": 400},
     "pruning": {
         "interval": 4,
-        "prefix": [[0.1, 0.2], [0.3, 0.4]],
+        "prefix": [[0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, 0.6]],
         "final": [0.0, 1.0],
         "value": [[0.0, 1.0, -1.0, 0.0, 0.0]] * 2,
         "prices": {"0.01": 0.005},
@@ -158,7 +162,50 @@ DECISIONS = {
 def test_decisions_are_absent_unless_fitted():
     config = ElhsrConfig(hidden_size=2, layers=[0])
     assert all(getattr(config, name) is None for name in DECISIONS)
-    assert ElhsrConfig(hidden_size=2, layers=[0], **DECISIONS).pruning == DECISIONS["pruning"]
+    config = ElhsrConfig(hidden_size=2, layers=[0], **DECISIONS)
+    assert json.loads(config.to_json_string())["pruning"] == DECISIONS["pruning"]
+    assert all(copy.deepcopy(config).to_dict()[name] == config.to_dict()[name] for name in DECISIONS)
+
+
+def test_a_table_of_the_wrong_width_is_refused_when_loaded(tmp_path):
+    """A head with values has four features of a prefix, one without has three: a row is an intercept more."""
+    ElhsrConfig(hidden_size=2, layers=[0], **DECISIONS).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"value": True}))
+    with pytest.raises(ValueError, match=r"damaged pruning: prefix must have rows of 5 numbers.* got 4"):
+        ElhsrConfig.from_pretrained(tmp_path)
+    config = ElhsrConfig(hidden_size=2, layers=[0], value=True)
+    with pytest.raises(ValueError, match="damaged pruning: prefix must have rows of 5"):
+        config.pruning = DECISIONS["pruning"]
+
+
+def test_heads_of_0_1_are_migrated(tmp_path):
+    """They have neither a format nor a type of head."""
+    config = ElhsrConfig(hidden_size=2, layers=[0], **DECISIONS)
+    config.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    saved = json.loads(file.read_text())
+    file.write_text(json.dumps({name: saved[name] for name in saved.keys() - {"format_version", "head_type"}}))
+    loaded = ElhsrConfig.from_pretrained(tmp_path)
+    assert (loaded.format_version, loaded.head_type) == (FORMAT_VERSION, "gated_linear")
+    assert loaded.pruning == config.pruning
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "2", -1, None, True, 0.5])
+def test_unknown_formats_are_refused(tmp_path, version):
+    ElhsrConfig(hidden_size=2, layers=[0]).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": version}))
+    with pytest.raises(ValueError, match=r"format_version .*: update hf_elhsr, or train the head again"):
+        ElhsrConfig.from_pretrained(tmp_path)
+
+
+def test_every_step_of_a_migration_is_taken(monkeypatch):
+    monkeypatch.setattr(configuration_elhsr, "FORMAT_VERSION", 3)
+    steps = {0: 1, 1: 2, 2: 3}
+    for version, added in steps.items():
+        monkeypatch.setitem(configuration_elhsr.MIGRATIONS, version, lambda config, added=added: config | {added: True})
+    assert configuration_elhsr.migrated({"format_version": 1}) == {"format_version": 3, 2: True, 3: True}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +224,7 @@ def test_decisions_are_absent_unless_fitted():
         ("pruning", {"prices": {}}, "prices must be a table"),
         ("adaptive", {"thresholds": {"0.01": 1.5}}, "thresholds must be a table"),
         ("adaptive", {"wave": 2.5}, "wave must be a count"),
-        ("adaptive", {"prices": {"0.02": 0.002}}, "thresholds and prices must be of the same regrets"),
+        ("adaptive", {"prices": {"0.02": 0.002}}, "thresholds and prices must be of the same tolerances"),
     ],
 )
 def test_damaged_decisions_are_refused(name, change, message):

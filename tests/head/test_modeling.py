@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel, LlamaConfig
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
-from hf_elhsr.head.token_outputs import token_logits
+from hf_elhsr.head.token_outputs import linear
 from oracle import assert_rewards_close, oracle_reward
 
 
@@ -218,12 +218,12 @@ def test_half_precision_features_are_read_whole(dtype, tokens):
     features = torch.randn(tokens, 17_856, generator=generator).to(dtype)
     weight, bias = torch.randn(3, 17_856, generator=generator), torch.randn(3, generator=generator)
     expected = features.double().numpy() @ weight.double().numpy().T + bias.double().numpy()
-    actual = token_logits(features, weight, bias)
+    actual = linear(features, weight, bias)
     assert actual.dtype == torch.float32
     np.testing.assert_allclose(actual.numpy(), expected, atol=2e-3)
     # Rows that lie apart, as layers chosen of those recorded do
     apart = torch.cat([features, features], dim=1)[:, :17_856]
-    assert torch.equal(token_logits(apart, weight, bias), actual)
+    assert torch.equal(linear(apart, weight, bias), actual)
 
 
 def test_autocast_does_not_cost_precision():

@@ -6,8 +6,8 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n, score_generation, score_logprobs
-from hf_elhsr.head.signals import top_log_probabilities
-from hf_elhsr.rollouts.recorders import FeatureRecorder, recorded_dtype
+from hf_elhsr.head.distributions import top_log_probabilities
+from hf_elhsr.rollouts.recorders import FeatureRecorder
 from oracle import assert_rewards_close, oracle_reward
 from tiny_models import ragged_prompts, tiny_model
 
@@ -153,7 +153,7 @@ def test_logits_are_recorded_in_what_the_model_computes_them_in(architecture):
     """Half the size of what the decoding loop shows of a model in bfloat16, and the very same numbers."""
     model = enable_best_of_n(tiny_model(architecture).bfloat16())
     config = ElhsrConfig.for_model(model, signal="logits")
-    kept, shown = FeatureRecorder(config, dtype=recorded_dtype(config, model)), FeatureRecorder(config)
+    kept, shown = FeatureRecorder(config, dtype=config.reads.recorded_dtype(model)), FeatureRecorder(config)
     model.sample_candidates(**ragged_prompts(), n=2, max_new_tokens=8, signal_processor=[kept, shown])
     assert (kept.features().dtype, shown.features().dtype) == (torch.bfloat16, torch.float32)
     assert torch.equal(kept.features().float(), shown.features())
@@ -163,18 +163,18 @@ def test_nothing_that_is_computed_in_float32_is_recorded_in_less():
     model = tiny_model("llama").bfloat16()
     hidden, logits = ElhsrConfig.for_model(model), ElhsrConfig.for_model(model, signal="logits")
     log_probabilities = ElhsrConfig.for_model(model, signal="top_log_probabilities", num_log_probabilities=5)
-    assert [recorded_dtype(config, model) for config in (hidden, logits, log_probabilities)] == [
+    assert [config.reads.recorded_dtype(model) for config in (hidden, logits, log_probabilities)] == [
         torch.bfloat16,
         torch.bfloat16,
         torch.float32,
     ]
     model.lm_head.float()
-    assert recorded_dtype(logits, model) == torch.float32
+    assert logits.reads.recorded_dtype(model) == torch.float32
     # As packed weights are
     model.lm_head.weight = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.uint8), requires_grad=False)
-    assert recorded_dtype(logits, model) == torch.float32
+    assert logits.reads.recorded_dtype(model) == torch.float32
     model.lm_head = torch.nn.Identity()
-    assert recorded_dtype(logits, model) == torch.float32
+    assert logits.reads.recorded_dtype(model) == torch.float32
 
 
 def logprobs_of(features):
@@ -226,15 +226,15 @@ def test_log_probabilities_that_a_server_merged_count_as_the_lowest_shown():
     [
         (None, "Expected logprobs"),
         ({"content": []}, "Expected logprobs"),
-        (logprobs_of(np.array([[-1.0, -1.0]])), "has 1 top_logprobs a token, and this head reads 2"),
-        (logprobs_of(np.array([[-1.0, np.nan, -1.0]])), "nan for a log-probability"),
-        (logprobs_of(np.array([[-1.0, -1.0, 2.0]])), "2.0 for a log-probability"),
+        (logprobs_of(np.array([[-1.0, -1.0]])), "has 1 top_logprobs per token, and this head reads 2"),
+        (logprobs_of(np.array([[-1.0, np.nan, -1.0]])), "log-probability nan"),
+        (logprobs_of(np.array([[-1.0, -1.0, 2.0]])), "log-probability 2.0"),
         (
             {"content": [{"logprob": -1.0, "top_logprobs": [{"logprob": -1.0}] * 2}, {"logprob": -1.0}]},
             "Token 1 has no top_logprobs",
         ),
-        ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}]}, "None for a log-probability"),
-        ({"content": [{"logprob": -1.0, "top_logprobs": [{}, {"logprob": -1.0}]}]}, "None for a log-probability"),
+        ({"content": [{"top_logprobs": [{"logprob": -1.0}] * 2}]}, "log-probability None"),
+        ({"content": [{"logprob": -1.0, "top_logprobs": [{}, {"logprob": -1.0}]}]}, "log-probability None"),
     ],
 )
 def test_answers_that_cannot_be_scored(logprobs, message):

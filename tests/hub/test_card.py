@@ -16,8 +16,7 @@ from hf_elhsr.cli.app import app
 from hf_elhsr.hub import write_card
 from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.card_commands import making_commands
-from hf_elhsr.rollouts import head_digest
-from hf_elhsr.training import preset
+from hf_elhsr.training import RewardHeadTrainingArguments
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -227,7 +226,7 @@ def test_damaged_and_misplaced_records_are_named(copied, name, content, message)
 def test_numbers_of_the_wrong_type_are_refused(copied, changes):
     folder, change = copied
     change("evaluation/test.json", **changes)
-    with pytest.raises(ValueError, match=r"test\.json' cannot be told of. This is no evaluation"):
+    with pytest.raises(ValueError, match=r"test\.json' cannot be summarised. This is no evaluation"):
         write_card(folder)
 
 
@@ -262,7 +261,7 @@ def test_the_card_of_a_head_that_reads_distributions(tmp_path, fields, words):
     head.save_pretrained(tmp_path / "head")
     # As if these had been measured with it
     for file in tmp_path.glob("head/*/*.json"):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head_digest(head)}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head.digest()}))
     assert words in " ".join(render_card(tmp_path / "head").split())
 
 
@@ -314,7 +313,9 @@ def test_the_commands_of_a_card_make_its_head():
     ],
 )
 def test_options_of_training_are_those_that_were_changed(preset_name, signal, changes, options):
-    settings = dataclasses.asdict(dataclasses.replace(preset(preset_name, signal), **changes))
+    settings = dataclasses.asdict(
+        dataclasses.replace(RewardHeadTrainingArguments.preset(preset_name, signal), **changes)
+    )
     sampling = {"n": 2, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 1}
     rollouts = {"task": "mine.jsonl", "split": "train", "prompts": 4, "dtype": "float32", "sampling": sampling}
     layers = [3, 4] if signal == "hidden_states" else []

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.dynamic_module_utils import get_relative_imports
+from typer.testing import CliRunner
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n
+from hf_elhsr.cli.app import app
 from hf_elhsr.generation.shared_prompt import SharedPromptCache
 from hf_elhsr.hub import write_custom_generate
 from hf_elhsr.hub.custom_generate import custom_generate_files
@@ -229,10 +231,22 @@ def test_beside_the_package_in_one_process(folders, tmp_path, monkeypatch):
 # --------------------------------------------------------------------------- what is written
 
 
-def test_the_shipped_heads_code_is_what_the_package_makes_now():
-    """If not: python -c "from hf_elhsr.hub import write_custom_generate as write; write('model_cards/...')"."""
-    committed = {file.name: file.read_text() for file in (SHIPPED / "custom_generate").glob("*.*")}
-    assert committed == custom_generate_files()
+def test_the_code_is_built_and_not_committed(tmp_path):
+    ignored = (SHIPPED.parents[1] / ".gitignore").read_text().splitlines()
+    assert "/model_cards/*/custom_generate/" in ignored
+    records = shutil.ignore_patterns("custom_generate")
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "head", ignore=records))
+    result = CliRunner().invoke(app, ["card", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    written = {file.name: file.read_text() for file in (folder / "custom_generate").iterdir()}
+    assert written == custom_generate_files()
+
+
+def test_the_files_are_few_and_named_after_the_packages():
+    """transformers downloads them one by one and prints a warning for each."""
+    files = [name for name in custom_generate_files() if name.endswith(".py")]
+    assert len(files) <= 25
+    assert {"generate.py", "head_modeling_elhsr.py", "generation_loop.py", "decisions.py", "rewards.py"} <= set(files)
 
 
 def imports_of(text):
@@ -261,6 +275,9 @@ def test_the_code_is_what_transformers_can_carry(tmp_path):
             defined = {getattr(node, "name", None) for node in ast.parse(files[f"{sibling}.py"]).body}
             defined |= set(re.findall(r"^(\w+)(?:: .+)? = ", files[f"{sibling}.py"], re.MULTILINE))
             assert set(names) <= defined, f"{name} imports {names} from {sibling}"
+        own = [node.name for node in ast.parse(text).body if hasattr(node, "name")]
+        own += re.findall(r"^(\w+)(?:: .+)? = ", text, re.MULTILINE)
+        assert len(own) == len(set(own)), f"{name} defines a name twice"
         (tmp_path / name).write_text(text)
         assert set(get_relative_imports(tmp_path / name)) == siblings.keys()
     assert third_party == {"torch", "transformers", "huggingface_hub", "safetensors"}
@@ -272,7 +289,6 @@ def test_every_file_names_the_version_it_came_from(folders):
     from hf_elhsr import __version__
 
     written = list((folders / "llama" / HEAD / "custom_generate").iterdir())
-    assert len(written) > 20
     for file in written:
         assert file.read_text().startswith(f"# Made by hf_elhsr {__version__}")
 

@@ -7,7 +7,7 @@ import resource
 import pytest
 from loaded_heads import WAYS, load, save_tiny_head
 
-from hf_elhsr.head.loading import storage_fault
+from hf_elhsr.head.files import storage_fault
 
 #: Where a file of a head is asked for, and where a large one then lies
 PLACES = ("/config.json", "/model.safetensors", "/lfs/")
@@ -92,6 +92,9 @@ def test_a_connection_cut_in_mid_file_is_resumed(hub, client, repository, head, 
 # --------------------------------------------------------------------------- that last
 
 
+ADVICE = {401: "log in", 403: "ask for access", 404: "Check the repository's name", 429: "and try again."}
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
 def test_what_lasts_is_told(hub, client, repository, head, place, status):
@@ -102,7 +105,13 @@ def test_what_lasts_is_told(hub, client, repository, head, place, status):
         caught = client.error(load, way, repo_id)
         assert {"generate": "ValueError"}.get(way, "OSError") in caught.types
         address = {"/lfs/": "http://localhost:"}.get(place, f"{hub.url}/{repo_id}/resolve/")
-        for part in (f"reward head '{repo_id}'", address, f"was answered with {status} ", "(told to fail)", ". "):
+        for part in (
+            f"reward head '{repo_id}'",
+            address,
+            f"was answered with {status} ",
+            "(told to fail)",
+            ADVICE.get(status, "try again later."),
+        ):
             assert part in caught.text
         assert "\n" not in caught.text
     hub.faults.clear()

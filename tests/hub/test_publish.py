@@ -11,7 +11,7 @@ import yaml
 from hub_client import HubClient
 
 from hf_elhsr import ElhsrRewardHead, publish
-from hf_elhsr.hub import write_card
+from hf_elhsr.hub import write_card, write_custom_generate
 from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.custom_generate import custom_generate_files
 from hf_elhsr.hub.publish import published_files
@@ -30,7 +30,10 @@ def client(hub, tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    return Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+    """The shipped head's, with the code that `hf-elhsr card` builds."""
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "head"))
+    write_custom_generate(folder)
+    return folder
 
 
 def change(folder):

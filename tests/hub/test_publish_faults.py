@@ -14,7 +14,7 @@ from hub_client import HubClient
 from hub_server import Fault
 
 from hf_elhsr import publish
-from hf_elhsr.hub import write_card
+from hf_elhsr.hub import write_card, write_custom_generate
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
@@ -59,16 +59,16 @@ def stored(hub, repo_id, revision="main"):
     ("asked", "status", "kind", "words"),
     [
         ("commit", 401, "PermissionError", "hf auth login"),
-        ("commit", 403, "PermissionError", "may not do this"),
-        ("commit", 404, "FileNotFoundError", "no such thing"),
+        ("commit", 403, "PermissionError", "does not have this permission"),
+        ("commit", 404, "FileNotFoundError", "Check the repository's name"),
         ("commit", 409, "ConnectionError", "try again"),
-        ("commit", 418, "ConnectionError", "not an answer that was expected"),
+        ("commit", 418, "ConnectionError", "was not expected"),
         ("commit", 429, "ConnectionError", "wait 7 seconds"),
-        ("commit", 503, "ConnectionError", "trouble at the Hub's side"),
-        ("preupload", 503, "ConnectionError", "trouble at the Hub's side"),
-        ("validate-yaml", 503, "ConnectionError", "trouble at the Hub's side"),
-        ("objects/batch", 403, "PermissionError", "may not do this"),
-        ("/lfs/", 503, "ConnectionError", "trouble at the Hub's side"),
+        ("commit", 503, "ConnectionError", "has a problem of its own"),
+        ("preupload", 503, "ConnectionError", "has a problem of its own"),
+        ("validate-yaml", 503, "ConnectionError", "has a problem of its own"),
+        ("objects/batch", 403, "PermissionError", "does not have this permission"),
+        ("/lfs/", 503, "ConnectionError", "has a problem of its own"),
     ],
 )
 def test_whatever_is_refused_nothing_is_there(hub, client, folder, asked, status, kind, words):
@@ -140,7 +140,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client
     change(folder)
     caught = client.error(published, folder, repo_id)
     assert "the Hub answered 412" in caught.text
-    assert "Somebody else has committed meanwhile" in caught.text
+    assert "Somebody else has committed in the meantime" in caught.text
     assert stored(hub, repo_id) == ours | {"model.safetensors": b"of somebody else"}
 
 
@@ -164,7 +164,7 @@ def test_a_pull_request_and_a_further_commit_to_it(hub, client, folder):
 
 
 def test_code_of_ones_own_is_not_thrown_away(hub, client, folder):
-    (folder / "custom_generate" / "mine.py").write_text("x = 1\n")
+    (write_custom_generate(folder) / "mine.py").write_text("x = 1\n")
     caught = client.error(published, folder, "faults/own-code")
     assert "were not made by hf_elhsr (mine.py)" in caught.text
     assert "faults/own-code" not in hub.repositories

@@ -9,6 +9,7 @@ from hub_client import HubClient
 from loaded_heads import contents
 
 from hf_elhsr import ElhsrRewardHead
+from hf_elhsr.hub import write_custom_generate
 from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.custom_generate import custom_generate_files
 from tiny_models import tiny_head, tiny_model
@@ -30,6 +31,7 @@ def folder(tmp_path):
     folder = Path(shutil.copytree(SHIPPED, tmp_path / "head"))
     ElhsrRewardHead.from_pretrained(folder).save_pretrained(folder)
     (folder / "README.md").write_text(render_card(folder))
+    write_custom_generate(folder)
     return folder
 
 

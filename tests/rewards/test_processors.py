@@ -136,7 +136,8 @@ def test_nothing_is_kept_per_token_unless_asked(small_head):
     running.begin(1, torch.device("cpu"))
     for _ in range(50):
         running(torch.zeros(1, 1), step([0], [True], torch.randn(1, 32)))
-    tensors = [v for v in vars(running).values() if isinstance(v, torch.Tensor)]
+    held = [*vars(running).values(), *vars(running._head).values()]
+    tensors = [value for value in held if isinstance(value, torch.Tensor)]
     assert sum(t.numel() for t in tensors) == 4 + small_head.weight.numel() + small_head.bias.numel()
     assert running._tokens["rewards"].numel() == 0
     with pytest.raises(ValueError, match="keep_tokens=True"):

@@ -11,15 +11,16 @@ import pytest
 import torch
 from killed_sampling import TinyTask, tiny_tokenizer
 from planted_rollouts import auc_on, planted_rollouts
+from trained_heads import train_head
 from transformers.utils import logging
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr._files import write_arrays
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments, sample_rollouts
+from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording, recorded_tokens
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import RewardHeadTrainingArguments, refit_head, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, refit_head
 from hf_elhsr.training.data import PromptGroups
 from tiny_models import tiny_head, tiny_model
 
@@ -71,7 +72,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, full_disk):
+def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path, full_disk):
     file = tmp_path / "shard-00000.safetensors"
     write_arrays(file, {"features": torch.ones(3)})
     kept = file.read_bytes()
@@ -81,34 +82,40 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, full_disk):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_too_little_room_is_told_before_the_sampling(tmp_path, caplog, monkeypatch):
+def test_too_little_room_is_reported_before_the_sampling(tmp_path, caplog, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     logging.enable_propagation()
     model = enable_best_of_n(tiny_model())
     # Four rollouts of at most 5 tokens, in float32
     most = 4 * 5 * ElhsrConfig.for_model(model).num_features * 4
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, most - 1))
-    settings = SamplingArguments(n=2, max_new_tokens=5, prompts_per_batch=2)
+    arguments = SamplingArguments(n=2, max_new_tokens=5, prompts_per_batch=2)
     with caplog.at_level("WARNING"):
-        sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, settings)
+        sample_rollouts(model, tiny_tokenizer(), TinyTask(), tmp_path, prompts=2, arguments=arguments)
     assert "The features may take up to 0.0 GB" in caplog.text
     caplog.clear()
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, most))
     with caplog.at_level("WARNING"):
-        sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path / "again", settings)
+        sample_rollouts(model, tiny_tokenizer(), TinyTask(), tmp_path / "again", prompts=2, arguments=arguments)
     logging.disable_propagation()
     assert "The features may take" not in caplog.text
 
 
 def test_logits_in_bfloat16_keep_twice_the_tokens_in_the_same_bytes(tmp_path):
-    settings = SamplingArguments(n=2, max_new_tokens=32, prompts_per_batch=2)
+    arguments = SamplingArguments(n=2, max_new_tokens=32, prompts_per_batch=2)
     config = ElhsrConfig.for_model(tiny_model(), signal="logits")
     budget = 4 * 16 * config.num_features * 4
     every = {}
     for dtype in (torch.float32, torch.bfloat16):
         model, folder = enable_best_of_n(tiny_model().to(dtype)), tmp_path / str(dtype)
         sampled = sample_rollouts(
-            model, tiny_tokenizer(), TinyTask(), "train", 2, folder, settings, config=config, disk_budget=budget
+            model,
+            tiny_tokenizer(),
+            TinyTask(),
+            folder,
+            prompts=2,
+            arguments=arguments,
+            recording=Recording(config=config, disk_budget=budget),
         )
         every[dtype] = sampled.settings.get("feature_every", 1)
         features = [read_features(file) for file in sorted(folder.glob("*.safetensors"))]
@@ -116,7 +123,7 @@ def test_logits_in_bfloat16_keep_twice_the_tokens_in_the_same_bytes(tmp_path):
     assert every == {torch.float32: 2, torch.bfloat16: 1}
 
 
-def test_what_was_left_out_is_told(caplog):
+def test_what_was_left_out_is_reported(caplog):
     logging.enable_propagation()
     plan(WHOLE)
     assert caplog.text == ""
@@ -130,11 +137,9 @@ def test_what_was_left_out_is_told(caplog):
     assert "token in" not in layers
 
 
-def test_features_of_no_tokens_need_no_budget(tmp_path):
-    model = enable_best_of_n(tiny_model())
-    arguments = (model, tiny_tokenizer(), TinyTask(), "train", 2, tmp_path, SamplingArguments())
+def test_features_of_no_tokens_need_no_budget():
     with pytest.raises(ValueError, match="with a head none are recorded"):
-        sample_rollouts(*arguments, tiny_head(model), disk_budget=9)
+        Recording(head=tiny_head(tiny_model()), disk_budget=9)
 
 
 def test_a_budget_for_nothing():
@@ -165,14 +170,17 @@ def test_sizes():
     assert parse_bytes(" 1.5 tb") == 1_500_000_000_000
     assert parse_bytes("800") == parse_bytes("0.8kB") == 800
     for text in ("", "GB", "-1GB", "5 GiB", "1e9", "ten"):
-        with pytest.raises(ValueError, match="is no size"):
+        with pytest.raises(ValueError, match="Expected a number of bytes"):
             parse_bytes(text)
 
 
 def sampled(folder, disk_budget=None):
     model = enable_best_of_n(tiny_model())
-    settings = SamplingArguments(n=4, max_new_tokens=24, prompts_per_batch=3)
-    return sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", 6, folder, settings, disk_budget=disk_budget)
+    arguments = SamplingArguments(n=4, max_new_tokens=24, prompts_per_batch=3)
+    recording = Recording(disk_budget=disk_budget)
+    return sample_rollouts(
+        model, tiny_tokenizer(), TinyTask(), folder, prompts=6, arguments=arguments, recording=recording
+    )
 
 
 def test_what_is_recorded_is_part_of_what_would_have_been(tmp_path):
@@ -199,7 +207,7 @@ def test_what_is_recorded_is_part_of_what_would_have_been(tmp_path):
                 own = expected[other.first_row : other.first_row + len(other.token_ids)]
                 assert torch.equal(actual, own[kept][:, columns])
         assert size <= budget
-    # A run that goes on needs the same budget, or one that leads to the same choice
+    # A resumed run needs the same budget, or one that leads to the same choice
     sampled(tmp_path / "tokens", 6 * 4 * 8 * width * 4 + 1)
     with pytest.raises(ValueError, match="feature_every differ"):
         sampled(tmp_path / "tokens")

@@ -48,7 +48,7 @@ def whole_shards(folder):
     return found
 
 
-def test_killed_anywhere_it_goes_on_to_the_same_bytes(run, unkilled, tmp_path):
+def test_killed_anywhere_it_resumes_to_the_same_bytes(run, unkilled, tmp_path):
     operations = int(unkilled.with_suffix(".operations").read_text())
     expected = files(unkilled)
     assert len(expected) == 1 + 2 * SHARDS

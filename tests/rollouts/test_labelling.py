@@ -1,4 +1,4 @@
-"""A verifier that is mended costs no sampling: it is stopped early, or the texts that are there are judged anew."""
+"""Fixing a verifier costs no sampling: the run is stopped early, or the stored texts are labelled again."""
 
 import dataclasses
 import json
@@ -8,14 +8,14 @@ from killed_sampling import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments, relabel_rollouts, rollout_set, sample_rollouts
+from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, relabel_rollouts, rollout_set, sample_rollouts
 from tiny_models import tiny_model
 
-SETTINGS = SamplingArguments(n=3, max_new_tokens=5, prompts_per_batch=2)
+ARGUMENTS = SamplingArguments(n=3, max_new_tokens=5, prompts_per_batch=2)
 
 
 class OwnTask(TinyTask):
-    """Right where the last word is of a number that `divisor` divides; fails where `broken` says so."""
+    """Correct where the last word is of a number that `divisor` divides; fails where `broken` says so."""
 
     def __init__(self, divisor=2, broken=lambda problem: False, problems=None):
         self.divisor, self.broken, self.changed = divisor, broken, problems
@@ -42,9 +42,11 @@ def sample():
     model.register_forward_pre_hook(lambda *arguments: runs.append(1))
 
     def sample(folder, task, count=6):
-        config, before = ElhsrConfig.for_model(model), len(runs)
+        recording, before = Recording(config=ElhsrConfig.for_model(model)), len(runs)
         try:
-            return sample_rollouts(model, tiny_tokenizer(), task, "train", count, folder, SETTINGS, config=config)
+            return sample_rollouts(
+                model, tiny_tokenizer(), task, folder, prompts=count, arguments=ARGUMENTS, recording=recording
+            )
         finally:
             sample.runs = len(runs) - before
 
@@ -59,24 +61,24 @@ def all_broken(problem):
     return True
 
 
-def test_a_verifier_that_fails_on_everything_is_told_before_all_is_sampled(sample, tmp_path):
+def test_a_verifier_that_fails_on_everything_is_reported_before_all_is_sampled(sample, tmp_path):
     with pytest.raises(ValueError, match=r"each of the first 6 rollouts.* 'p0': RuntimeError: cannot judge p0"):
         sample(tmp_path / "rollouts", OwnTask(broken=all_broken))
     # Of one batch: every token is fed back, the last one, too
-    assert sample.runs == SETTINGS.max_new_tokens + 1
+    assert sample.runs == ARGUMENTS.max_new_tokens + 1
     assert list(contents(tmp_path / "rollouts")) == ["settings.json"]
-    # Mended, it goes on in the same folder, as if nothing had been
-    mended = sample(tmp_path / "rollouts", OwnTask())
-    assert mended.settings["labelled_by"] == OwnTask().labelled_by
+    # With the verifier fixed, the same folder is used as if nothing had happened
+    fixed = sample(tmp_path / "rollouts", OwnTask())
+    assert fixed.settings["labelled_by"] == OwnTask().labelled_by
     sample(tmp_path / "new", OwnTask())
     assert contents(tmp_path / "new") == contents(tmp_path / "rollouts")
 
 
-def test_one_that_fails_on_some_of_the_first_batch_or_all_of_a_later_one_goes_on(sample, tmp_path):
+def test_one_that_fails_on_some_of_the_first_batch_or_all_of_a_later_one_continues(sample, tmp_path):
     some = sample(tmp_path / "some", OwnTask(broken=lambda problem: problem != "p1"))
     assert [rollout.problem for rollout in some.rollouts() if rollout.label is not None] == ["p1"] * 3
     sample(tmp_path / "more", OwnTask(), count=4)
-    # A run that goes on has a first batch of its own
+    # A resumed run has its own first batch
     (tmp_path / "more" / "shard-00001.jsonl").unlink()
     task = OwnTask(broken=lambda problem: problem in ("p2", "p3"))
     with pytest.raises(ValueError, match="each of the first 6 rollouts"):
@@ -84,30 +86,30 @@ def test_one_that_fails_on_some_of_the_first_batch_or_all_of_a_later_one_goes_on
     assert not (tmp_path / "more" / "shard-00001.jsonl").exists()
 
 
-def test_relabelled_rollouts_are_those_that_the_mended_verifier_would_have_labelled(sample, tmp_path):
+def test_relabelled_rollouts_are_those_that_the_fixed_verifier_would_have_labelled(sample, tmp_path):
     first = sample(tmp_path / "first", OwnTask(3, broken=lambda problem: problem == "p2"))
     labels = [rollout.label for rollout in first.rollouts()]
     assert labels.count(None) == 3
-    mended = OwnTask(2)
-    with pytest.raises(ValueError, match=r"\(labelled_by differ\).*judge what is there anew with `hf-elhsr relabel`"):
-        sample(tmp_path / "first", mended)
+    fixed = OwnTask(2)
+    with pytest.raises(ValueError, match=r"\(labelled_by differ\).*label what is there again with `hf-elhsr relabel`"):
+        sample(tmp_path / "first", fixed)
     arrays = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("first/*.safetensors")}
-    relabelled = relabel_rollouts(tmp_path / "first", mended)
-    expected = sample(tmp_path / "expected", mended)
+    relabelled = relabel_rollouts(tmp_path / "first", fixed)
+    expected = sample(tmp_path / "expected", fixed)
     assert relabelled.rollouts() == expected.rollouts() == RolloutSet(tmp_path / "first").rollouts()
     assert [rollout.label for rollout in expected.rollouts()] != labels
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in arrays} == arrays
     assert relabelled.settings == RolloutSet(tmp_path / "first").settings == expected.settings
     relabelled.check_complete()
     # It counts as sampled with it, and doing it again changes nothing
-    sample(tmp_path / "first", mended)
+    sample(tmp_path / "first", fixed)
     assert sample.runs == 0
     before = contents(tmp_path / "first")
-    relabel_rollouts(tmp_path / "first", mended)
+    relabel_rollouts(tmp_path / "first", fixed)
     assert contents(tmp_path / "first") == before
 
 
-def test_an_unfinished_set_is_relabelled_and_gone_on_with(sample, tmp_path):
+def test_an_unfinished_set_is_relabelled_and_resumed(sample, tmp_path):
     sample(tmp_path, OwnTask(3))
     for file in tmp_path.glob("shard-00001.*"):
         file.unlink()
@@ -139,7 +141,7 @@ def test_a_relabelling_that_was_stopped_is_noticed_and_done_again(sample, tmp_pa
             lambda: sample(tmp_path, new),
             RolloutSet(tmp_path).check_complete,
         ):
-            with pytest.raises(ValueError, match="give the `hf-elhsr relabel` command again"):
+            with pytest.raises(ValueError, match="run the `hf-elhsr relabel` command again"):
                 use()
     else:
         sample(tmp_path, old)
@@ -169,5 +171,5 @@ def test_what_cannot_be_relabelled(sample, tmp_path):
         assert contents(tmp_path) == before
     for file in tmp_path.glob("shard-*"):
         file.unlink()
-    with pytest.raises(ValueError, match="nothing to judge"):
+    with pytest.raises(ValueError, match="nothing to label"):
         relabel_rollouts(tmp_path, OwnTask())

@@ -12,7 +12,7 @@ import torch
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.rewards.baselines import LastTokenProbe
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments, encode_prompts, sample_rollouts
+from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, encode_prompts, sample_rollouts
 from hf_elhsr.rollouts.shard_arrays import (
     TOKEN_ARRAYS,
     read_features,
@@ -24,7 +24,7 @@ from hf_elhsr.tasks import ArithmeticTask
 from oracle import assert_rewards_close, plain_features
 from tiny_models import tiny_head
 
-SETTINGS = SamplingArguments(n=3, max_new_tokens=6, prompts_per_batch=2)
+ARGUMENTS = SamplingArguments(n=3, max_new_tokens=6, prompts_per_batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,24 @@ def config(language_model):
     return ElhsrConfig.for_model(language_model, layers=[0, 15, 30], base_model="org/smollm2")
 
 
-def sample(smollm2, config, folder, count=4, settings=SETTINGS, **kwargs):
+def sample(smollm2, folder, *, task=None, split="train", prompts=4, skip=0, arguments=ARGUMENTS, **kwargs):
     model, tokenizer = smollm2
     return sample_rollouts(
-        model, tokenizer, ArithmeticTask(), "train", count, folder, settings, config=config, **kwargs
+        model,
+        tokenizer,
+        ArithmeticTask() if task is None else task,
+        folder,
+        split=split,
+        prompts=prompts,
+        skip=skip,
+        arguments=arguments,
+        recording=Recording(**kwargs),
     )
 
 
 @pytest.fixture(scope="module")
 def rollouts(smollm2, config, tmp_path_factory):
-    return sample(smollm2, config, tmp_path_factory.mktemp("rollouts"))
+    return sample(smollm2, tmp_path_factory.mktemp("rollouts"), config=config)
 
 
 def test_rollouts_are_labelled_completions_of_the_tasks_prompts(smollm2, rollouts):
@@ -92,9 +100,8 @@ def test_features_are_those_of_a_plain_forward_pass(smollm2, rollouts, config):
 def test_pooled_features_are_the_gate_weighted_means_of_a_plain_forward_pass(smollm2, tmp_path):
     model, tokenizer = smollm2
     head = tiny_head_of(model)
-    settings = SamplingArguments(n=3, max_new_tokens=26, prompts_per_batch=2)
-    arguments = (model, tokenizer, ArithmeticTask(), "train", 2, tmp_path, settings)
-    pooled = sample_rollouts(*arguments, head=head, pooled=True)
+    arguments = SamplingArguments(n=3, max_new_tokens=26, prompts_per_batch=2)
+    pooled = sample(smollm2, tmp_path, prompts=2, arguments=arguments, head=head, pooled=True)
     [(shard, file)] = pooled.shards()
     features = read_pooled_features(file)
     assert features.shape == (6, head.config.num_features)
@@ -121,9 +128,9 @@ def test_pooled_features_are_the_gate_weighted_means_of_a_plain_forward_pass(smo
         states = plain_features(model, prompt, torch.tensor(shard[number].token_ids), head.config.layers)
         np.testing.assert_allclose(mean.numpy(), states[:steps].mean(axis=0), rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="needs a head"):
-        sample_rollouts(*arguments, pooled=True)
+        Recording(pooled=True)
     with pytest.raises(ValueError, match="pooled, prefixes differ"):
-        sample_rollouts(*arguments, head=head)
+        sample(smollm2, tmp_path, prompts=2, arguments=arguments, head=head)
 
 
 def files(folder):
@@ -142,13 +149,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(smollm2, config, rollouts, tmp_p
 
     handle = model.register_forward_pre_hook(die)
     with pytest.raises(KeyboardInterrupt):
-        sample(smollm2, config, tmp_path)
+        sample(smollm2, tmp_path, config=config)
     handle.remove()
     assert files(tmp_path).keys() < files(rollouts.folder).keys()
-    # left behind by a run killed while writing
+    # Left behind by a run killed while writing
     (tmp_path / "shard-00001.safetensors.partial").write_bytes(b"half")
     torch.manual_seed(99)
-    sample(smollm2, config, tmp_path)
+    sample(smollm2, tmp_path, config=config)
     (tmp_path / "shard-00001.safetensors.partial").unlink(missing_ok=True)
     assert files(tmp_path) == files(rollouts.folder)
 
@@ -157,7 +164,7 @@ def test_a_complete_run_is_not_sampled_again(smollm2, config, rollouts):
     model, _ = smollm2
     before = files(rollouts.folder)
     handle = model.register_forward_pre_hook(lambda *args: pytest.fail("the model was run"))
-    sample(smollm2, config, rollouts.folder)
+    sample(smollm2, rollouts.folder, config=config)
     handle.remove()
     assert files(rollouts.folder) == before
 
@@ -166,33 +173,32 @@ def test_sampling_leaves_the_global_random_state_alone(smollm2, config, tmp_path
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    sample(smollm2, config, tmp_path, count=2)
+    sample(smollm2, tmp_path, prompts=2, config=config)
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_rollouts_made_with_other_settings_are_not_mixed(smollm2, config, rollouts):
+def test_rollouts_sampled_with_other_settings_are_not_mixed(smollm2, config, rollouts):
     with pytest.raises(ValueError, match=r"other settings \(sampling differ\)"):
-        sample(smollm2, config, rollouts.folder, settings=SamplingArguments(n=3, max_new_tokens=7, prompts_per_batch=2))
+        sample(smollm2, rollouts.folder, arguments=dataclasses.replace(ARGUMENTS, max_new_tokens=7), config=config)
     with pytest.raises(ValueError, match=r"other settings \(prompts, prompts_sha256 differ\)"):
-        sample(smollm2, config, rollouts.folder, count=5)
+        sample(smollm2, rollouts.folder, prompts=5, config=config)
 
 
 def test_labels_of_two_verifiers_are_not_mixed(smollm2, config, tmp_path):
     class Labelled(ArithmeticTask):
         labelled_by: ClassVar = {"verifier": "mine.py:check", "verifier_sha256": "1"}
 
-    model, tokenizer = smollm2
-    made = [model, tokenizer, Labelled(), "train", 2, tmp_path, SETTINGS]
-    assert sample_rollouts(*made, config=config).settings["labelled_by"] == Labelled.labelled_by
+    sampled = sample(smollm2, tmp_path, task=Labelled(), prompts=2, config=config)
+    assert sampled.settings["labelled_by"] == Labelled.labelled_by
     Labelled.labelled_by = {"verifier": "mine.py:check", "verifier_sha256": "2"}
     with pytest.raises(ValueError, match="labelled_by differ"):
-        sample_rollouts(*made, config=config)
+        sample(smollm2, tmp_path, task=Labelled(), prompts=2, config=config)
 
 
 def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):
     model, tokenizer = smollm2
     head = tiny_head_of(model)
-    scored = sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=head)
+    scored = sample(smollm2, tmp_path, split="test", prompts=2, head=head)
     problems = ArithmeticTask().problems("test", 2)
     arrays = read_token_arrays(next(scored.shards())[1])
     # The last of them is recorded for heads with values only
@@ -215,18 +221,18 @@ def test_with_a_head_rewards_are_stored_and_no_features(smollm2, tmp_path):
         read_pooled_features(next(scored.shards())[1])
     other = tiny_head_of(model, seed=1)
     with pytest.raises(ValueError, match=r"other settings \(head_sha256 differ\)"):
-        sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=other)
+        sample(smollm2, tmp_path, split="test", prompts=2, head=other)
 
 
 def test_skip_leaves_out_the_first_prompts(smollm2, config, tmp_path):
-    skipping = sample(smollm2, config, tmp_path, count=2, skip=3)
+    skipping = sample(smollm2, tmp_path, prompts=2, skip=3, config=config)
     expected = [problem.id for problem in ArithmeticTask().problems("train", 5)[3:]]
     assert list(dict.fromkeys(rollout.problem for rollout in skipping.rollouts())) == expected
     assert skipping.settings["skip"] == 3
     with pytest.raises(ValueError, match=r"prompts_sha256, skip differ"):
-        sample(smollm2, config, tmp_path, count=2)
+        sample(smollm2, tmp_path, prompts=2, config=config)
     with pytest.raises(ValueError, match="skip=-1"):
-        sample(smollm2, config, tmp_path, count=2, skip=-1)
+        sample(smollm2, tmp_path, prompts=2, skip=-1, config=config)
 
 
 def test_without_skip_the_settings_are_those_of_older_sets(rollouts):
@@ -241,37 +247,33 @@ def tiny_head_of(model, seed=0):
     return head
 
 
-def test_a_head_that_was_moved_goes_on_with_its_rollouts(smollm2, tmp_path):
+def test_a_run_is_resumed_with_a_head_that_was_moved(smollm2, tmp_path):
     from hf_elhsr import ElhsrRewardHead
 
-    model, tokenizer = smollm2
+    model, _ = smollm2
     tiny_head_of(model).save_pretrained(tmp_path / "here")
-    arguments = (model, tokenizer, ArithmeticTask(), "test", 2, tmp_path / "rollouts", SETTINGS)
-    first = sample_rollouts(*arguments, head=ElhsrRewardHead.from_pretrained(tmp_path / "here"))
+    folder = tmp_path / "rollouts"
+    first = sample(smollm2, folder, prompts=2, head=ElhsrRewardHead.from_pretrained(tmp_path / "here"))
     (tmp_path / "here").rename(tmp_path / "there")
     moved = ElhsrRewardHead.from_pretrained(tmp_path / "there")
-    again = sample_rollouts(*arguments, head=moved)
+    again = sample(smollm2, folder, prompts=2, head=moved)
     assert again.rollouts() == first.rollouts()
-    # Nor do its decisions have a part in sampling
+    # Nor do its decisions affect sampling
     line = {"slope": 1.0, "offset": 0.0}
     moved.config.calibration = {**line, "winner": line, "n": 3, "prompts": 9}
-    assert sample_rollouts(*arguments, head=moved).rollouts() == first.rollouts()
+    assert sample(smollm2, folder, prompts=2, head=moved).rollouts() == first.rollouts()
 
 
-def test_pooling_by_a_head_without_a_gate_is_refused_before_sampling(smollm2, tmp_path):
-    model, tokenizer = smollm2
-    head = tiny_head(model, gate=False)
+def test_pooling_by_a_head_without_a_gate_is_refused_before_sampling(model):
     with pytest.raises(ValueError, match="needs a head with a gate"):
-        sample_rollouts(model, tokenizer, ArithmeticTask(), "test", 2, tmp_path / "x", SETTINGS, head=head, pooled=True)
-    assert not (tmp_path / "x").exists()
+        Recording(head=tiny_head(model, gate=False), pooled=True)
 
 
 def test_rollouts_of_two_models_that_a_head_fits_are_not_mixed(smollm2, tmp_path):
-    """A light fine-tune passes for the model that the head was made for; its rollouts are others all the same."""
-    model, tokenizer = smollm2
+    """A light fine-tune fits a head that was trained for the original model; its rollouts differ all the same."""
+    model, _ = smollm2
     head = tiny_head_of(model)
-    arguments = (ArithmeticTask(), "test", 2, tmp_path, SETTINGS)
-    first = sample_rollouts(model, tokenizer, *arguments, head=head)
+    first = sample(smollm2, tmp_path, prompts=2, head=head)
     weight = model.get_parameter("model.layers.29.mlp.down_proj.weight")
     before = weight.detach().clone()
     try:
@@ -279,29 +281,29 @@ def test_rollouts_of_two_models_that_a_head_fits_are_not_mixed(smollm2, tmp_path
             weight.mul_(1.05)
         head.config.check_fits(model)
         with pytest.raises(ValueError, match=r"other settings \(model_sha256 differ\)"):
-            sample_rollouts(model, tokenizer, *arguments, head=head)
+            sample(smollm2, tmp_path, prompts=2, head=head)
     finally:
         with torch.no_grad():
             weight.copy_(before)
-    # Sets made before it was recorded are gone on with
+    # Sets sampled before it was recorded are resumed
     settings = {name: value for name, value in first.settings.items() if name != "model_sha256"}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    assert sample_rollouts(model, tokenizer, *arguments, head=head).rollouts() == first.rollouts()
+    assert sample(smollm2, tmp_path, prompts=2, head=head).rollouts() == first.rollouts()
 
 
 def test_a_shard_that_was_cut_short_is_named(smollm2, config, rollouts, tmp_path):
-    """It counts as sampled, so to say that sampling goes on would be to go round in a circle."""
+    """It counts as sampled, so resuming the run would not complete it."""
     shutil.copytree(rollouts.folder, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "shard-00001.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    for kept, said in ((0, "0 of 0"), (3, "3 of 1"), (5, "5 of 2")):
+    for kept, found in ((0, "0 of 0"), (3, "3 of 1"), (5, "5 of 2")):
         file.write_text("".join(lines[:kept]))
         with pytest.raises(
-            ValueError, match=rf"Expected 6 rollouts of 2 prompts in .*{file.name}', got {said}.*Delete"
+            ValueError, match=rf"Expected 6 rollouts of 2 prompts in .*{file.name}', got {found}.*Delete"
         ):
             RolloutSet(tmp_path).check_complete()
     file.unlink()
-    sample(smollm2, config, tmp_path).check_complete()
+    sample(smollm2, tmp_path, config=config).check_complete()
     assert files(tmp_path) == files(rollouts.folder)
 
 
@@ -313,23 +315,20 @@ def test_damaged_settings_are_named(tmp_path, content):
 
 
 def test_a_head_for_another_model_is_refused(smollm2, model, tmp_path):
-    language_model, tokenizer = smollm2
     with pytest.raises(ValueError, match="does not fit"):
-        sample_rollouts(
-            language_model, tokenizer, ArithmeticTask(), "test", 2, tmp_path, SETTINGS, head=tiny_head(model)
-        )
+        sample(smollm2, tmp_path, prompts=2, head=tiny_head(model))
     assert not (tmp_path / "settings.json").exists()
 
 
 @pytest.mark.parametrize("repeated", ["id", "question"])
-def test_a_prompt_that_is_twice_in_a_task_is_refused(smollm2, config, tmp_path, repeated):
-    class Doubled(ArithmeticTask):
+def test_a_duplicate_prompt_in_a_task_is_refused(smollm2, config, tmp_path, repeated):
+    class Repeating(ArithmeticTask):
         def problems(self, split, count, seed=0):
             problems = super().problems(split, count, seed)
             return [*problems[:-1], dataclasses.replace(problems[-1], **{repeated: getattr(problems[0], repeated)})]
 
     with pytest.raises(ValueError, match="leave all but one of them out"):
-        sample_rollouts(*smollm2, Doubled(), "train", 3, tmp_path, SETTINGS, config=config)
+        sample(smollm2, tmp_path, task=Repeating(), prompts=3, config=config)
     assert not list(tmp_path.iterdir())
 
 
@@ -358,16 +357,16 @@ def test_prompts_are_left_padded_chats(smollm2):
     assert text.endswith("<|im_start|>assistant\n")
 
 
-def test_judges_say_what_they_say_alone(smollm2, language_model, tmp_path):
-    """Whoever else follows a sampling changes neither what is sampled nor what the head says."""
+def test_judges_give_the_rewards_that_they_give_alone(smollm2, language_model, tmp_path):
+    """Other judges change neither what is sampled nor the head's rewards."""
     head = tiny_head(language_model, layers=[0, 15, 30])
     other = tiny_head(language_model, seed=1, layers=[7])
     log_probabilities = tiny_head_of_signal(language_model, "top_log_probabilities")
     probe = LastTokenProbe(30, torch.randn(576, generator=torch.Generator().manual_seed(0)) / 100, 0.5)
     judges = {"other": other, "log-probabilities": log_probabilities, "probe": probe}
-    together = sample(smollm2, None, tmp_path / "together", head=head, judges=judges).rollouts()
+    together = sample(smollm2, tmp_path / "together", head=head, judges=judges).rollouts()
     alone = {
-        name: sample(smollm2, None, tmp_path / name, head=judge).rollouts()
+        name: sample(smollm2, tmp_path / name, head=judge).rollouts()
         for name, judge in (("head", head), ("other", other), ("log-probabilities", log_probabilities))
     }
     assert [r.token_ids for r in together] == [r.token_ids for r in alone["head"]]
@@ -380,18 +379,18 @@ def test_judges_say_what_they_say_alone(smollm2, language_model, tmp_path):
 
 def test_judges_are_part_of_what_a_set_is(smollm2, language_model, tmp_path):
     head, other = (tiny_head(language_model, seed=seed, layers=[7]) for seed in (0, 1))
-    sample(smollm2, None, tmp_path, head=head, judges={"other": other})
+    sample(smollm2, tmp_path, head=head, judges={"other": other})
     for judges in (None, {"other": head}, {"another": other}):
         with pytest.raises(ValueError, match=r"other settings \(judges differ\)"):
-            sample(smollm2, None, tmp_path, head=head, judges=judges)
+            sample(smollm2, tmp_path, head=head, judges=judges)
     with pytest.raises(ValueError, match=r"judges \['other'\] need a head"):
-        sample(smollm2, None, tmp_path / "new", judges={"other": other})
+        Recording(judges={"other": other})
     probe = LastTokenProbe(31, torch.ones(576), 0.0)
     with pytest.raises(ValueError, match=r"layer 31 .* and the model has layers 0 to 30 of width 576"):
-        sample(smollm2, None, tmp_path / "new", head=head, judges={"probe": probe})
+        sample(smollm2, tmp_path / "new", head=head, judges={"probe": probe})
     misfit = ElhsrRewardHead(ElhsrConfig(hidden_size=3, layers=[0], base_model_type="llama"))
     with pytest.raises(ValueError, match="hidden size 3"):
-        sample(smollm2, None, tmp_path / "new", head=head, judges={"misfit": misfit})
+        sample(smollm2, tmp_path / "new", head=head, judges={"misfit": misfit})
 
 
 def tiny_head_of_signal(model, signal):

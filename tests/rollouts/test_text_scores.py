@@ -62,7 +62,7 @@ def test_what_was_scored_under_a_name_is_not_scored_again(rollouts):
 
 
 def test_what_is_refused(rollouts):
-    with pytest.raises(ValueError, match="prompt of problem 'c' is not given"):
+    with pytest.raises(ValueError, match="prompt of problem 'c' is missing"):
         score_rollout_texts(rollouts, {name: text for name, text in PROMPTS.items() if name != "c"}, Length())
     with pytest.raises(ValueError, match="given 3 completions and returned scores of shape"):
         score_rollout_texts(rollouts, PROMPTS, lambda prompts, completions: [1.0])

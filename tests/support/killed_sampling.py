@@ -9,7 +9,7 @@ import torch
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
-from hf_elhsr.rollouts import SamplingArguments, sample_rollouts
+from hf_elhsr.rollouts import Recording, SamplingArguments, sample_rollouts
 from hf_elhsr.tasks import Problem
 from tiny_models import tiny_model
 
@@ -17,7 +17,7 @@ PROMPTS, PROMPTS_PER_BATCH, N = 10, 2, 3
 
 
 class TinyTask:
-    """Problems of a few words; a completion is right where its first word is of even number."""
+    """Problems of a few words; a completion is correct where its first word is of even number."""
 
     name = "tiny"
     splits = ("train",)
@@ -35,11 +35,19 @@ class TinyTask:
 
 def sample_tiny(folder):
     model = enable_best_of_n(tiny_model())
-    settings = SamplingArguments(n=N, max_new_tokens=5, prompts_per_batch=PROMPTS_PER_BATCH)
+    arguments = SamplingArguments(n=N, max_new_tokens=5, prompts_per_batch=PROMPTS_PER_BATCH)
     config = ElhsrConfig.for_model(model)
     # Whatever the process did before must not matter
     torch.seed()
-    return sample_rollouts(model, tiny_tokenizer(), TinyTask(), "train", PROMPTS, folder, settings, config=config)
+    return sample_rollouts(
+        model,
+        tiny_tokenizer(),
+        TinyTask(),
+        folder,
+        prompts=PROMPTS,
+        arguments=arguments,
+        recording=Recording(config=config),
+    )
 
 
 def sample_and_die(folder, fatal_operation):

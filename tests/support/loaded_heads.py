@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModel
 
 from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.head.modeling_elhsr import load_reward_head
+from hf_elhsr.head.loading import load_reward_head
 from tiny_models import tiny_head, tiny_model
 
 #: By its class, by AutoModel, and as `reward_head=` of generate

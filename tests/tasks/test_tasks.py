@@ -20,7 +20,7 @@ from hf_elhsr.tasks import (
 )
 from hf_elhsr.tasks.task import question_id, split_of
 
-GSM8K = Path(__file__).parents[2] / "data" / "gsm8k.jsonl"
+GSM8K = Path(__file__).parents[1] / "data" / "gsm8k.jsonl"
 
 
 def write_rows(folder, *rows):
@@ -281,7 +281,7 @@ def test_what_is_no_task(tmp_path):
     with pytest.raises(ValueError, match=r"Unknown task 'poetry': choose one of arithmetic, coin_flip, gsm8k"):
         find_task("poetry")
     twice = JsonLinesTask(write_rows(tmp_path, *[{"question": "same"}] * 2), lambda completion, answer: True)
-    with pytest.raises(ValueError, match=r"Row 2 .* is there already: 'same'"):
+    with pytest.raises(ValueError, match=r"Row 2 .* repeats the prompt 'same'"):
         twice.problems("train", 1)
     with pytest.raises(ValueError, match="needs a file"):
         find_task("multiple_choice")

@@ -1,4 +1,4 @@
-"""A verifier that fails is told apart from a wrong answer, wherever its verdict is used."""
+"""A verifier that fails is distinguished from an incorrect answer, wherever its verdict is used."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ import pytest
 from transformers.utils import logging
 
 from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments, sample_rollouts
+from hf_elhsr.rollouts import Recording, RolloutSet, SamplingArguments, sample_rollouts
 from hf_elhsr.rollouts.rollout import by_prompt
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.tasks import ArithmeticTask, Problem, VerifierFailure, verify
@@ -21,7 +21,7 @@ PROBLEM = Problem("id", "question", "answer", "family")
 
 
 class OddTask(ArithmeticTask):
-    """Right where the completion has an even number of characters; fails on some."""
+    """Correct where the completion has an even number of characters; fails on some."""
 
     def __init__(self, fails=lambda completion: False):
         self.fails = fails
@@ -104,11 +104,12 @@ def test_an_answer_that_is_no_text_is_a_failure(answer):
 @pytest.fixture(scope="module")
 def sampled(smollm2, tmp_path_factory):
     model, tokenizer = smollm2
-    settings = SamplingArguments(n=4, max_new_tokens=5, prompts_per_batch=4)
+    arguments = SamplingArguments(n=4, max_new_tokens=5, prompts_per_batch=4)
 
     def sample(task, **kwargs):
         folder = tmp_path_factory.mktemp("verification")
-        return sample_rollouts(model, tokenizer, task, "train", 8, folder, settings, **kwargs)
+        recording = Recording(**kwargs)
+        return sample_rollouts(model, tokenizer, task, folder, prompts=8, arguments=arguments, recording=recording)
 
     return sample
 
@@ -157,8 +158,8 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
         evaluate_rollouts(sampled(OddTask(lambda completion: completion != first), head=head))
 
 
-def test_rollouts_of_a_prompt_must_stand_together(sampled):
+def test_rollouts_of_a_prompt_must_be_adjacent(sampled):
     first, *others = sampled(OddTask()).rollouts()
     assert len(list(by_prompt([first, *others]))) == 8
-    with pytest.raises(ValueError, match="do not stand together"):
+    with pytest.raises(ValueError, match="side by side"):
         list(by_prompt([*others, first]))

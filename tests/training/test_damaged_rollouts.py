@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from planted_rollouts import planted_rollouts
 from safetensors.torch import save_file
+from trained_heads import train_head
 
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import RewardHeadTrainingArguments, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments
 from hf_elhsr.training.data import PromptGroups
 
 SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)

@@ -38,7 +38,7 @@ def test_hinge_by_hand():
 
 
 def test_dpo_by_hand():
-    # The second prompt has no wrong rollout, so no pair; prompts are never mixed
+    # The second prompt has no incorrect rollout, so no pair; prompts are never mixed
     pairs = [-log_sigmoid(0.5 + 1.0), -log_sigmoid(0.5 - 2.0)]
     assert float(dpo(REWARDS, LABELS, PROMPTS)) == pytest.approx(sum(pairs) / 2)
 
@@ -71,9 +71,9 @@ def test_nca_by_hand(alpha):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_every_loss_falls_when_the_right_rollouts_gain(name):
+def test_every_loss_falls_when_the_correct_rollouts_gain(name):
     rewards = torch.zeros(5, requires_grad=True)
-    LOSSES[name](rewards, torch.tensor([1.0, 0, 0, 1, 0]), PROMPTS).backward()
+    LOSSES[name].function(rewards, torch.tensor([1.0, 0, 0, 1, 0]), PROMPTS).backward()
     assert (rewards.grad[[0, 3]] < 0).all()
     assert (rewards.grad[[1, 2, 4]] > 0).all()
 
@@ -81,14 +81,14 @@ def test_every_loss_falls_when_the_right_rollouts_gain(name):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_the_order_of_rollouts_does_not_matter(name):
     order = torch.randperm(5, generator=torch.Generator().manual_seed(0))
-    shuffled = LOSSES[name](REWARDS[order], LABELS[order], PROMPTS[order])
-    torch.testing.assert_close(LOSSES[name](REWARDS, LABELS, PROMPTS), shuffled)
+    shuffled = LOSSES[name].function(REWARDS[order], LABELS[order], PROMPTS[order])
+    torch.testing.assert_close(LOSSES[name].function(REWARDS, LABELS, PROMPTS), shuffled)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_large_rewards_do_not_overflow(name):
     rewards = (1e4 * REWARDS).requires_grad_()
-    loss = LOSSES[name](rewards, LABELS, PROMPTS)
+    loss = LOSSES[name].function(rewards, LABELS, PROMPTS)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(rewards.grad).all()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
+from trained_heads import train_head
 
 from hf_elhsr.evaluation.metrics import area_under_curve
-from hf_elhsr.training import RewardHeadTrainingArguments, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments
 from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.trainer import batch_outputs
 

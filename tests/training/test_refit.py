@@ -9,15 +9,16 @@ import pytest
 import torch
 from planted_rollouts import planted_rollouts
 from safetensors.torch import load_file, save_file
+from trained_heads import train_head
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead
 from hf_elhsr.decisions.logistic import fit_logistic
 from hf_elhsr.evaluation.metrics import area_under_curve
-from hf_elhsr.rollouts import RolloutSet, head_digest
+from hf_elhsr.rollouts import RolloutSet
 from hf_elhsr.rollouts.shard_arrays import read_features, read_pooled_features, read_prefix_means
-from hf_elhsr.training import RewardHeadTrainingArguments, refit_head, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments, refit_head
 from hf_elhsr.training.data import PromptGroups
-from hf_elhsr.training.refit import pool_features, prefix_means
+from hf_elhsr.training.refit import prefix_means
 from hf_elhsr.training.ridge_path import LabelledRows, fit_ridge_path, solve_logistic
 
 SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=2)
@@ -33,7 +34,7 @@ def pooled_rollouts(folder, head, prefixes=True, **kwargs):
     """Planted rollouts as `sample --pooled-by` leaves them, with all prefixes of 8, 16, ... tokens, or none."""
     whole = planted_rollouts(folder / "whole", **kwargs)
     settings = {name: value for name, value in whole.settings.items() if name != "head_config"}
-    settings |= {"head_sha256": head_digest(head), "prefixes": prefixes}
+    settings |= {"head_sha256": head.digest(), "prefixes": prefixes}
     pooled = RolloutSet.create(folder / "pooled", settings, whole.config)
     for index, (shard, file) in enumerate(whole.shards()):
         features = read_features(file).double().numpy()
@@ -127,7 +128,7 @@ def test_pooling_is_the_gate_weighted_mean(trained):
     head, rollouts = trained
     shard, file = next(rollouts.shards())
     features = read_features(file)
-    pooled = pool_features(head, features, torch.tensor([len(r.token_ids) for r in shard]))
+    pooled = head.pool(features, torch.tensor([len(r.token_ids) for r in shard]))
     expected = [
         oracle_pooled(head, features[r.first_row : r.first_row + len(r.token_ids)].double().numpy()) for r in shard
     ]
@@ -151,7 +152,7 @@ def test_more_rollouts_make_a_better_reward(trained, tmp_path):
     assert area_under_curve(*rewards_of(refitted, unseen)) > area_under_curve(*rewards_of(head, unseen)) + 0.005
     # Its decisions are of the new rewards
     assert refitted.config.calibration != head.config.calibration
-    assert refitted.config.calibration["prompts"] == 24
+    assert refitted.config.calibration.prompts == 24
 
 
 def test_rewards_alone_learn_from_rollouts_without_prefixes(trained, tmp_path):
@@ -262,7 +263,7 @@ def test_what_cannot_be_refitted(trained, tmp_path):
         refit_head(other, rollouts, [more])
     features_only = planted_rollouts(tmp_path / "features", seed=7, prompts=8, first=500)
     file = features_only.folder / "settings.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head_digest(head)}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"head_sha256": head.digest()}))
     with pytest.raises(ValueError, match="no pooled features"):
         refit_head(head, rollouts, [RolloutSet(features_only.folder)])
     poisoned = planted_rollouts(tmp_path / "poisoned", poison=True)

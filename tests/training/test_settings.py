@@ -5,10 +5,11 @@ import re
 
 import pytest
 import torch
+from trained_heads import train_head
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.rollouts import Rollout, RolloutSet
-from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, preset, train_head
+from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments
 
 RECORDED = ElhsrConfig(hidden_size=8, layers=[0, 2, 5])
 
@@ -57,9 +58,13 @@ def test_the_papers_recipe():
 def test_heads_on_logits_have_a_gate_only_if_asked_for():
     recorded = ElhsrConfig(hidden_size=8, signal="logits", layers=[], base_vocab_size=64)
     assert recorded.gate
-    assert not preset("default", "logits").head_config(recorded).gate
-    assert dataclasses.replace(preset("default", "logits"), gate=True).head_config(recorded).gate
-    assert preset("paper", "logits").head_config(recorded).gate
+    assert not RewardHeadTrainingArguments.preset("default", "logits").head_config(recorded).gate
+    assert (
+        dataclasses.replace(RewardHeadTrainingArguments.preset("default", "logits"), gate=True)
+        .head_config(recorded)
+        .gate
+    )
+    assert RewardHeadTrainingArguments.preset("paper", "logits").head_config(recorded).gate
 
 
 def test_the_heads_configuration():
@@ -81,13 +86,16 @@ def test_layers_that_were_not_recorded():
 
 
 def test_the_default_is_fitted_to_the_signal_and_the_papers_recipe_is_not():
-    assert preset("default", "hidden_states") == RewardHeadTrainingArguments()
-    defaults = [preset("default", signal) for signal in ("hidden_states", "logits", "top_log_probabilities")]
+    assert RewardHeadTrainingArguments.preset("default", "hidden_states") == RewardHeadTrainingArguments()
+    defaults = [
+        RewardHeadTrainingArguments.preset("default", signal)
+        for signal in ("hidden_states", "logits", "top_log_probabilities")
+    ]
     assert len({settings.learning_rate for settings in defaults}) == 3
     for signal in ("hidden_states", "logits", "top_log_probabilities"):
-        assert preset("paper", signal) == PRESETS["paper"]
+        assert RewardHeadTrainingArguments.preset("paper", signal) == PRESETS["paper"]
     with pytest.raises(ValueError, match="preset='best': expected one of default, paper"):
-        preset("best", "logits")
+        RewardHeadTrainingArguments.preset("best", "logits")
 
 
 def test_what_is_trained_without_settings_is_trained_by_the_signals_default(tmp_path):
@@ -102,17 +110,18 @@ def test_what_is_trained_without_settings_is_trained_by_the_signals_default(tmp_
     rows = [Rollout(f"p{i // 4}", "t", [1], "", None, bool(label), -1.0, i) for i, label in enumerate(labels)]
     rollouts.write_shard(0, rows, torch.randn(160, 3, generator=generator) + labels[:, None])
     head, report = train_head(rollouts)
-    same, same_report = train_head(rollouts, preset("default", "top_log_probabilities"))
+    same, same_report = train_head(rollouts, RewardHeadTrainingArguments.preset("default", "top_log_probabilities"))
     assert report == same_report
     assert torch.equal(head.weight, same.weight)
-    _, other = train_head(rollouts, preset("default", "hidden_states"))
+    _, other = train_head(rollouts, RewardHeadTrainingArguments.preset("default", "hidden_states"))
     assert min(report.held_out_loss) < min(other.held_out_loss)
 
 
 def test_heads_on_distributions_are_given_time():
     """Their held-out loss falls unevenly, so that three epochs without a better one say little."""
     patience = {
-        signal: preset("default", signal).patience for signal in ("hidden_states", "logits", "top_log_probabilities")
+        signal: RewardHeadTrainingArguments.preset("default", signal).patience
+        for signal in ("hidden_states", "logits", "top_log_probabilities")
     }
     assert patience == {"hidden_states": 3, "logits": 10, "top_log_probabilities": 10}
-    assert preset("paper", "logits").patience == 3
+    assert RewardHeadTrainingArguments.preset("paper", "logits").patience == 3

@@ -10,13 +10,14 @@ import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
 from safetensors.torch import save_file
+from trained_heads import train_head
 
 from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import LOSSES, RewardHeadTrainingArguments, binary_cross_entropy, train_head, trainer
+from hf_elhsr.training import LOSSES, RewardHeadTrainer, RewardHeadTrainingArguments, binary_cross_entropy, trainer
 from hf_elhsr.training.checkpoint import TrainingState
 from hf_elhsr.training.data import PromptGroups, feature_statistics
-from hf_elhsr.training.losses import COMPARING, prefix_cross_entropy
+from hf_elhsr.training.losses import Loss, prefix_cross_entropy
 from hf_elhsr.training.trainer import batch_outputs
 
 SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
@@ -39,7 +40,7 @@ def test_every_loss_finds_the_signal(tmp_path, loss):
 
 
 @pytest.mark.parametrize("part", ["training", "held-out"])
-@pytest.mark.parametrize("loss", COMPARING)
+@pytest.mark.parametrize("loss", [name for name, loss in LOSSES.items() if loss.compares])
 def test_losses_that_compare_need_something_to_compare(tmp_path, loss, part):
     rollouts = planted_rollouts(tmp_path)
     train, held_out = PromptGroups(rollouts).split(SETTINGS.held_out, SETTINGS.seed)
@@ -53,7 +54,8 @@ def test_losses_that_compare_need_something_to_compare(tmp_path, loss, part):
 
 
 def test_a_loss_that_stays_as_it_is_ends_the_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(trainer.LOSSES, "hinge", lambda rewards, labels, prompts: rewards.sum() * 0.0)
+    flat = Loss("Flat", lambda rewards, labels, prompts: rewards.sum() * 0.0)
+    monkeypatch.setitem(LOSSES, "hinge", flat)
     _, report = train_head(planted_rollouts(tmp_path), dataclasses.replace(SETTINGS, loss="hinge", patience=2))
     assert report.best_epoch == 0
     assert len(report.held_out_loss) == 3
@@ -111,7 +113,7 @@ def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, kille
     whole, whole_report = train_head(rollouts, settings)
     checkpoint = tmp_path / "head" / "checkpoint.safetensors"
     epochs = 0
-    evaluate = trainer._held_out
+    evaluate = RewardHeadTrainer._evaluate
 
     def die(*args):
         nonlocal epochs
@@ -120,7 +122,7 @@ def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, kille
             raise KeyboardInterrupt
         return evaluate(*args)
 
-    monkeypatch.setattr(trainer, "_held_out", die)
+    monkeypatch.setattr(RewardHeadTrainer, "_evaluate", die)
     with pytest.raises(KeyboardInterrupt):
         train_head(rollouts, settings, checkpoint)
     assert checkpoint.is_file()
@@ -140,7 +142,7 @@ def test_a_training_that_went_too_far_starts_anew(tmp_path, monkeypatch, fewer):
     settings = RewardHeadTrainingArguments(learning_rate=0.1, max_epochs=12, patience=11)
     expected, expected_report = train_head(rollouts, dataclasses.replace(settings, **fewer))
     assert len(expected_report.held_out_loss) < 7
-    evaluate, epochs = trainer._held_out, 0
+    evaluate, epochs = RewardHeadTrainer._evaluate, 0
 
     def die(*args):
         nonlocal epochs
@@ -151,7 +153,7 @@ def test_a_training_that_went_too_far_starts_anew(tmp_path, monkeypatch, fewer):
 
     checkpoint = tmp_path / "checkpoint.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "_held_out", die)
+        patched.setattr(RewardHeadTrainer, "_evaluate", die)
         with pytest.raises(KeyboardInterrupt):
             train_head(rollouts, settings, checkpoint)
     again, report = train_head(rollouts, dataclasses.replace(settings, **fewer), checkpoint)
@@ -268,7 +270,7 @@ def test_values_tell_right_prefixes_from_wrong_ones(tmp_path):
                 labels.append(bool(label))
     assert area_under_curve(np.array(values), np.array(labels)) > 0.85
     assert head.config.pruning is not None
-    assert len(head.config.pruning["prefix"][0]) == 5
+    assert len(head.config.pruning.prefix[0]) == 5
 
 
 def test_training_does_not_touch_the_rollout_set(tmp_path):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from planted_rollouts import auc_on, planted_rollouts
+from trained_heads import train_head
 
-from hf_elhsr.decisions.fit import fit_calibration
+from hf_elhsr.decisions.fit import fit_line
 from hf_elhsr.rollouts.scoring import score_rollouts
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, refit_head, train_head
+from hf_elhsr.training import PRESETS, RewardHeadTrainingArguments, refit_head
 from hf_elhsr.training.data import PromptGroups, feature_statistics
 
 SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=12)
@@ -118,7 +119,7 @@ def test_rewards_of_every_loss_are_log_odds(tmp_path, loss, gate):
     head, _ = train_head(rollouts, dataclasses.replace(SETTINGS, loss=loss, gate=gate))
     _, held_out = PromptGroups(rollouts).split(SETTINGS.held_out, SETTINGS.seed)
     scored = score_rollouts(rollouts, head, held_out)
-    fitted = fit_calibration(scored.rewards.ravel(), scored.labels.ravel())
+    fitted = fit_line(scored.rewards.ravel(), scored.labels.ravel())
     assert fitted.slope == pytest.approx(1, abs=1e-3)
     assert fitted.offset == pytest.approx(0, abs=1e-3)
     unseen = score_rollouts(planted_rollouts(tmp_path / "unseen", seed=1, scales=(1, 2), offset=1), head)

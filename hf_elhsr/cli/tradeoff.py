@@ -1,0 +1,52 @@
+"""`hf-elhsr tradeoff`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .._files import write_text
+from ..evaluation import measure_tradeoff, plot_tradeoff
+from ..evaluation.report import check_figure
+from ..head.loading import load_reward_head
+from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
+from ..rollouts import RolloutSet
+from .options import Head, Json, NumbersFile, PlotFile
+from .result import show
+from .tables import explain_calibration, tradeoff_table
+
+
+def tradeoff(
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
+    head: Head,
+    numbers_file: NumbersFile = None,
+    plot_file: PlotFile = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what pruning, adaptive n and abstention save and cost.
+
+    The language model is not needed. `hf-elhsr card` reports what --numbers writes to tradeoff/*.json in the head's
+    folder.
+    """
+    if plot_file is not None:
+        check_figure(plot_file)
+    measured_on = RolloutSet(rollouts)
+    record = read_record(Path(head))
+    if order_changed(record, measured_on.settings):
+        raise ValueError(OTHER_ROWS)
+    known = known_as(record, measured_on.settings)
+    if known is not None:
+        raise ValueError(
+            f"The head in {head!r} was {known} on prompts of {str(rollouts)!r}, where its decisions cost less than "
+            "elsewhere: sample others, e.g. with --skip."
+        )
+    measured = measure_tradeoff(measured_on, load_reward_head(head))
+    for file in (numbers_file, plot_file):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    if numbers_file is not None:
+        write_text(numbers_file, measured.to_json())
+    if plot_file is not None:
+        plot_tradeoff(measured, plot_file)
+    show(as_json, dataclasses.asdict(measured), tradeoff_table(measured), explain_calibration(measured))

@@ -1,0 +1,120 @@
+"""Decision: the base class of what is fitted on held-out prompts and stored in a head's config, and its checks.
+
+A decision is a frozen artefact: numbers, their checks, and the rule that applies them. Fitting stands apart, in
+`fit.py`, and does not travel with published heads. `DECISIONS` in `head/configuration_elhsr.py` names them all.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Self
+
+#: The tolerances that heads are fitted for: accuracy that may be given up, as shares of prompts.
+TOLERANCES = (0.005, 0.01, 0.015, 0.02, 0.05)
+
+
+class Decision:
+    """Numbers fitted on held-out prompts. Subclasses are frozen dataclasses whose `__post_init__` checks every field.
+
+    Attributes:
+        name: The config's field, also used in errors.
+        missing: What a user is told who asks for it where the head has none.
+    """
+
+    name: ClassVar[str]
+    missing: ClassVar[str]
+
+    @classmethod
+    def from_config(cls, given: Any) -> Self:
+        """From an instance, or from what `config.json` holds.
+
+        Raises:
+            ValueError: A field is missing, unknown, or outside the values that it can have.
+        """
+        if isinstance(given, cls):
+            return given
+        fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        try:
+            if not isinstance(given, dict) or given.keys() != set(fields):
+                got = sorted(map(str, given)) if isinstance(given, dict) else given
+                raise ValueError(f"expected exactly {', '.join(fields)}, got {got!r}")
+            return cls(**given)
+        except ValueError as error:
+            raise ValueError(
+                f"The head's config has a damaged {cls.name}: {error}. Download or save the head again, or set "
+                f"{cls.name} to null."
+            ) from error
+
+    def check_features(self, count: int) -> None:
+        """Refuse numbers that do not fit a head.
+
+        Args:
+            count: How many features of a prefix this head computes, see `Aggregation.prefix_features`.
+
+        Raises:
+            ValueError: They were fitted to another number of features.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
+def check(name: str, value: Any, expected: str, holds: bool) -> None:
+    """Refuse a field's value unless it holds.
+
+    Raises:
+        ValueError: "NAME must be EXPECTED, got VALUE".
+    """
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    """A finite int or float, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuse counts other than whole numbers of at least 1."""
+    for name, value in counts.items():
+        check(name, value, "a count of at least 1", isinstance(value, int) and is_number(value) and value > 0)
+
+
+def check_settings(name: str, value: Any, what: str) -> None:
+    """Refuse what is not a table from tolerances, shares of prompts as text, to settings between 0 and 1."""
+    try:
+        holds = bool(value) and all(
+            0 < float(tolerance) < 1 and is_number(setting) and 0 <= setting <= 1
+            for tolerance, setting in value.items()
+        )
+    except (AttributeError, TypeError, ValueError):
+        holds = False
+    check(name, value, f"a table from tolerances to {what}", holds)
+
+
+def rows_of_numbers(value: Any) -> tuple[tuple[float, ...], ...] | None:
+    """Rows of at least two numbers, all of one length, as tuples; None for anything else."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
+        return None
+    same = all(len(row) == len(value[0]) >= 2 and all(map(is_number, row)) for row in value)
+    return tuple(tuple(row) for row in value) if same else None
+
+
+def setting_for(table: dict[str, float], tolerance: float, argument: str) -> float:
+    """The setting of the largest stored tolerance that is not above the one asked for.
+
+    Args:
+        table: From tolerances, as text, to settings.
+        argument: Its name in `generate`, for the message.
+
+    Raises:
+        ValueError: Every stored tolerance is above the one asked for, or that is not a share of prompts.
+    """
+    stored = sorted(table, key=float)
+    allowed = [key for key in stored if not isinstance(tolerance, bool) and float(key) <= tolerance < 1]
+    if not allowed:
+        raise ValueError(
+            f"{argument}={tolerance!r}: expected how much accuracy may be given up, as a share of prompts of at least "
+            f"{stored[0]} and below 1. This head has settings for {', '.join(stored)}."
+        )
+    return table[allowed[-1]]

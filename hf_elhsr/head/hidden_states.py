@@ -1,0 +1,108 @@
+"""The signal "hidden_states": those of chosen layers, side by side."""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .signals import SignalNeeds, SignalReader, StepSignal
+
+
+class HiddenStates(SignalReader):
+    """The hidden states of `config.layers`, side by side in ascending order."""
+
+    name = "hidden_states"
+    source = "hidden states"
+    has_layers = True
+
+    @classmethod
+    def settings_for(cls, model: PreTrainedModel, layers: list[int] | None, given: dict[str, Any]) -> dict[str, Any]:
+        states = _probe_hidden_states(model)
+        return {"hidden_size": states[0].shape[-1], "layers": _chosen_layers(layers, len(states))}
+
+    def check(self) -> None:
+        hidden_size, layers = self.config.hidden_size, self.config.layers
+        whole = not any(isinstance(number, bool) or not isinstance(number, int) for number in (hidden_size, *layers))
+        if not whole or self.num_features <= 0 or layers != sorted(set(layers)) or layers[0] < 0:
+            raise ValueError(
+                f"hidden_size={hidden_size} and layers={layers} make no reward head: pass a positive width and "
+                "ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
+            )
+
+    @property
+    def num_features(self) -> int:
+        return len(self.config.layers) * self.config.hidden_size
+
+    @property
+    def needs(self) -> SignalNeeds:
+        return SignalNeeds(layers=frozenset(self.config.layers))
+
+    @property
+    def description(self) -> str:
+        return f"{len(self.config.layers)} hidden states (width {self.config.hidden_size})"
+
+    @property
+    def detail(self) -> str:
+        return f"hidden states {self.config.layers} of width {self.config.hidden_size}"
+
+    def parts(
+        self, input_ids: torch.Tensor, step: StepSignal, device: torch.device | str | None = None
+    ) -> list[torch.Tensor]:
+        return step.states(self.config.layers, device)
+
+    def reread(
+        self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        layers = list(self.config.layers)
+        outputs: Any = model(**inputs, output_hidden_states=layers, return_dict=True)
+        return [outputs.hidden_states[layer] for layer in layers], completion_mask
+
+    def recorded_dtype(self, model: Any) -> torch.dtype:
+        dtype: torch.dtype = model.dtype
+        return dtype
+
+    def columns_in(self, recorded: SignalReader) -> list[slice]:
+        there, own, width = recorded.config.layers, self.config.layers, self.config.hidden_size
+        same = type(recorded) is type(self) and recorded.config.hidden_size == width
+        if not same or not set(own) <= set(there):
+            raise self._not_in(recorded)
+        if own == there:
+            return [slice(0, recorded.num_features)]
+        columns: list[slice] = []
+        for layer in own:
+            start = there.index(layer) * width
+            if columns and columns[-1].stop == start:
+                columns[-1] = slice(columns[-1].start, start + width)
+            else:
+                columns.append(slice(start, start + width))
+        return columns
+
+
+def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
+    """Ascending, distinct and non-negative: all of `count`, or those named."""
+    if layers is None:
+        return list(range(count))
+    if not layers or any(not -count <= layer < count for layer in layers):
+        raise ValueError(
+            f"layers={layers} cannot be read from this model: it returns {count} hidden states, so pass indices from "
+            f"0 to {count - 1} (or negative ones, counted from the end), at least one."
+        )
+    return sorted({layer % count for layer in layers})
+
+
+def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
+    # A model whose weights are all offloaded says that it is on "meta"
+    device = "cpu" if model.device.type == "meta" else model.device
+    inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)}
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        inputs["use_cache"] = False
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True, return_dict=True).get("hidden_states")
+    if not states or any(state.ndim != 3 or state.shape[-1] != states[0].shape[-1] for state in states):
+        shapes = [tuple(state.shape) for state in states] if states else None
+        raise ValueError(
+            f"{type(model).__name__} does not return hidden states of one width, shaped (batch, tokens, width), that "
+            f"a reward head can read: got {shapes}."
+        )
+    return states

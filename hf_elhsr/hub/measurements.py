@@ -1,0 +1,66 @@
+"""What was measured of a head, as the files in its folder report it, and whether it was measured of this head."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ..evaluation import Evaluation, TradeOff
+from ..evaluation.tradeoff import decisions_digest
+from ..head.modeling_elhsr import ElhsrRewardHead
+from .record import known_as, read_record, trained_on
+
+_Numbers = TypeVar("_Numbers", Evaluation, TradeOff)
+
+
+def missing_records(folder: Path) -> list[str]:
+    """The files that a card needs and that the folder lacks."""
+    missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
+    return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
+
+
+def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:
+    """The evaluations and trade-offs in a head's folder.
+
+    Raises:
+        ValueError: One is damaged, is of another head, or is on prompts that the head was trained or calibrated on; or
+            a trade-off is of other decisions than those in config.json.
+    """
+    evaluations = _read(folder / "evaluation", Evaluation.from_json)
+    tradeoffs = _read(folder / "tradeoff", TradeOff.from_json)
+    head = ElhsrRewardHead.from_pretrained(folder)
+    digest, decisions = head.digest(), decisions_digest(head.config)
+    training = read_record(folder)
+    learned_from = [(rollouts["task"], rollouts["split"]) for rollouts in trained_on(training)]
+    measured: list[tuple[str, Evaluation | TradeOff]] = [("evaluation", evaluation) for evaluation in evaluations]
+    measured += [("trade-off", tradeoff) for tradeoff in tradeoffs]
+    for kind, one in measured:
+        if one.head_sha256 != digest:
+            raise ValueError(
+                f"The {kind} on {one.split!r} is of another head than the one in {str(folder)!r}: measure this head "
+                "again."
+            )
+        if (one.task, one.split) in learned_from:
+            raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on another split.")
+        prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": one.prompts + one.unverified}
+        if known_as(training, prompts) is not None:
+            raise ValueError(
+                f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure on others, or "
+                "calibrate on others."
+            )
+    if any(tradeoff.decisions_sha256 != decisions for tradeoff in tradeoffs):
+        raise ValueError(
+            f"A trade-off in {str(folder / 'tradeoff')!r} was measured with another calibration, pruning or adaptive n "
+            "than config.json has, or does not record with which: run `hf-elhsr tradeoff` again."
+        )
+    return evaluations, tradeoffs
+
+
+def _read(folder: Path, from_json: Callable[[str], _Numbers]) -> list[_Numbers]:
+    """The contents of every JSON file in a folder."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found.append(from_json(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{str(file)!r} cannot be summarised. {error}") from error
+    return found
