@@ -259,9 +259,9 @@ class _Loop:
         resting = idle_steps = 0
         while True:
             # Processors may work in place, and the raw logits are a signal
-            logits = rows.logits.clone() if needs.logits or "logits" in records.wanted else rows.logits
+            logits = rows.logits.clone() if needs.logits or records.keep("logits") else rows.logits
             tokens, scores = sample_tokens(
-                rows.logits_processor, rows.input_ids, logits, do_sample, keep_scores="scores" in records.wanted
+                rows.logits_processor, rows.input_ids, logits, do_sample, keep_scores=records.keep("scores")
             )
             records.step(rows.candidates, scores=scores, logits=rows.logits)
             tokens = tokens.masked_fill(~rows.unfinished, self._pad_token_id)

@@ -7,7 +7,10 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
-NAMES = ("scores", "logits", "hidden_states", "attentions")
+# A step of decoding has these, and a forward pass those
+_OF_STEPS = ("scores", "logits")
+_OF_PASSES = ("hidden_states", "attentions")
+NAMES = (*_OF_STEPS, *_OF_PASSES)
 
 
 class StepRecords:
@@ -30,6 +33,10 @@ class StepRecords:
             return cls()
         return cls(frozenset(name for name in NAMES if getattr(generation_config, f"output_{name}", False)))
 
+    def keep(self, name: str) -> bool:
+        """Whether these are kept, by the name that they have in the output."""
+        return name in self.wanted
+
     def prefill(self, outputs: Any, batch: int, n: int, device: torch.device) -> None:
         """The forward pass over the prompts: row i belongs to candidates i * n to (i + 1) * n - 1."""
         self._n = n
@@ -37,11 +44,11 @@ class StepRecords:
 
     def start_wave(self) -> None:
         """Candidates start, from the prefill."""
-        self._next = {name: int(name in ("hidden_states", "attentions")) for name in self.wanted}
+        self._next = {name: int(name in _OF_PASSES) for name in self.wanted}
 
     def forward(self, outputs: Any, rows: torch.Tensor) -> None:
         """A forward pass, and whose row is whose: candidate numbers, or prompt numbers in the prefill."""
-        for name in self.wanted & {"hidden_states", "attentions"}:
+        for name in self.wanted.intersection(_OF_PASSES):
             self._add(name, rows, outputs[name])
 
     def step(self, candidates: torch.Tensor, **values: torch.Tensor | None) -> None:
@@ -73,7 +80,7 @@ class StepRecords:
         for name, recorded in self._steps.items():
             selected: list[Any] = []
             for step, waves in enumerate(recorded[: int(lengths.max())]):
-                is_prefill = step == 0 and name in ("hidden_states", "attentions")
+                is_prefill = step == 0 and name in _OF_PASSES
                 # Nobody has a negative number
                 wanted = winners // self._n if is_prefill else winners.masked_fill(lengths <= step, -1)
                 if isinstance(waves[0][1], torch.Tensor):

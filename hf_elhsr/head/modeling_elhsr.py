@@ -360,6 +360,11 @@ class FrozenHead:
     def device(self) -> torch.device:
         return self.weight.device
 
+    @property
+    def num_features(self) -> int:
+        """L * d, the width of h_t."""
+        return self.weight.shape[1]
+
     def __call__(self, features: torch.Tensor) -> TokenOutputs:
         """Of (..., L * d) features on this device."""
         return self.outputs(linear(features, self.weight, self.bias))

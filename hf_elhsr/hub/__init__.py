@@ -1,10 +1,10 @@
 """The Hub: publishing and finding heads, their cards, the code they bring along, and heads of the paper's own code."""
 
 from ..head.modeling_elhsr import ElhsrRewardHead
+from ..head.paper_weights import convert_published
 from .card import write_card
 from .custom_generate import write_custom_generate
 from .find_heads import FoundHead, find_heads
-from ..head.paper_weights import convert_published
 from .publish import publish, push_to_hub, save_pretrained
 
 # The class travels to the Hub, where there is no package: so what uploads the package's code is given to it here

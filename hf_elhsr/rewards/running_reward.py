@@ -48,7 +48,7 @@ class RunningReward(SignalProcessor):
             parts = [torch.cat(parts, dim=-1)]
         self._waiting.append((parts, _versions(parts), signal.candidates, signal.active))
         self._waiting_tokens += len(signal.candidates)
-        if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._head.weight.shape[1]):
+        if self._waiting_tokens >= min(_TOKENS_AT_ONCE, _NUMBERS_AT_ONCE // self._head.num_features):
             self._score_waiting()
 
     def _score_waiting(self) -> None:

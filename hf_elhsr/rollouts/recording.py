@@ -74,7 +74,7 @@ class Recording:
         return plan_recording(config, engine.recorded_dtype(config), rollouts, max_new_tokens, self.disk_budget)
 
     def describe(self, engine: SamplingEngine, plan: RecordingPlan) -> dict[str, Any]:
-        """The entries of a rollout set's settings that describe what was recorded; absent ones are at their defaults."""
+        """The entries of a rollout set's settings that describe what was recorded; absent ones have their defaults."""
         described: dict[str, Any] = {}
         if self.head is not None:
             described["head_sha256"] = self.head.digest()

@@ -12,7 +12,6 @@ from trained_heads import train_head
 from hf_elhsr import ElhsrConfig
 from hf_elhsr._files import write_text
 from hf_elhsr.hub.card import render_card
-
 from hf_elhsr.training import LOSSES, Loss, RewardHeadTrainingArguments
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
