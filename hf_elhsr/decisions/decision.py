@@ -8,6 +8,8 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Self
 
+from .._checks import is_whole_number
+
 #: The tolerances that heads are fitted for: accuracy that may be given up, as shares of prompts.
 TOLERANCES = (0.005, 0.01, 0.015, 0.02, 0.05)
 
@@ -77,7 +79,7 @@ def is_number(value: Any) -> bool:
 def check_counts(**counts: Any) -> None:
     """Refuse counts other than whole numbers of at least 1."""
     for name, value in counts.items():
-        check(name, value, "a count of at least 1", isinstance(value, int) and is_number(value) and value > 0)
+        check(name, value, "a count of at least 1", is_whole_number(value, at_least=1))
 
 
 def check_settings(name: str, value: Any, what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedModel
 
+from .._checks import is_whole_number
 from .signals import SignalNeeds, SignalReader, StepSignal
 
 # Log-probabilities below it count as it: impossible tokens have many notations, -9999 among them
@@ -19,7 +20,7 @@ _ROUNDED_ZERO = 1e-3
 _MERGED = 4
 
 
-class _Distribution(SignalReader):
+class DistributionSignal(SignalReader):
     """Signals made of the raw distribution that token t was drawn from, before any processor changed it."""
 
     source = "next-token distributions"
@@ -34,7 +35,7 @@ class _Distribution(SignalReader):
 
     def check(self) -> None:
         size, layers = getattr(self.config, self._size), self.config.layers
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or layers:
+        if not is_whole_number(size, at_least=1) or layers:
             raise ValueError(
                 f"A head that reads {self.name!r} needs {self._size} of at least 1 and no layers, got "
                 f"{self._size}={size!r} and layers={layers}. ElhsrConfig.for_model(model, signal={self.name!r}) fills "
@@ -73,7 +74,7 @@ class _Distribution(SignalReader):
         return self.of_logits(logits, inputs["input_ids"][:, first:]), completion_mask[:, first:]
 
 
-class Logits(_Distribution):
+class Logits(DistributionSignal):
     """The raw logits of the whole vocabulary."""
 
     name = "logits"
@@ -100,7 +101,7 @@ class Logits(_Distribution):
         return weight.dtype if weight is not None and weight.dtype.is_floating_point else torch.float32
 
 
-class TopLogProbabilities(_Distribution):
+class TopLogProbabilities(DistributionSignal):
     """The k highest log-probabilities and that of the token drawn; what OpenAI-compatible interfaces show."""
 
     name = "top_log_probabilities"
@@ -112,7 +113,7 @@ class TopLogProbabilities(_Distribution):
     def settings_for(cls, model: PreTrainedModel, layers: list[int] | None, given: dict[str, Any]) -> dict[str, Any]:
         k = given.get("num_log_probabilities", _TOP_LOG_PROBABILITIES)
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= vocabulary:
+        if not is_whole_number(k, at_least=1) or k > vocabulary:
             raise ValueError(
                 f"num_log_probabilities={k!r}: expected a number from 1 to the {vocabulary} tokens of the vocabulary."
             )

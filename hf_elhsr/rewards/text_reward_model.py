@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .._checks import whole_number
+
 
 class TextRewardModel:
     """A sequence classifier with one label (its logit is the score) or two (the log-odds of the second).
@@ -34,8 +36,7 @@ class TextRewardModel:
                 f"A text reward model is a sequence classifier with one or two labels; got a {type(model).__name__} "
                 f"with {labels}: load it with AutoModelForSequenceClassification."
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r}: expected a whole number of at least 1.")
+        whole_number("batch_size", batch_size)
         pads = (tokenizer.pad_token_id, model.config.pad_token_id)
         if batch_size > 1 and (None in pads or pads[0] != pads[1]):
             # The classifier looks for a text's last token by it

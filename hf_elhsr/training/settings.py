@@ -5,6 +5,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from .._checks import is_whole_number, whole_number
 from ..head.configuration_elhsr import SIGNALS, ElhsrConfig
 from .losses import LOSSES
 
@@ -60,12 +61,10 @@ class RewardHeadTrainingArguments:
         if self.gate not in (True, False, None):
             raise ValueError(f"gate={self.gate!r}: expected True, False or None.")
         for name in ("prompts_per_batch", "max_epochs", "patience"):
-            if not _is_whole(getattr(self, name)) or getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 1.")
-        if self.prompts is not None and (not _is_whole(self.prompts) or self.prompts < 2):
+            whole_number(name, getattr(self, name))
+        if self.prompts is not None and not is_whole_number(self.prompts, at_least=2):
             raise ValueError(f"prompts={self.prompts!r}: expected a whole number of at least 2, or None for all.")
-        if not _is_whole(self.seed):
-            raise ValueError(f"seed={self.seed!r}: expected a whole number.")
+        whole_number("seed", self.seed, at_least=None)
         allowed = {
             "learning_rate": ("above 0", self.learning_rate > 0),
             "weight_decay": ("of at least 0", self.weight_decay >= 0),
@@ -111,12 +110,8 @@ class RewardHeadTrainingArguments:
         return config
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _checked_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
-    if not layers or not all(_is_whole(layer) and layer >= 0 for layer in layers):
+    if not layers or not all(is_whole_number(layer, at_least=0) for layer in layers):
         raise ValueError(
             f"layers={list(layers)}: expected at least one index into hidden_states, counted from 0, or None for all "
             "that were recorded."
