@@ -8,11 +8,6 @@ def is_whole_number(value: Any, at_least: int | None = None) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and (at_least is None or value >= at_least)
 
 
-def is_whole_number(value: Any, at_least: int | None = 1) -> bool:
-    """Whether `value` is an int of at least this; True, False and 2.0 are not."""
-    return isinstance(value, int) and not isinstance(value, bool) and (at_least is None or value >= at_least)
-
-
 def whole_number(name: str, value: Any, at_least: int | None = 1) -> int:
     """Return `value` if it is a whole number, see [`is_whole_number`].
 
