@@ -96,16 +96,6 @@ def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows:
     return selected
 
 
-def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:
-    """Refuse a model whose state is not a `Cache`, since its rows could not multiply."""
-    caches = [model_kwargs[name] for name in CACHE_NAMES if model_kwargs.get(name) is not None]
-    if uses_cache(model_kwargs.get("use_cache")) and not any(isinstance(cache, Cache) for cache in caches):
-        raise ValueError(
-            f"{model_name} keeps its state in a form whose rows cannot be multiplied, so best_of_n cannot share the "
-            "prompt among candidates. Pass use_cache=False: slower, but it works."
-        )
-
-
 def multiply_processors(
     processors: LogitsProcessorList, batch: int, prompt_of_row: torch.Tensor
 ) -> LogitsProcessorList:

@@ -30,7 +30,8 @@ from ..transformers_internals import (
     updated_model_kwargs,
 )
 from .arguments import check_context_length
-from .batch import CACHE_NAMES, Prompts, Rows, check_cache, copy_cache, inputs_of_last_token, last_logits, stateful
+from .batch import CACHE_NAMES, Prompts, Rows, copy_cache, inputs_of_last_token, last_logits, stateful
+from .cache_check import check_cache
 from .next_token import sample_tokens
 from .output import StepRecords
 from .packed_linear import packed_linears
@@ -224,7 +225,8 @@ class _Loop:
         self._may_leave = not self._compiled and not keeping_state
         outputs = prefill(model, input_ids, self._generation_config, model_kwargs)
         model_kwargs = updated_model_kwargs(model, outputs, model_kwargs)
-        check_cache(model_kwargs, type(model).__name__)
+        logits = last_logits(outputs, input_ids)
+        check_cache(model, input_ids, logits, model_kwargs)
         self.records.prefill(outputs, batch, request.n, input_ids.device)
         # They have been consumed, and images would be multiplied with the rows
         for name in ("inputs_embeds", *MEDIA_INPUTS):
@@ -234,7 +236,7 @@ class _Loop:
         request.processors.candidates_multiplied(torch.arange(len(self.lengths), device=input_ids.device) // request.n)
         if self._needs.layers and not model_kwargs.get("output_hidden_states"):
             model_kwargs["output_hidden_states"] = sorted(self._needs.layers)
-        return Prompts(input_ids, last_logits(outputs, input_ids), model_kwargs, logits_processor)
+        return Prompts(input_ids, logits, model_kwargs, logits_processor)
 
     def waves(self) -> Iterator[torch.Tensor]:
         """The candidates, (rows,) long and ascending, that start together."""
