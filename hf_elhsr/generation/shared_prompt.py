@@ -60,7 +60,11 @@ class SharedPromptCache(Cache):
     def __init__(self, prompts: DynamicCache, attention_mask: torch.Tensor | None, prompt_of_row: torch.Tensor):
         super().__init__(layers=[_SharedPromptLayer(layer.keys, layer.values) for layer in prompts.layers])
         self._bias: torch.Tensor | None = None
+        # (prompts,) bool, true for prompts of padding alone; None where there is none
+        self._empty: torch.Tensor | None = None
         if attention_mask is not None and not bool(attention_mask.all()):
+            empty = ~attention_mask.bool().any(dim=-1)
+            self._empty = empty if bool(empty.any()) else None
             self._bias = torch.zeros_like(attention_mask, dtype=self.layers[0].prompt_keys.dtype)[:, None, None]
             self._bias = self._bias.masked_fill(attention_mask[:, None, None] == 0, -torch.inf)
         self.prompt_length = self.layers[0].get_seq_length()
@@ -128,6 +132,7 @@ class SharedPromptCache(Cache):
         )
         if len(present) < self._prompts:
             self._bias = None if self._bias is None else self._bias[present]
+            self._empty = None if self._empty is None else self._empty[present]
             for layer in self.layers:
                 layer.select_prompts(present)
         self._prompts = len(present)
@@ -174,6 +179,10 @@ class SharedPromptCache(Cache):
         bias = None if self._bias is None else self._bias.to(query.device)
         prompt, prompt_lse = _attention(seated, layer.prompt_keys, layer.prompt_values, bias, scaling)
         prompt, prompt_lse = self._by_row(prompt), self._by_row(prompt_lse[..., None])
+        if self._empty is not None:
+            # No key to attend to, so that neither part of the softmax is a number
+            empty = self._empty[self._prompt_of_row].to(query.device)[:, None, None, None]
+            prompt, prompt_lse = prompt.masked_fill(empty, 0.0), prompt_lse.masked_fill(empty, -torch.inf)
         weight = torch.sigmoid(prompt_lse - completion_lse[..., None]).to(query.dtype)
         return torch.lerp(completion, prompt, weight).reshape(rows, 1, heads, width)
 
