@@ -125,7 +125,7 @@ class TopLogProbabilities(DistributionSignal):
 
     @property
     def description(self) -> str:
-        return f"the {self.config.num_log_probabilities} highest log-probabilities and that of the token"
+        return f"the {self.config.num_log_probabilities} highest log-probabilities and the token's own"
 
     def of_logits(self, logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         return top_log_probabilities(logits, token_ids, self.config.num_log_probabilities)

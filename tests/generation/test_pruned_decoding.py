@@ -338,5 +338,5 @@ def test_prune_and_adaptive_are_not_asked_for_together(model, head, inputs):
 
 def test_a_price_for_waves_without_a_schedule_is_damage(model, head, inputs):
     decisive(head, wave_price=0.1).config.pruning = None
-    with pytest.raises(ValueError, match=r"damaged adaptive: a price of 0\.1 and no pruning schedule"):
+    with pytest.raises(ValueError, match=r"damaged adaptive: a price of 0\.1 but no pruning schedule"):
         generate(model, head, inputs, adaptive=0.01)
