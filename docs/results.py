@@ -285,10 +285,10 @@ def judges() -> str:
         ahead = measured.judges_minus.get(name, {})
         if name == "reward head":
             ahead = {judge: measured.head_minus[judge] for judge in NEEDS_NO_TRAINING}
-        beside = [ahead.get(judge, "") for judge in NEEDS_NO_TRAINING]
-        rows.append([called(name), *trained, accuracy, *beside, measured.head_minus.get(name, "")])
-    compared = [f"ahead of {judge} by" for judge in NEEDS_NO_TRAINING]
-    heads = ("answer by", "parameters", "training, s", "correct", *compared)
+        compared = [ahead.get(judge, "") for judge in NEEDS_NO_TRAINING]
+        rows.append([called(name), *trained, accuracy, *compared, measured.head_minus.get(name, "")])
+    titles = [f"ahead of {judge} by" for judge in NEEDS_NO_TRAINING]
+    heads = ("answer by", "parameters", "training, s", "correct", *titles)
     return table((*heads, "head is ahead by"), rows, bold="reward head")
 
 

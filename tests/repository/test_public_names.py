@@ -57,7 +57,7 @@ def test_enough_pages_show_code():
         page.name for page in PAGES if any(module.startswith("hf_elhsr") for module, _ in imported(code_of(page)))
     ]
     assert len(showing) > 12
-    assert {"README.md", "tutorial.md", "demo.py", "best_of_n.ipynb"} < set(showing)
+    assert {"README.md", "tutorial.md", "demo.py", "best_of_n.ipynb"} < showing
 
 
 @pytest.mark.parametrize(
