@@ -57,11 +57,11 @@ def test_rewards_within_the_context_and_of_the_latest_call(head, inputs):
             torch.manual_seed(seed)
             sequences = model.generate(**inputs, do_sample=True, max_new_tokens=length)
             assert_rewards_close(scored.rewards, expected_rewards(model, head, sequences, inputs))
-            # asking twice does not feed the last token twice
+            # Reading rewards twice does not feed the last token twice
             assert_rewards_close(scored.rewards, expected_rewards(model, head, sequences, inputs))
 
 
-def test_a_returned_cache_is_as_generate_left_it(head):
+def test_a_returned_cache_is_unchanged(head):
     model, inputs = tiny_model(), ragged_prompts(batch=1)
     cache = DynamicCache(config=model.config)
     with score_generation(model, head) as scored:
