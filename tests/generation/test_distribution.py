@@ -66,15 +66,15 @@ def test_token_frequencies_match_generate(settings):
     model.generation_config.eos_token_id = 2
     inputs = ragged_prompts(batch=1)
     torch.manual_seed(1)
-    theirs = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=2, **settings)
+    expected = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=2, **settings)
     torch.manual_seed(2)
     out = model.generate(
         **inputs, best_of_n=SAMPLES, reward_head=head, max_new_tokens=2, return_dict_in_generate=True, **settings
     )
     for position in (9, 10):
-        ours = counts(out.candidates[0, :, position])
-        assert len(ours.nonzero()[0]) > 3
-        assert_same_distribution(ours, counts(theirs[:, position]))
+        actual = counts(out.candidates[0, :, position])
+        assert len(actual.nonzero()[0]) > 3
+        assert_same_distribution(actual, counts(expected[:, position]))
 
 
 def test_the_comparison_can_fail():
@@ -82,10 +82,10 @@ def test_the_comparison_can_fail():
     model = opinionated_model()
     inputs = ragged_prompts(batch=1)
     torch.manual_seed(1)
-    theirs = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=1, top_k=0)
-    ours = model.sample_candidates(**inputs, n=SAMPLES, max_new_tokens=1, top_k=0, temperature=1.15)
+    expected = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=1, top_k=0)
+    actual = model.sample_candidates(**inputs, n=SAMPLES, max_new_tokens=1, top_k=0, temperature=1.15)
     with pytest.raises(AssertionError):
-        assert_same_distribution(counts(ours.token_ids[0, :, 9]), counts(theirs[:, 9]))
+        assert_same_distribution(counts(actual.token_ids[0, :, 9]), counts(expected[:, 9]))
 
 
 def test_draw_tokens_follows_the_softmax():
@@ -117,13 +117,13 @@ def test_partial_top_p_keeps_what_the_warper_keeps(spread, top_p):
     scores = torch.randn(40, 5000) * spread
     scores[::3, 7] = -float("inf")
     warper = TopPLogitsWarper(top_p)
-    theirs, ours = warper(None, scores), PartialTopP(warper)(torch.zeros(40, 1), scores)
-    kept_by_one = torch.isfinite(theirs) != torch.isfinite(ours)
+    expected, actual = warper(None, scores), PartialTopP(warper)(torch.zeros(40, 1), scores)
+    kept_by_one = torch.isfinite(expected) != torch.isfinite(actual)
     # Sums are rounded in a different order, so a token on the boundary may fall on the other side
     assert kept_by_one.sum(-1).max() <= 1
     assert kept_by_one.sum() <= 2
-    both = torch.isfinite(theirs) & torch.isfinite(ours)
-    assert torch.equal(theirs[both], ours[both])
+    both = torch.isfinite(expected) & torch.isfinite(actual)
+    assert torch.equal(expected[both], actual[both])
     assert both.any(-1).all()
 
 

@@ -162,9 +162,9 @@ def assert_scores_are_transformers_own(model, head, inputs, kwargs, monkeypatch)
         length = int(out.lengths[row, out.winners[row, 0]])
         winners = iter(out.sequences[row, 9 : 9 + length])
         alone = {name: value[row : row + 1] for name, value in inputs.items()}
-        theirs = model.generate(**alone, **(settings | kwargs))
-        assert len(theirs.scores) == length
-        for step, scores in enumerate(theirs.scores):
+        plain = model.generate(**alone, **(settings | kwargs))
+        assert len(plain.scores) == length
+        for step, scores in enumerate(plain.scores):
             torch.testing.assert_close(out.scores[step][row], scores[0], rtol=1e-3, atol=1e-3)
 
 

@@ -76,8 +76,8 @@ def test_output_hidden_states_of_the_user_are_unchanged(head, inputs):
     plain = model.generate(**inputs, max_new_tokens=5, output_hidden_states=True, return_dict_in_generate=True)
     with score_generation(model, head):
         out = model.generate(**inputs, max_new_tokens=5, output_hidden_states=True, return_dict_in_generate=True)
-    for ours, theirs in zip(out.hidden_states, plain.hidden_states, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for actual, expected in zip(out.hidden_states, plain.hidden_states, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_any_processor(inputs):
