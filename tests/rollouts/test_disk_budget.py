@@ -138,7 +138,7 @@ def test_what_was_left_out_is_reported(caplog):
 
 
 def test_features_of_no_tokens_need_no_budget():
-    with pytest.raises(ValueError, match="with a head none are recorded"):
+    with pytest.raises(ValueError, match="which a head does not record"):
         Recording(head=tiny_head(tiny_model()), disk_budget=9)
 
 
