@@ -1,19 +1,19 @@
 """Checks of arguments that are the same throughout the package."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 
-def is_whole_number(value: Any, at_least: int | None = 1) -> bool:
-    """Whether `value` is an int of at least this; True, False and 2.0 are not."""
+def is_whole_number(value: Any, at_least: int | None = None) -> TypeGuard[int]:
+    """Whether a value is a whole number, and not too low; booleans and floats such as 2.0 are not whole numbers."""
     return isinstance(value, int) and not isinstance(value, bool) and (at_least is None or value >= at_least)
 
 
 def whole_number(name: str, value: Any, at_least: int | None = 1) -> int:
-    """`value` itself if it is a whole number; True, False and 2.0 are not.
+    """Return `value` if it is a whole number, see [`is_whole_number`].
 
     Args:
-        name: Name of the argument, for the error.
-        value: What was passed.
+        name: The argument's name, for the error.
+        value: The value that was passed.
         at_least: The lowest number that is allowed; None for any.
 
     Raises:

@@ -12,11 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_elhsr import ElhsrConfig
 from hf_elhsr.models import DEMO_MODEL, DTYPES, demo_model_folder
-from hf_elhsr.plan import Plan
 from hf_elhsr.rollouts import SamplingArguments
 from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
-from hf_elhsr.steps import Reproduction
 from hf_elhsr.tasks import Problem, Task, find_task
+
+from .plan import Plan
+from .steps import Reproduction
 
 # Bytes a parameter: float32 weights in the end, and three checkpoints with AdamW's two moments meanwhile
 _TEXT_REWARD_MODEL = 4 + 3 * 12

@@ -16,8 +16,8 @@ from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combi
 from hf_elhsr._files import write_text
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts
 from hf_elhsr.models import base_model_id, load_language_model, load_text_reward_model
-from hf_elhsr.plan import SIGNAL_HEADS, Plan, TaskPlan
-from hf_elhsr.report import write_report
+from .plan import SIGNAL_HEADS, Plan, TaskPlan
+from .report import write_report
 from hf_elhsr.rewards.baselines import LastTokenProbe
 from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
 from hf_elhsr.rollouts import Judge, Recording, RolloutSet, prompt_texts, sample_rollouts

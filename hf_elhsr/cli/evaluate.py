@@ -11,7 +11,7 @@ from .._files import write_text
 from ..evaluation import Evaluation, evaluate_rollouts, evaluation_markdown, plot_evaluation
 from ..evaluation.report import check_figure
 from ..head.loading import load_reward_head
-from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
+from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..models import load_language_model, load_text_reward_model
 from ..rollouts import Recording, SamplingArguments, prompt_texts, sample_rollouts
 from ..rollouts.text_scores import score_rollout_texts
@@ -81,10 +81,10 @@ def evaluate(
     language_model, tokenizer = load_language_model(model, dtype)
     problems = find_task(task, verifier, extract)
     asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
-    record = read_record(Path(head))
-    if order_changed(record, asked | {"labelled_by": getattr(problems, "labelled_by", None)}):
+    record = TrainingRecord.read(Path(head))
+    if record.order_changed(asked | {"labelled_by": getattr(problems, "labelled_by", None)}):
         logger.warning(f"{OTHER_ROWS} The head may choose better here than elsewhere.")
-    elif known_as(record, asked) == "trained":
+    elif record.known_as(asked) == "trained":
         logger.warning(
             f"The head in {head!r} was trained on some of these prompts, where it chooses better than elsewhere: "
             "sample others, e.g. with --split or --skip."

@@ -10,7 +10,7 @@ from .._files import write_text
 from ..evaluation import measure_tradeoff, plot_tradeoff
 from ..evaluation.report import check_figure
 from ..head.loading import load_reward_head
-from ..hub.record import OTHER_ROWS, known_as, order_changed, read_record
+from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..rollouts import RolloutSet
 from .options import Head, Json, NumbersFile, PlotFile
 from .result import show
@@ -32,14 +32,13 @@ def tradeoff(
     if plot_file is not None:
         check_figure(plot_file)
     measured_on = RolloutSet(rollouts)
-    record = read_record(Path(head))
-    if order_changed(record, measured_on.settings):
+    record = TrainingRecord.read(Path(head))
+    if record.order_changed(measured_on.settings):
         raise ValueError(OTHER_ROWS)
-    known = known_as(record, measured_on.settings)
-    if known is not None:
+    if (known := record.known_as(measured_on.settings)) is not None:
         raise ValueError(
             f"The head in {head!r} was {known} on prompts of {str(rollouts)!r}, where its decisions cost less than "
-            "elsewhere: sample others, e.g. with --skip."
+            "elsewhere: sample different prompts, e.g. with --skip."
         )
     measured = measure_tradeoff(measured_on, load_reward_head(head))
     for file in (numbers_file, plot_file):

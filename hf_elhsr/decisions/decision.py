@@ -80,7 +80,7 @@ def is_number(value: Any) -> bool:
 def check_counts(**counts: Any) -> None:
     """Refuse counts other than whole numbers of at least 1."""
     for name, value in counts.items():
-        check(name, value, "a count of at least 1", is_whole_number(value))
+        check(name, value, "a count of at least 1", is_whole_number(value, at_least=1))
 
 
 def check_settings(name: str, value: Any, what: str) -> None:

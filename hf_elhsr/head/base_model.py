@@ -14,6 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ..transformers_internals import position_ids
+
 
 def learns_prompts(wrapper: Any) -> bool:
     """Whether this is a PEFT wrapper that puts learned prompts before the model's inputs, as prefix tuning does."""
@@ -287,7 +289,7 @@ def plain_inputs(
     if "position_ids" in accepted and "position_ids" not in inputs:
         inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
         if more and model.can_generate():  # images may have positions of their own
-            inputs["position_ids"] = model._prepare_position_ids_for_generation(input_ids, inputs)
+            inputs["position_ids"] = position_ids(model, input_ids, inputs)
     return inputs | {name: value for name, value in (("use_cache", False), ("logits_to_keep", 1)) if name in accepted}
 
 

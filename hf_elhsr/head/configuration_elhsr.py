@@ -1,6 +1,5 @@
 """ElhsrConfig: which language model and signal a reward head reads, which head it is, and what was fitted for it."""
 
-import dataclasses
 from collections.abc import Callable
 from types import NoneType
 from typing import Any, Self
@@ -8,10 +7,12 @@ from typing import Any, Self
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from .._checks import is_whole_number
 from ..decisions.adaptive import Adaptive
 from ..decisions.calibration import Calibration
 from ..decisions.decision import Decision
 from ..decisions.pruning import Pruning
+from ..transformers_internals import COMMON_CONFIG_FIELDS, commit_hash
 from .base_model import (
     FINGERPRINT_TOLERANCE,
     adapter_differences,
@@ -49,17 +50,6 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "base_model": ((str, NoneType), "text or null"),
     "standardization": ((str, NoneType), "text or null"),
 }
-# What transformers reads or writes in the configuration of any model, beside its fields
-_COMMON = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
-    "_commit_hash",
-    "_name_or_path",
-    "attn_implementation",
-    "auto_map",
-    "model_type",
-    "name_or_path",
-    "output_attentions",
-    "torch_dtype",
-}
 
 
 def _from_format_0(config: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +68,7 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
         ValueError: It was written in a later format, or in something else than a format.
     """
     version = config.get("format_version", 0)
-    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= FORMAT_VERSION:
+    if not is_whole_number(version, at_least=0) or version > FORMAT_VERSION:
         raise ValueError(
             f"This reward head was saved with format_version {version!r}, and this version of hf_elhsr reads up to "
             f"{FORMAT_VERSION}: update hf_elhsr, or train the head again with this version (`hf-elhsr train`)."
@@ -163,7 +153,7 @@ class ElhsrConfig(PreTrainedConfig):
         self.format_version = format_version
         for name in DECISIONS:
             setattr(self, name, kwargs.pop(name, None))
-        if unknown := sorted(kwargs.keys() - _COMMON):
+        if unknown := sorted(kwargs.keys() - COMMON_CONFIG_FIELDS):
             raise ValueError(
                 f"A reward head's configuration has no {', '.join(unknown)}: check the spelling, or update hf_elhsr if "
                 "a later version made the head."
@@ -265,8 +255,8 @@ class ElhsrConfig(PreTrainedConfig):
         text_config = model.config.get_text_config(decoder=True)
         reader = _signal_class(kwargs.get("signal", "hidden_states"))
         settings = {
-            "base_model": getattr(model.config, "_name_or_path", "") or None,
-            "base_model_revision": getattr(model.config, "_commit_hash", None),
+            "base_model": model.config.name_or_path or None,
+            "base_model_revision": commit_hash(model.config),
             "base_model_type": text_config.model_type,
             "base_num_hidden_layers": text_config.num_hidden_layers,
             "base_vocab_size": text_config.vocab_size,
@@ -306,7 +296,7 @@ class ElhsrConfig(PreTrainedConfig):
         if differences:
             raise ValueError(
                 f"This reward head was made for {self.base_model or 'another model'} and does not fit "
-                f"{getattr(model.config, '_name_or_path', '') or type(model).__name__}: {'; '.join(differences)}. "
+                f"{model.config.name_or_path or type(model).__name__}: {'; '.join(differences)}. "
                 "Load the model that the head was made for, or train a head for this model."
             )
         if self.adapter is None and (adapters := adapters_in_force(model)):

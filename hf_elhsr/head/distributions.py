@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedModel
 
+from .._checks import is_whole_number
 from .signals import SignalNeeds, SignalReader, StepSignal
 
 # Log-probabilities below it count as it: impossible tokens have many notations, -9999 among them
@@ -34,7 +35,7 @@ class DistributionSignal(SignalReader):
 
     def check(self) -> None:
         size, layers = getattr(self.config, self._size), self.config.layers
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or layers:
+        if not is_whole_number(size, at_least=1) or layers:
             raise ValueError(
                 f"A head that reads {self.name!r} needs {self._size} of at least 1 and no layers, got "
                 f"{self._size}={size!r} and layers={layers}. ElhsrConfig.for_model(model, signal={self.name!r}) fills "
@@ -112,7 +113,7 @@ class TopLogProbabilities(DistributionSignal):
     def settings_for(cls, model: PreTrainedModel, layers: list[int] | None, given: dict[str, Any]) -> dict[str, Any]:
         k = given.get("num_log_probabilities", _TOP_LOG_PROBABILITIES)
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= vocabulary:
+        if not is_whole_number(k, at_least=1) or k > vocabulary:
             raise ValueError(
                 f"num_log_probabilities={k!r}: expected a number from 1 to the {vocabulary} tokens of the vocabulary."
             )
@@ -124,7 +125,7 @@ class TopLogProbabilities(DistributionSignal):
 
     @property
     def description(self) -> str:
-        return f"the {self.config.num_log_probabilities} highest log-probabilities and that of the token"
+        return f"the {self.config.num_log_probabilities} highest log-probabilities and the token's own"
 
     def of_logits(self, logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         return top_log_probabilities(logits, token_ids, self.config.num_log_probabilities)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .._checks import is_whole_number
 from .signals import SignalNeeds, SignalReader, StepSignal
 
 
@@ -23,8 +24,8 @@ class HiddenStates(SignalReader):
 
     def check(self) -> None:
         hidden_size, layers = self.config.hidden_size, self.config.layers
-        whole = not any(isinstance(number, bool) or not isinstance(number, int) for number in (hidden_size, *layers))
-        if not whole or self.num_features <= 0 or layers != sorted(set(layers)) or layers[0] < 0:
+        whole = is_whole_number(hidden_size, at_least=1) and all(is_whole_number(layer, at_least=0) for layer in layers)
+        if not whole or not layers or layers != sorted(set(layers)):
             raise ValueError(
                 f"hidden_size={hidden_size} and layers={layers} make no reward head: pass a positive width and "
                 "ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput, extract_commit_hash
+from transformers.utils import ModelOutput
 
+from ..transformers_internals import commit_of_file
 from .base_model import plain_inputs, unwrap_language_model
 from .configuration_elhsr import ElhsrConfig
 from .files import LOADING_ARGUMENTS, check_weights, head_file, read_config
@@ -147,7 +148,7 @@ class ElhsrRewardHead(PreTrainedModel):
             config, kwargs = read_config(file, where, **kwargs)
         elif not isinstance(config, ElhsrConfig):
             raise ValueError(f"config must be an ElhsrConfig, got {type(config).__name__}: leave it out.")
-        loading["revision"] = extract_commit_hash(str(file), None) or loading.get("revision")
+        loading["revision"] = commit_of_file(str(file)) or loading.get("revision")
         weights = head_file(where, "model.safetensors", **loading)
         own_class = head_class(config)
         check_weights(weights, own_class.parameter_shapes(config.check()))

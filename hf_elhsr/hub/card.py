@@ -18,11 +18,11 @@ from ..training import LOSSES
 from .card_commands import making_commands
 from .measurements import missing_records, read_measurements
 from .model_index import model_index_results
-from .record import damaged_record, read_record
+from .record import TrainingRecord, damaged_record
 
-#: What heads are found by.
+#: The tag that heads are found by.
 TAG = "elhsr"
-#: And, with the signal's name after it, what they read.
+#: The beginning of a tag that says what a head reads; the signal's name follows.
 SIGNAL_TAG = "signal:"
 
 
@@ -30,13 +30,14 @@ def write_card(folder: Path, *, license: str | None = None) -> Path:
     """Write `README.md` into a head's folder, and return its path.
 
     Args:
-        folder: The head's.
-        license: Of the weights, by its id on the Hub, as "apache-2.0". Default: that of the README.md which is there;
-            else "other" where there is a file LICENSE, and none where not.
+        folder: The head's folder.
+        license: The license of the weights, by its id on the Hub, such as "apache-2.0". Default: the one in the present
+            README.md; without it "other" if there is a file LICENSE, and no license if there is none.
 
     Raises:
         ValueError: The folder lacks config.json, training.json or evaluation/*.json; one of these is damaged; or an
-            evaluation or trade-off is of another head, or on prompts that the head was trained or calibrated on.
+            evaluation or trade-off was measured with another head, or on prompts that the head was trained or
+            calibrated on.
     """
     file = folder / "README.md"
     write_text(file, render_card(folder, license=license))
@@ -44,11 +45,11 @@ def write_card(folder: Path, *, license: str | None = None) -> Path:
 
 
 def render_card(folder: Path, source: str | None = None, *, license: str | None = None) -> str:
-    """The card's text. Every number in it is read from the folder's own records.
+    """Return the card's text. Every number in it is read from the folder's own records.
 
     Args:
-        source: Where the card tells readers to load the head from, as "org/name". Default: a folder of this name.
-        license: As of [`write_card`].
+        source: Where the card says to load the head from, such as "org/name". Default: a folder of this name.
+        license: See [`write_card`].
     """
     if missing := missing_records(folder):
         raise ValueError(
@@ -56,33 +57,33 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
             "and `hf-elhsr evaluate --numbers`."
         )
     config = ElhsrConfig.from_pretrained(folder)
-    training = read_record(folder)
+    record = TrainingRecord.read(folder)
     evaluations, tradeoffs = read_measurements(folder)
-    # What only the head's author can say of its limits
+    # Limits that only the head's author knows
     limits = (folder / "limits.md").read_text().strip() if (folder / "limits.md").is_file() else ""
     template = resources.files("hf_elhsr.hub").joinpath("card_template.md").read_text()
     source = source or f"path/to/{folder.resolve().name}"
     try:
-        values = _values(source, config, training, evaluations, tradeoffs, limits)
-    except (AttributeError, KeyError, TypeError) as error:  # of values that are missing or of the wrong type
+        values = _values(source, config, record, evaluations, tradeoffs, limits)
+    except (AttributeError, KeyError, TypeError) as error:  # from values that are missing or of a wrong type
         raise damaged_record(folder, error) from error
     metadata = _metadata(values["name"], config, evaluations, license or _present_license(folder))
     return Template(template).substitute(values, metadata=metadata)
 
 
 def _present_license(folder: Path) -> str | None:
-    """What is licensed by whom is not ours to say: what the author has said before, in the card or in a file."""
+    """The license that the author has named before, in the card or in a file; choosing one is not up to us."""
     try:
-        said = (metadata_load(folder / "README.md") or {}).get("license")
+        named = (metadata_load(folder / "README.md") or {}).get("license")
     except (OSError, ValueError, yaml.YAMLError):
-        said = None
-    if isinstance(said, str) and said:
-        return said
+        named = None
+    if isinstance(named, str) and named:
+        return named
     return "other" if any(folder.glob("LICENSE*")) else None
 
 
 def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation], license: str | None) -> str:
-    """The YAML at a card's top, by which the Hub lists heads; accuracies in percent."""
+    """The YAML at the top of a card, by which the Hub lists heads; accuracies in percent."""
     data = ModelCardData(
         license=license,
         library_name="hf-elhsr",
@@ -100,12 +101,12 @@ def _metadata(name: str, config: ElhsrConfig, evaluations: list[Evaluation], lic
 def _values(
     source: str,
     config: ElhsrConfig,
-    training: dict[str, Any],
+    record: TrainingRecord,
     evaluations: list[Evaluation],
     tradeoffs: list[TradeOff],
     limits: str,
 ) -> dict[str, Any]:
-    rollouts, report = training["rollouts"], training["report"]
+    rollouts, report = record.rollouts, record.report
     reward_parameters, value_parameters = head_class(config).parameter_counts(config)
     name = source.rpartition("/")[2]
     return {
@@ -119,7 +120,7 @@ def _values(
         "features": config.reads.description,
         "task": rollouts["task"] + _TASKS.get(rollouts["task"], ""),
         "question": _QUESTIONS.get(rollouts["task"], "..."),
-        "commands": making_commands(name, config, training),
+        "commands": making_commands(name, config, record),
         "train_prompts": report["train_prompts"],
         "held_out_prompts": report["held_out_prompts"],
         "prompts": rollouts["prompts"],
@@ -128,15 +129,15 @@ def _values(
         "top_p": rollouts["sampling"]["top_p"],
         "top_k": rollouts["sampling"]["top_k"],
         "max_new_tokens": rollouts["sampling"]["max_new_tokens"],
-        "loss": _loss_title(training["settings"].get("loss", "binary_cross_entropy")),
-        "standardised": _STANDARDISED if config.standardization else "features as the model gives them",
+        "loss": _loss_title(record.settings.get("loss", "binary_cross_entropy")),
+        "standardised": _STANDARDISED if config.standardization else "features as the model computes them",
         "epochs": len(report["held_out_loss"]),
         "best_epoch": report["best_epoch"] + 1,
-        "refit": _refit(training["refit"]) if "refit" in training else "",
+        "refit": _refit(record.refit) if record.refit else "",
         "results": "\n\n".join(
             [
                 *map(evaluation_markdown, evaluations),
-                *(_savings(tradeoff, _fitted_on(training)) for tradeoff in tradeoffs),
+                *(_savings(tradeoff, _fitted_on(record.calibrate)) for tradeoff in tradeoffs),
             ]
         ),
         "limits": limits,
@@ -150,24 +151,26 @@ def _loss_title(name: str) -> str:
 
 _TASKS = {
     "arithmetic": ", word problems made from seeded templates, whose final number is checked",
-    "coin_flip": ", questions on the side that a coin shows after some flips",
+    "coin_flip": ", questions about the side that a coin shows after some flips",
 }
 _QUESTIONS = {
     "arithmetic": "Anna found 4 coins on Monday and 7 coins on Tuesday. How many coins did Anna find altogether?"
 }
-_STANDARDISED = "features standardised, which is folded into the weights"
+_STANDARDISED = "features standardised, with the standardisation folded into the weights"
 _VALUE_ROW = (
-    " Another {:,} parameters judge completions that are still being written, for pruning; they have no part in the "
-    "reward."
+    " Another {:,} parameters rate completions that are still being written, for pruning; the reward does not depend "
+    "on them."
 )
 
 
-def _fitted_on(training: dict[str, Any]) -> str:
-    """Which prompts the decisions in the head's config come from."""
-    own = training.get("calibrate")
-    if own is None:
+def _fitted_on(calibrate: dict[str, Any] | None) -> str:
+    """The prompts that the decisions in the head's config were fitted on."""
+    if calibrate is None:
         return "the held-out prompts of the training split"
-    return f"{own['prompts']:,} further prompts of the split `{own['split']}`, which the head was not trained on"
+    return (
+        f"{calibrate['prompts']:,} further prompts of the split `{calibrate['split']}`, which the head was not "
+        "trained on"
+    )
 
 
 def _refit(refit: dict[str, Any]) -> str:
@@ -176,26 +179,26 @@ def _refit(refit: dict[str, Any]) -> str:
     also = f"and {with_prefixes:,} more" if with_prefixes else "alone"
     reward, value = refit["report"]["reward"], refit["report"]["value"]
     text = (
-        f"\n- Then, with the gates as they were, the reward was solved for to its optimum (logistic regression, ridge "
+        f"\n- Then the reward was refitted to its optimum with the gates unchanged (logistic regression, ridge "
         f"{reward['ridge']:g}\n  chosen on the held-out prompts), on the training prompts and {more:,} more."
     )
     if value is None:
         return text
     return (
-        f"{text}\n- The row of weights for pruning was solved for likewise (ridge {value['ridge']:g}), on the training "
-        f"prompts {also}: from the\n  mean of the hidden states so far to sigmoid(R) of the whole completion."
+        f"{text}\n- The row of weights for pruning was refitted in the same way (ridge {value['ridge']:g}), on the "
+        f"training prompts {also}: from the\n  mean of the hidden states so far to sigmoid(R) of the whole completion."
     )
 
 
 def _savings(tradeoff: TradeOff, fitted_on: str) -> str:
-    """What pruning and adaptive n save, and how good the calibrated probabilities are."""
+    """The tokens that pruning and adaptive n save, and the errors of the calibrated probabilities."""
     errors = tradeoff.calibration
     return "\n\n".join(
         [
             f"### Fewer tokens: {tradeoff.prompts} prompts of the split `{tradeoff.split}`"
             f"{skipped_prompts(tradeoff)}, best of {tradeoff.n}",
             "`prune` and `adaptive` name the tolerance, the accuracy that may be given up; the schedules were fitted "
-            f"on {fitted_on}. Replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
+            f"on {fitted_on}. They were replayed on rollouts that were sampled whole (`hf-elhsr tradeoff`).",
             savings_table(tradeoff).markdown(),
             f"Calibrated probabilities: expected calibration error {errors['rollouts'].expected_calibration_error:.3f} "
             f"and Brier score {errors['rollouts'].brier_score:.3f} over all rollouts, "

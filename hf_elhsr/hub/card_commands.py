@@ -1,4 +1,4 @@
-"""The commands that make a head again, from the records of its training."""
+"""The commands that reproduce a head, from the record of its training."""
 
 import dataclasses
 import shlex
@@ -6,28 +6,26 @@ from typing import Any
 
 from ..head.configuration_elhsr import ElhsrConfig
 from ..training import PRESETS, RewardHeadTrainingArguments
+from .record import TrainingRecord
 
-# What `hf-elhsr train` calls its options, where that is not the setting's name
+# The switches of `hf-elhsr train`, by the setting and its value; other options have the setting's name
 _SWITCHES = {
     ("gate", True): "--gate",
     ("gate", False): "--no-gate",
     ("standardization", "per_feature"): "--standardize",
     ("standardization", None): "--no-standardize",
 }
-# These are changed by a preset alone
+# Only presets change these
 _NO_OPTIONS = ("averaging", "held_out")
 
 
-def making_commands(name: str, config: ElhsrConfig, training: dict[str, Any]) -> str:
-    """`hf-elhsr sample`, `train` and, where they had a part in it, `refit` and `calibrate`, one command a line."""
-    rollouts = training["rollouts"]
-    refit = training.get("refit")
+def making_commands(name: str, config: ElhsrConfig, record: TrainingRecord) -> str:
+    """`hf-elhsr sample`, `train` and, where they were run, `refit` and `calibrate`, one command a line."""
+    refit = record.refit
     first = "first-head" if refit else name
-    # The default needs no option
-    signal = ["--signal", config.signal] if "signal" in config.to_diff_dict() else []
     commands = [
-        ["hf-elhsr", "sample", "rollouts/train", *_sampled(config, rollouts), *signal],
-        ["hf-elhsr", "train", "rollouts/train", first, *_trained(config, training["settings"])],
+        ["hf-elhsr", "sample", "rollouts/train", *_sampled(config, record.rollouts), "--signal", config.signal],
+        ["hf-elhsr", "train", "rollouts/train", first, *_trained(config, record.settings)],
     ]
     if refit:
         pooled = []
@@ -36,7 +34,7 @@ def making_commands(name: str, config: ElhsrConfig, training: dict[str, Any]) ->
             commands.append(["hf-elhsr", "sample", folder, *_sampled(config, more), "--pooled-by", first])
             pooled += ["--pooled", folder]
         commands.append(["hf-elhsr", "refit", first, name, "--rollouts", "rollouts/train", *pooled])
-    if further := training.get("calibrate"):
+    if further := record.calibrate:
         commands.append(["hf-elhsr", "evaluate", "rollouts/decisions", *_sampled(config, further), "--head", name])
         commands.append(["hf-elhsr", "calibrate", name, "rollouts/decisions"])
     return "\n".join(" \\\n    ".join(_wrapped(command)) for command in commands)
@@ -60,17 +58,17 @@ def _sampled(config: ElhsrConfig, rollouts: dict[str, Any]) -> list[str]:
     words = [word for option, value in options.items() if value != 0 for word in (f"--{option}", str(value))]
     functions = rollouts.get("labelled_by", {})
     if rollouts["task"].endswith(".jsonl") and ":" not in rollouts["task"]:
-        # Sampling in Python does not tell where the function is
+        # After sampling in Python the function's file is unknown
         words += ["--verifier", functions.get("verifier", "FILE.py:FUNCTION")]
     return [*words, "--extract", functions["extract"]] if "extract" in functions else words
 
 
 def _trained(config: ElhsrConfig, settings: dict[str, Any]) -> list[str]:
-    """The preset that is nearest, and what was changed."""
+    """The options for the preset that is nearest, and for the settings that differ from it."""
     changes = {}
     for name in PRESETS:
         preset = dataclasses.asdict(RewardHeadTrainingArguments.preset(name, config.signal))
-        # Settings that came with a later version are not in the record
+        # A record of an earlier version lacks the settings that came later
         changes[name] = {key: value for key, value in settings.items() if key in preset and preset[key] != value}
     nearest = min(changes, key=lambda name: (any(key in changes[name] for key in _NO_OPTIONS), len(changes[name])))
     words = [] if nearest == "default" else ["--preset", nearest]
@@ -78,7 +76,7 @@ def _trained(config: ElhsrConfig, settings: dict[str, Any]) -> list[str]:
         if key == "layers":
             words += [word for layer in value for word in ("--layer", str(layer))]
         elif key == "gate" and value is None:
-            # As the rollouts said, which the head does, too
+            # It was taken from the rollouts, as the head's config says
             words.append(_SWITCHES[key, config.gate])
         elif (key, value) in _SWITCHES:
             words.append(_SWITCHES[key, value])
@@ -88,7 +86,7 @@ def _trained(config: ElhsrConfig, settings: dict[str, Any]) -> list[str]:
 
 
 def _wrapped(command: list[str], width: int = 116) -> list[str]:
-    """A command's lines, none of which ends between an option and its value."""
+    """A command's lines, broken only before options."""
     parts: list[str] = []
     for word in command:
         if word.startswith("--") or not parts:

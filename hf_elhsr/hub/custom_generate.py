@@ -2,13 +2,15 @@
 
 transformers takes a folder `custom_generate/` with `generate.py` and flat siblings that import one another as
 `from .name import`. They are built from the package's own modules: `custom_generate_entry.py` and those that it
-imports, directly or not, each under a flat name, with its relative imports rewritten and nothing else changed. Rooms of
-small modules become one file.
+imports, directly or not. The modules of a folder become one file, since transformers downloads the files one by one
+and prints a warning for each. Only their relative imports are rewritten.
 """
 
 import ast
 import importlib.metadata
 import os
+import textwrap
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -19,31 +21,26 @@ from .._files import write_text
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ENTRY = "hub.custom_generate_entry"
-# These rooms are one file each: transformers downloads file by file, and prints a warning for each
-_MERGED = ("decisions", "rewards")
 _MADE_BY = "# Made by hf_elhsr "
-_HEADER = (
-    _MADE_BY + "{version} from its {paths}, where changes belong.\n"
-    "# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
-)
+_LICENSE = "# Copyright the hf_elhsr authors, Apache License 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 
 
 def write_custom_generate(folder: str | os.PathLike[str], repo_id: str | None = None) -> Path:
-    """Write `custom_generate/` into a head's folder; one that is there already is made anew.
+    """Write `custom_generate/` into a head's folder, in the place of an earlier one.
 
     Then `model.generate(custom_generate=<folder or repository>, best_of_n=8, trust_remote_code=True)` works in plain
     transformers. The head is read from the folder, or from the repository at the commit that the code came from.
 
     Args:
-        folder: The head's, with `config.json` and `model.safetensors`.
-        repo_id: "org/name", as which the head is published. Only needed where the code is loaded by
+        folder: The head's folder, with `config.json` and `model.safetensors`.
+        repo_id: The repository that the head is published as, "org/name". Only needed where the code is loaded by
             `model.load_custom_generate`; a call of `generate` names its repository itself.
 
     Returns:
         The path of `custom_generate/`.
 
     Raises:
-        ValueError: The folder holds no head, or a `custom_generate/` that was not made here.
+        ValueError: The folder holds no head, or a `custom_generate/` with files that hf_elhsr has not made.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -64,7 +61,11 @@ def write_custom_generate(folder: str | os.PathLike[str], repo_id: str | None = 
 
 
 def custom_generate_files(repo_id: str | None = None) -> dict[str, str]:
-    """What is in `custom_generate/`: the files' texts by their names, for a head that is published as `repo_id`."""
+    """The texts of the files in `custom_generate/` by their names, for a head that is published as `repo_id`.
+
+    Raises:
+        ValueError: Two modules that become one file define the same name differently.
+    """
     texts: dict[str, str] = {}
     imported: dict[str, list[str]] = {}
     waiting = [_ENTRY]
@@ -73,18 +74,18 @@ def custom_generate_files(repo_id: str | None = None) -> dict[str, str]:
         if module not in texts:
             texts[module], imported[module] = _flattened(module)
             waiting += imported[module]
-    modules: dict[str, list[str]] = {}
-    # In a file of several modules each comes after those that it imports
+    parts: dict[str, dict[str, str]] = {}
+    # Each module comes after those that it imports, which the names at its top level may depend on
     for module in TopologicalSorter(imported).static_order():
-        modules.setdefault(f"{_flat_name(module)}.py", []).append(module)
-    files = {name: _header(parts) + "\n\n".join(texts[module] for module in parts) for name, parts in modules.items()}
+        parts.setdefault(f"{_flat_name(module)}.py", {})[module] = texts[module]
+    files = {name: _merged(modules) for name, modules in parts.items()}
     if repo_id is not None:
         files["generate.py"] = _with_repo_id(files["generate.py"], repo_id)
     return {"requirements.txt": _requirements(), **dict(sorted(files.items()))}
 
 
 def foreign_files(target: Path) -> list[str]:
-    """What a `custom_generate/` has that was not made here."""
+    """The names of files in a `custom_generate/` that hf_elhsr has not made."""
     return [file.name for file in sorted(target.glob("*")) if file.name != "__pycache__" and not _is_made_here(file)]
 
 
@@ -93,19 +94,43 @@ def _is_made_here(file: Path) -> bool:
 
 
 def _flat_name(module: str) -> str:
-    if module == _ENTRY:
-        return "generate"
-    room = module.partition(".")[0]
-    return room if room in _MERGED else module.replace(".", "_")
+    return "generate" if module == _ENTRY else module.partition(".")[0]
 
 
-def _header(modules: list[str]) -> str:
-    paths = ", ".join(f"hf_elhsr/{_source(module).relative_to(_PACKAGE).as_posix()}" for module in sorted(modules))
-    return _HEADER.format(version=__version__, paths=paths) + "\n"
+def _merged(modules: dict[str, str]) -> str:
+    """One file of several modules' texts."""
+    bound: dict[str, str] = {}
+    for module, text in modules.items():
+        for name, statement in _top_level_names(text):
+            if bound.setdefault(name, statement) != statement:
+                raise ValueError(
+                    f"hf_elhsr.{module} defines {name}, and so does another module of its folder, differently, but "
+                    "custom_generate/ has both in one file: rename one of them."
+                )
+    paths = ", ".join(f"hf_elhsr/{_source(module).relative_to(_PACKAGE).as_posix()}" for module in modules)
+    header = textwrap.wrap(
+        f"{_MADE_BY}{__version__} from these of its files, where changes belong: {paths}.", 118, subsequent_indent="# "
+    )
+    return "\n".join([*header, _LICENSE, "\n\n".join(modules.values())])
+
+
+def _top_level_names(text: str) -> Iterator[tuple[str, str]]:
+    """The names that a module's statements bind, each with its statement."""
+    for node in ast.parse(text).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, ast.unparse(node)
+            case ast.Import(names=aliases):
+                yield from ((alias.asname or alias.name, f"import {ast.unparse(alias)}") for alias in aliases)
+            case ast.ImportFrom(module=source, names=aliases):
+                yield from ((alias.asname or alias.name, f"{source}: {ast.unparse(alias)}") for alias in aliases)
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                yield from ((target.id, ast.unparse(node)) for target in targets if isinstance(target, ast.Name))
 
 
 def _source(module: str) -> Path:
-    """The file of a module, named from the package on."""
+    """The file of a module, which is named from the package on."""
     path = _PACKAGE.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -126,7 +151,7 @@ def _flattened(module: str) -> tuple[str, list[str]]:
         rewritten = [
             f"from .{_flat_name(target)} import {', '.join(names)}"
             for target, names in by_module.items()
-            # What is in the same file needs no import
+            # Modules of the same file need no import
             if _flat_name(target) != _flat_name(module)
         ]
         indent = " " * node.col_offset
@@ -141,7 +166,7 @@ def _absolute(module: str, node: ast.ImportFrom) -> str:
 
 
 def _defining_module(module: str, name: str) -> str:
-    """The module that a name comes from: `module` itself, or the one that its `__init__.py` imports the name from."""
+    """The module that defines a name: `module` itself, or the one that its `__init__.py` imports the name from."""
     path = _source(module)
     if path.name != "__init__.py":
         return module
@@ -149,7 +174,9 @@ def _defining_module(module: str, name: str) -> str:
         if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
             # Inside a package's __init__.py, one dot is the package itself
             return _defining_module(_absolute(f"{module}.__init__", node), name)
-    raise ValueError(f"hf_elhsr/{path.relative_to(_PACKAGE)} does not import {name}: import it from where it is made.")
+    raise ValueError(
+        f"hf_elhsr/{path.relative_to(_PACKAGE)} does not import {name}: import it from the module that defines it."
+    )
 
 
 def _with_repo_id(text: str, repo_id: str) -> str:
@@ -158,7 +185,7 @@ def _with_repo_id(text: str, repo_id: str) -> str:
 
 
 def _requirements() -> str:
-    """Those of the package that the code has, one condition a line: transformers checks them before it runs it."""
+    """The package's requirements that this code has, a condition a line; transformers checks them before running it."""
     lines = []
     for text in importlib.metadata.requires("hf-elhsr") or []:
         requirement = Requirement(text)

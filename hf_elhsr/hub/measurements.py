@@ -7,7 +7,7 @@ from typing import TypeVar
 from ..evaluation import Evaluation, TradeOff
 from ..evaluation.tradeoff import decisions_digest
 from ..head.modeling_elhsr import ElhsrRewardHead
-from .record import known_as, read_record, trained_on
+from .record import TrainingRecord
 
 _Numbers = TypeVar("_Numbers", Evaluation, TradeOff)
 
@@ -29,8 +29,8 @@ def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:
     tradeoffs = _read(folder / "tradeoff", TradeOff.from_json)
     head = ElhsrRewardHead.from_pretrained(folder)
     digest, decisions = head.digest(), decisions_digest(head.config)
-    training = read_record(folder)
-    learned_from = [(rollouts["task"], rollouts["split"]) for rollouts in trained_on(training)]
+    record = TrainingRecord.read(folder)
+    learned_from = [(rollouts["task"], rollouts["split"]) for rollouts in record.trained_on]
     measured: list[tuple[str, Evaluation | TradeOff]] = [("evaluation", evaluation) for evaluation in evaluations]
     measured += [("trade-off", tradeoff) for tradeoff in tradeoffs]
     for kind, one in measured:
@@ -42,7 +42,7 @@ def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:
         if (one.task, one.split) in learned_from:
             raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on another split.")
         prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": one.prompts + one.unverified}
-        if known_as(training, prompts) is not None:
+        if record.known_as(prompts) is not None:
             raise ValueError(
                 f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure on others, or "
                 "calibrate on others."

@@ -16,6 +16,7 @@ from hf_elhsr.cli.app import app
 from hf_elhsr.hub import write_card
 from hf_elhsr.hub.card import render_card
 from hf_elhsr.hub.card_commands import making_commands
+from hf_elhsr.hub.record import TrainingRecord
 from hf_elhsr.training import RewardHeadTrainingArguments
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -198,16 +199,20 @@ def test_numbers_of_the_prompts_of_the_calibration_are_refused(copied, kind):
         ("evaluation/test.json", (SHIPPED / "tradeoff" / "test.json").read_text(), "no evaluation: expected"),
         ("tradeoff/test.json", "{}", "no trade-off: expected what `hf-elhsr tradeoff --numbers` wrote"),
         ("tradeoff/test.json", (SHIPPED / "evaluation" / "test.json").read_text(), "no trade-off: expected"),
-        ("training.json", "{}", "no record of a training: expected what `hf-elhsr train` wrote"),
-        ("training.json", "[]", "no record of a training: expected"),
-        ("training.json", "{", "no record of a training: expected"),
-        ("training.json", '{"rollouts": []}', "no record of a training: expected"),
+        ("training.json", "{}", "not the record of a training: expected what `hf-elhsr train` wrote"),
+        ("training.json", "[]", "not the record of a training: expected"),
+        ("training.json", "{", "not the record of a training: expected"),
+        ("training.json", '{"rollouts": []}', "not the record of a training: expected"),
         (
             "training.json",
             '{"rollouts": {"task": "made", "split": "train", "prompts": "4"}}',
             "rollouts without task, split and number of prompts",
         ),
-        ("training.json", '{"rollouts": {"task": "made", "split": "train", "prompts": 4}}', "no record of a training"),
+        (
+            "training.json",
+            '{"rollouts": {"task": "made", "split": "train", "prompts": 4}}',
+            "not the record of a training",
+        ),
     ],
 )
 def test_damaged_and_misplaced_records_are_named(copied, name, content, message):
@@ -242,15 +247,15 @@ def test_prompts_that_could_not_be_verified_are_told(tmp_path):
     ("fields", "words"),
     [
         ({"signal": "logits"}, "next-token distributions of the language model while it writes"),
-        ({"signal": "logits"}, "It is one linear gated layer over the 49,152 raw logits of every sampled token"),
+        ({"signal": "logits"}, "It is one linear gated layer over the 49,152 raw logits at every sampled token"),
         ({"signal": "logits", "gate": False}, "49,153 parameters"),
         (
             {"signal": "logits", "gate": False},
-            "It is one linear layer over the 49,152 raw logits of every sampled token",
+            "It is one linear layer over the 49,152 raw logits at every sampled token",
         ),
         (
             {"signal": "top_log_probabilities", "num_log_probabilities": 20},
-            "layer over the 20 highest log-probabilities and the own one of every sampled token",
+            "layer over the 20 highest log-probabilities and the token's own at every sampled token",
         ),
     ],
 )
@@ -277,14 +282,14 @@ def parsed(words):
 
 
 def test_the_commands_of_a_card_make_its_head():
-    training = json.loads((SHIPPED / "training.json").read_text())
+    training = TrainingRecord.read(SHIPPED)
     config = ElhsrConfig.from_pretrained(SHIPPED)
     text = making_commands("my head", config, training)
     assert max(map(len, text.splitlines())) <= 120
     commands = [parsed(words) for words in commands_of(text)]
     assert [name for name, _ in commands] == ["sample", "train", "sample", "sample", "refit", "evaluate", "calibrate"]
     sampled = [params for name, params in commands if name in ("sample", "evaluate")]
-    records = [training["rollouts"], *training["refit"]["rollouts"], training["calibrate"]]
+    records = [*training.trained_on, *training.calibrated_on]
     for params, record in zip(sampled, records, strict=True):
         assert params["model"] == config.base_model
         assert {key: params[key] for key in ("task", "split", "prompts", "dtype")} == {
@@ -320,13 +325,14 @@ def test_options_of_training_are_those_that_were_changed(preset_name, signal, ch
     rollouts = {"task": "mine.jsonl", "split": "train", "prompts": 4, "dtype": "float32", "sampling": sampling}
     layers = [3, 4] if signal == "hidden_states" else []
     config = ElhsrConfig(hidden_size=4, layers=layers, signal=signal, num_log_probabilities=2, base_model="org/base")
-    sample, train = commands_of(making_commands("head", config, {"rollouts": rollouts, "settings": settings}))
+    record = TrainingRecord({"rollouts": rollouts, "settings": settings})
+    sample, train = commands_of(making_commands("head", config, record))
     assert train == ["hf-elhsr", "train", "rollouts/train", "head", *options]
     parsed(train)
-    assert sample[-2:] == ["--signal", signal] or signal == "hidden_states"
+    assert sample[-2:] == ["--signal", signal]
     assert parsed(sample)[1]["verifier"] == "FILE.py:FUNCTION"
     assert parsed(sample)[1]["seed"] == 1
     rollouts["labelled_by"] = {"verifier": "mine.py:check", "verifier_sha256": "0", "extract": "mine.py:last"}
-    sample, _ = commands_of(making_commands("head", config, {"rollouts": rollouts, "settings": settings}))
+    sample, _ = commands_of(making_commands("head", config, record))
     assert parsed(sample)[1]["verifier"] == "mine.py:check"
     assert parsed(sample)[1]["extract"] == "mine.py:last"

@@ -17,11 +17,12 @@ from transformers import AutoModel, AutoModelForCausalLM
 from transformers.dynamic_module_utils import get_relative_imports
 from typer.testing import CliRunner
 
-from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n
+import hf_elhsr
+from hf_elhsr import ElhsrRewardHead, enable_best_of_n
 from hf_elhsr.cli.app import app
 from hf_elhsr.generation.shared_prompt import SharedPromptCache
 from hf_elhsr.hub import write_custom_generate
-from hf_elhsr.hub.custom_generate import custom_generate_files
+from hf_elhsr.hub.custom_generate import _merged, custom_generate_files
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -72,15 +73,13 @@ def folders(tmp_path_factory):
         write_custom_generate(root / architecture / HEAD)
     other = root / "other" / HEAD
     head = tiny_head(tiny_model(), seed=5)
-    # Rows as wide as this version has them
-    value = [0.0, 3.0, -3.0, 0.0, 0.0][: len(ElhsrConfig.from_pretrained(SHIPPED).pruning["value"][0])]
     fitted, line = {"n": 4, "prompts": 9}, {"slope": 1.0, "offset": 0.0}
     head.config.calibration = line | fitted | {"winner": {"slope": 2.0, "offset": 0.5}}
     head.config.pruning = fitted | {
         "interval": 2,
         "prefix": [[0.0, 1.0, 0.0, 0.0]],
         "final": [0.0, 1.0],
-        "value": [value],
+        "value": [[0.0, 3.0, -3.0, 0.0, 0.0]],
         "prices": {"0.01": 0.2},
     }
     head.save_pretrained(other)
@@ -242,11 +241,28 @@ def test_the_code_is_built_and_not_committed(tmp_path):
     assert written == custom_generate_files()
 
 
-def test_the_files_are_few_and_named_after_the_packages():
+def test_the_files_are_few_and_named_after_the_packages_folders():
     """transformers downloads them one by one and prints a warning for each."""
-    files = [name for name in custom_generate_files() if name.endswith(".py")]
-    assert len(files) <= 25
-    assert {"generate.py", "head_modeling_elhsr.py", "generation_loop.py", "decisions.py", "rewards.py"} <= set(files)
+    files = {name for name in custom_generate_files() if name.endswith(".py")}
+    assert len(files) <= 10
+    assert {"generate.py", "head.py", "generation.py", "decisions.py", "rewards.py"} <= files
+
+
+def test_every_file_says_which_modules_it_is_made_of():
+    headers = [text.partition('"""')[0] for name, text in custom_generate_files().items() if name.endswith(".py")]
+    package = Path(hf_elhsr.__file__).parent
+    named = [path for header in headers for path in re.findall(r"hf_elhsr/([\w/]+\.py)", header)]
+    assert len(named) == len(set(named)) > len(headers)
+    assert all((package / path).is_file() for path in named)
+    assert all("where changes belong" in header for header in headers)
+
+
+def test_modules_of_one_file_that_define_a_name_differently_are_refused():
+    texts = {"head.a": "def length(text):\n    return len(text)\n", "head.b": "length = 3\n"}
+    with pytest.raises(ValueError, match=r"hf_elhsr\.head\.b defines length, and so does another module"):
+        _merged(texts)
+    same = "import os\nlogger = logging.get_logger(__name__)\n"
+    assert _merged({"head.a": same, "head.b": same}).count(same) == 2
 
 
 def imports_of(text):
@@ -275,9 +291,9 @@ def test_the_code_is_what_transformers_can_carry(tmp_path):
             defined = {getattr(node, "name", None) for node in ast.parse(files[f"{sibling}.py"]).body}
             defined |= set(re.findall(r"^(\w+)(?:: .+)? = ", files[f"{sibling}.py"], re.MULTILINE))
             assert set(names) <= defined, f"{name} imports {names} from {sibling}"
-        own = [node.name for node in ast.parse(text).body if hasattr(node, "name")]
-        own += re.findall(r"^(\w+)(?:: .+)? = ", text, re.MULTILINE)
-        assert len(own) == len(set(own)), f"{name} defines a name twice"
+        own = {(node.name, ast.unparse(node)) for node in ast.parse(text).body if hasattr(node, "name")}
+        own |= set(re.findall(r"^(\w+)(?:: .+)? = (.+)", text, re.MULTILINE))
+        assert len(own) == len({defined for defined, _ in own}), f"{name} defines a name twice, differently"
         (tmp_path / name).write_text(text)
         assert set(get_relative_imports(tmp_path / name)) == siblings.keys()
     assert third_party == {"torch", "transformers", "huggingface_hub", "safetensors"}
@@ -286,11 +302,9 @@ def test_the_code_is_what_transformers_can_carry(tmp_path):
 
 
 def test_every_file_names_the_version_it_came_from(folders):
-    from hf_elhsr import __version__
-
     written = list((folders / "llama" / HEAD / "custom_generate").iterdir())
     for file in written:
-        assert file.read_text().startswith(f"# Made by hf_elhsr {__version__}")
+        assert file.read_text().startswith(f"# Made by hf_elhsr {hf_elhsr.__version__}")
 
 
 def test_the_repository_is_written_in():
@@ -302,7 +316,7 @@ def test_only_its_own_files_are_replaced(folders, tmp_path):
         write_custom_generate(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     code = write_custom_generate(tmp_path)
-    stale = code / "generation_gone.py"
+    stale = code / "generation_loop.py"
     stale.write_text((code / "generate.py").read_text())
     (code / "generate.py").write_text("# Made by hf_elhsr 0.0.1\n")
     write_custom_generate(tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from killed_sampling import TinyTask
+from trained_heads import train_head
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, StepSignal, enable_best_of_n
 from hf_elhsr.evaluation import evaluate_rollouts
@@ -19,7 +20,7 @@ from hf_elhsr.rollouts import (
     sample_rollouts,
 )
 from hf_elhsr.rollouts.shard_arrays import read_features
-from hf_elhsr.training import RewardHeadTrainingArguments, train_head
+from hf_elhsr.training import RewardHeadTrainingArguments
 from tiny_models import tiny_head, tiny_model
 
 WIDTH, VOCABULARY = 6, 64

@@ -380,7 +380,7 @@ def test_judges_give_the_rewards_that_they_give_alone(smollm2, language_model, t
 def test_judges_are_part_of_what_a_set_is(smollm2, language_model, tmp_path):
     head, other = (tiny_head(language_model, seed=seed, layers=[7]) for seed in (0, 1))
     sample(smollm2, tmp_path, head=head, judges={"other": other})
-    for judges in (None, {"other": head}, {"another": other}):
+    for judges in ({}, {"other": head}, {"another": other}):
         with pytest.raises(ValueError, match=r"different settings \(judges differ\)"):
             sample(smollm2, tmp_path, head=head, judges=judges)
     with pytest.raises(ValueError, match=r"judges \['other'\] need a head"):
