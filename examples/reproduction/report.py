@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from hf_elhsr._files import write_text
 from hf_elhsr.evaluation import Evaluation, evaluation_markdown, plot_evaluation
 from hf_elhsr.evaluation.report import save_figure
+
 from .plan import Plan, TaskPlan
 
 

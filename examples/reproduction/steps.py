@@ -15,11 +15,9 @@ from safetensors.torch import load_file, save_file
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
 from hf_elhsr._files import write_text
 from hf_elhsr.evaluation import Evaluation, evaluate_rollouts
+from hf_elhsr.generation.selection import TextScorer, text_scores
 from hf_elhsr.models import base_model_id, load_language_model, load_text_reward_model
-from .plan import SIGNAL_HEADS, Plan, TaskPlan
-from .report import write_report
 from hf_elhsr.rewards.baselines import LastTokenProbe
-from hf_elhsr.rewards.text_reward_model import TextScorer, text_scores
 from hf_elhsr.rollouts import Judge, Recording, RolloutSet, prompt_texts, sample_rollouts
 from hf_elhsr.rollouts.disk_budget import parse_bytes
 from hf_elhsr.rollouts.rollout import by_prompt
@@ -28,6 +26,9 @@ from hf_elhsr.rollouts.text_scores import score_rollout_texts
 from hf_elhsr.tasks import Task, find_task
 from hf_elhsr.training import RewardHeadTrainer, RewardHeadTrainingArguments, train_last_token_probe
 from hf_elhsr.training.data import PromptGroups
+
+from .plan import SIGNAL_HEADS, Plan, TaskPlan
+from .report import write_report
 
 
 def is_done(folder: Path, wanted: dict[str, Any]) -> bool:
