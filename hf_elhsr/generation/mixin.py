@@ -24,7 +24,7 @@ from .arguments import (
     with_saved_settings,
 )
 from .loop import CandidateRequest, Candidates, sample_candidates
-from .selection import AnswerExtractor, Combining, RewardSource, RewardSources, best_of_n_output
+from .reward_sources import AnswerExtractor, Combining, RewardSource, RewardSources, best_of_n_output
 from .stopping import STOPPING_RULES, Stopping, stopping_for, winner_confidence
 
 

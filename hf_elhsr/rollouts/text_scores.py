@@ -6,7 +6,7 @@ import json
 from transformers.utils.logging import tqdm
 
 from .._files import write_text
-from ..generation.selection import TextScorer, text_scores
+from ..generation.reward_sources import TextScorer, text_scores
 from .rollout import by_prompt
 from .rollout_set import RolloutSet
 

@@ -1,7 +1,6 @@
 """TrainingState: everything that a training needs to resume after an epoch, in one safetensors file."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from safetensors import safe_open
 from transformers.utils import logging
 
 from .._files import write_arrays
-from .settings import RewardHeadTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -53,27 +51,6 @@ class TrainingState:
                 return None
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return cls(tensors, json.loads(metadata["report"]))
-
-
-def best_epoch(held_out_loss: list[float]) -> int:
-    """The first epoch, counted from 0, with the lowest loss; -1 while none was finite."""
-    best = -1
-    for epoch, loss in enumerate(held_out_loss):
-        # Not `<=`: a loss that stays the same must not keep the training running
-        if loss < (math.inf if best < 0 else held_out_loss[best]):
-            best = epoch
-    return best
-
-
-def has_ended(held_out_loss: list[float], args: RewardHeadTrainingArguments) -> bool:
-    """Whether training stops after the epochs with these losses."""
-    epochs = len(held_out_loss)
-    return epochs >= args.max_epochs or (epochs > 0 and epochs - 1 - best_epoch(held_out_loss) >= args.patience)
-
-
-def went_too_far(held_out_loss: list[float], args: RewardHeadTrainingArguments) -> bool:
-    """Whether a training with these arguments would have stopped before the last of these epochs."""
-    return any(has_ended(held_out_loss[:epochs], args) for epochs in range(len(held_out_loss)))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

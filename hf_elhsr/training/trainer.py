@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +20,17 @@ from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
 from .checkpoint import (
     TrainingState,
-    best_epoch,
-    has_ended,
     load_optimizer_tensors,
     optimizer_tensors,
     prefixed,
-    went_too_far,
     without_prefix,
 )
 from .data import Batch, PromptGroups, feature_statistics
+from .early_stopping import TrainingReport, best_epoch, has_ended, went_too_far
 from .losses import LOSSES, prefix_cross_entropy
 from .settings import RewardHeadTrainingArguments
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class TrainingReport:
-    """What happened in training.
-
-    Args:
-        train_prompts, held_out_prompts: How many of each; no prompt is in both.
-        base_rate: Share of correct rollouts among the held-out ones.
-        train_loss, held_out_loss: The loss of R per epoch, see `RewardHeadTrainingArguments.loss`; in training, the
-            mean over batches, weighted by their rollouts.
-        held_out_prefix_loss: The loss of V_t per epoch, mean over prefixes, in nats. It is empty if some tokens of the
-            rollouts were left out for a disk budget, since the head then has no V_t.
-        best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
-            lowest held-out losses.
-        held_out_best_of_n: Accuracy of the head's winners on the held-out prompts, with the kept weights. Slightly
-            optimistic, since these prompts selected the epoch.
-    """
-
-    train_prompts: int
-    held_out_prompts: int
-    base_rate: float
-    train_loss: list[float] = field(default_factory=list)
-    held_out_loss: list[float] = field(default_factory=list)
-    held_out_prefix_loss: list[float] = field(default_factory=list)
-    best_epoch: int = -1
-    best_value_epoch: int = -1
-    held_out_best_of_n: float = float("nan")
 
 
 class RewardHeadTrainer:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_elhsr import ElhsrConfig
-from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
+from hf_elhsr.cli.terminal_tables import explain_calibration, tradeoff_table
 from hf_elhsr.decisions.decision import TOLERANCES
 from hf_elhsr.decisions.fit import fit_decisions
 from hf_elhsr.decisions.replay import replay_adaptive, replay_exact, replay_pruning

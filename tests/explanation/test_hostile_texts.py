@@ -12,7 +12,7 @@ from made_explanations import explanation_of
 from page_structure import Structure
 from rich.console import Console
 
-from hf_elhsr.cli.tables import candidates_table
+from hf_elhsr.cli.terminal_tables import candidates_table
 from hf_elhsr.explanation.texts import print_text, visible, visible_pieces
 
 TEXTS = hostile_texts()
