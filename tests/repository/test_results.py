@@ -178,7 +178,7 @@ def test_how_it_was_measured():
 
 
 def test_enough_is_not_written_by_hand():
-    """Percentages, points, seconds and milliseconds stand in tables alone."""
+    """Percentages, points, seconds and milliseconds are in tables only."""
     for page in results.PAGES:
         by_hand = re.sub(r"<!-- results: \w+ -->.*?<!-- end -->", "", page.read_text(), flags=re.DOTALL)
         by_hand = by_hand.replace("95 % ", "")
