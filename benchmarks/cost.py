@@ -5,8 +5,8 @@ SmolLM2-135M-Instruct in bfloat16. Operations are those that torch's counter cou
 weights and tokens. Measured are
 
 - "reward head": the shipped head, on all layers, while decoding, where the hidden states exist anyway, for one
-  prompt and for 16 together; likewise a head on seven layers, whose weights are 0, since cost does not depend
-  on them;
+  prompt and for 16 together; and in the same way a head on seven layers, whose weights are 0, since cost does not
+  depend on them;
 - "text reward model": one forward pass of a sequence classifier of the language model's size over prompt and candidate;
 - "published code": one forward pass of the language model over prompt and candidate, and the head on what it shows.
 """

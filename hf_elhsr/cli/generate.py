@@ -13,7 +13,7 @@ from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
 from .result import console, messages, show
-from .tables import candidates_table
+from .terminal_tables import candidates_table
 
 
 def generate(
@@ -26,7 +26,7 @@ def generate(
     max_new_tokens: MaxNewTokens = 256,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
-    show_all: Annotated[bool, typer.Option("--all", help="Show all candidates, not only the winner.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show all candidates instead of the winner alone.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Show all candidates and their rewards while they are generated.")
     ] = False,

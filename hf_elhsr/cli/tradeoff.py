@@ -14,7 +14,7 @@ from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..rollouts import RolloutSet
 from .options import Head, Json, NumbersFile, PlotFile
 from .result import show
-from .tables import explain_calibration, tradeoff_table
+from .terminal_tables import explain_calibration, tradeoff_table
 
 
 def tradeoff(
@@ -24,7 +24,7 @@ def tradeoff(
     plot_file: PlotFile = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what pruning, adaptive n and abstention save and cost.
+    """Measure the savings and costs of pruning, adaptive n and abstention.
 
     The language model is not needed. `hf-elhsr card` reports what --numbers writes to tradeoff/*.json in the head's
     folder.

@@ -1,4 +1,4 @@
-"""Evaluation: how often the chosen candidate is right, against baselines, with intervals over prompts."""
+"""Evaluation: how often the winner is correct, compared with baselines, with intervals over prompts."""
 
 from .best_of_n import STRATEGIES, Evaluation, Measured, evaluate_rollouts
 from .metrics import area_under_curve

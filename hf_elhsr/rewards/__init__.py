@@ -1,4 +1,4 @@
-"""Rewards: processors that follow decoding token by token, and the scoring of other decoding loops."""
+"""Rewards: processors that follow decoding token by token, and models that score texts."""
 
 from .baselines import LastTokenProbe, RunningLogProbability, RunningSelfCertainty
 from .processor import SignalProcessor, SignalProcessorList

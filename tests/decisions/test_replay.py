@@ -273,7 +273,9 @@ def test_sets_of_another_head_or_without_arrays_are_refused(tmp_path, small_head
     gone, _ = stored(tmp_path / "gone", small_head, False)
     for file in gone.folder.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ValueError, match=r"does not exist.*delete the .jsonl beside it.*samples this shard alone"):
+    with pytest.raises(
+        ValueError, match=r"does not exist.*delete the .jsonl of the same name.*samples only this shard"
+    ):
         score_rollouts(gone, small_head)
 
 

@@ -1,4 +1,4 @@
-"""PEFT adapters: allowed on the base model with one warning, and known to heads that were made with them."""
+"""PEFT adapters: allowed on the base model with one warning, and recognised by heads that were made with them."""
 
 import logging
 
@@ -20,7 +20,7 @@ from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n
 from oracle import assert_rewards_close, oracle_rewards
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
-# Started at random, so that they change what the model computes
+# Initialised at random, so that they change what the model computes
 ADAPTERS = {
     "lora": lambda: LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False),
     "lora on queries": lambda: LoraConfig(target_modules=["q_proj"], init_lora_weights=False),
@@ -91,7 +91,7 @@ def tiny_model_enabled():
     return enable_best_of_n(tiny_model())
 
 
-def test_a_head_made_with_an_adapter_knows_it(caplog, tmp_path):
+def test_a_head_made_with_an_adapter_recognises_it(caplog, tmp_path):
     tiny_head(adapted(), base_model="org/adapted").save_pretrained(tmp_path)
     head = ElhsrRewardHead.from_pretrained(tmp_path)
     transformers_logging.enable_propagation()
@@ -100,31 +100,31 @@ def test_a_head_made_with_an_adapter_knows_it(caplog, tmp_path):
         head.config.check_fits(adapted().to(torch.bfloat16))
     transformers_logging.disable_propagation()
     assert "org/adapted" not in caplog.text
-    with pytest.raises(ValueError, match="another adapter, whose lora_A is"):
+    with pytest.raises(ValueError, match="a different adapter: its lora_A is"):
         generate(adapted(seed=1), head)
-    with pytest.raises(ValueError, match=r"an adapter .head. against none in force .model."):
+    with pytest.raises(ValueError, match=r"an adapter .head. against none active .model."):
         generate(tiny_model_enabled(), head)
     model = adapted()
-    with model.disable_adapter(), pytest.raises(ValueError, match="against none in force"):
+    with model.disable_adapter(), pytest.raises(ValueError, match="against none active"):
         generate(model, head)
     with pytest.raises(ValueError, match=r"against ia3_l .model."):
         generate(adapted("ia3"), head)
 
 
 def test_one_kind_of_weights_is_enough_to_tell_adapters_apart():
-    """As after two fine-tunings from the same start, whose A have hardly moved."""
+    """For example after two fine-tunings from the same start, in which the A have hardly changed."""
     model = adapted()
     config = ElhsrConfig.for_model(model)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
-    with pytest.raises(ValueError, match="another adapter, whose lora_B is"):
+    with pytest.raises(ValueError, match="a different adapter: its lora_B is"):
         config.check_fits(model)
     model = adapted()
     for module in model.modules():
         if isinstance(getattr(module, "scaling", None), dict) and "default" in module.scaling:
             module.scaling["default"] *= 2
-    with pytest.raises(ValueError, match=r"another adapter, whose scaling is 1.00 away"):
+    with pytest.raises(ValueError, match=r"a different adapter: its scaling is 1.00 away"):
         config.check_fits(model)
 
 
@@ -140,7 +140,7 @@ def test_the_adapters_name_and_wrapper_do_not_matter(tmp_path):
     config.check_fits(plain)
     out = generate(enable_best_of_n(plain), head := ElhsrRewardHead(config))
     assert_rewards_close(out.rewards, oracle_rewards(plain, head, out, ragged_prompts()))
-    # which of two is in force
+    # which of two is active
     wrapped.add_adapter("second", LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
     config.check_fits(wrapped)
     wrapped.set_adapter("second")
@@ -194,7 +194,7 @@ def test_learned_prompts_are_refused(kind, inputs):
     for call in (enable_best_of_n, ElhsrConfig.for_model, head.config.check_fits):
         with pytest.raises(ValueError, match="adapter learns prompts"):
             call(wrapped)
-    with pytest.raises(ValueError, match="cannot follow adapters that learn prompts"):
+    with pytest.raises(ValueError, match="does not support adapters that learn prompts"):
         generate(wrapped, head)
-    # The wrapper without best_of_n, and the model inside without the wrapper, are as ever
+    # The wrapper still works without best_of_n
     assert wrapped.generate(**inputs, max_new_tokens=2, min_new_tokens=2).shape == (3, 11)
