@@ -100,7 +100,7 @@ def test_an_answer_of_one_token_may_have_nothing_but_merged_log_probabilities(he
     choices[0] = made_choice("Yes", -0.1, tokens=1, top=14)
     with (
         chat_server(lambda request: (200, {"choices": choices})) as (url, _),
-        pytest.raises(ValueError, match="has 14 top_logprobs a token, and this head reads 20"),
+        pytest.raises(ValueError, match="has 14 top_logprobs per token, and this head reads 20"),
     ):
         best_of_n_chat(client(url), conversation("?"), 2, head)
 
@@ -140,7 +140,7 @@ def test_an_empty_answer_cannot_win(head, text, tokens):
     [
         ([], "without any choices"),
         ([{**made_choice("a", -1.0), "logprobs": None}], "request logprobs=true"),
-        ([made_choice("a", -1.0, top=5)], "has 5 top_logprobs a token, and this head reads 20"),
+        ([made_choice("a", -1.0, top=5)], "has 5 top_logprobs per token, and this head reads 20"),
         ([made_choice("a", 0.7)], "expected a number of at most 0"),
     ],
 )
@@ -167,5 +167,5 @@ def test_refusals_before_anything_is_asked(head):
             best_of_n_chat(Unasked(), conversation("?"), n, head)
     with pytest.raises(ValueError, match="logprobs, n: best_of_n_chat decides"):
         best_of_n_chat(Unasked(), conversation("?"), 2, head, n=3, logprobs=True)
-    with pytest.raises(ValueError, match="reads 'hidden_states', and an interface shows log-probabilities alone"):
+    with pytest.raises(ValueError, match="reads 'hidden_states', and an interface returns only log-probabilities"):
         best_of_n_chat(Unasked(), conversation("?"), 2, ElhsrRewardHead(ElhsrConfig(hidden_size=4, layers=[0])))
