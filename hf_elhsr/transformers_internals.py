@@ -42,11 +42,6 @@ COMMON_CONFIG_FIELDS = frozenset(field.name for field in dataclasses.fields(PreT
 LOADED_FROM = "_name_or_path"
 
 
-def loaded_from(config: PreTrainedConfig) -> str:
-    """The folder or the Hub's repository that a model was loaded from; empty where it was not loaded."""
-    return getattr(config, LOADED_FROM, None) or ""
-
-
 def commit_hash(config: PreTrainedConfig) -> str | None:
     """The commit of the Hub's repository that a model was loaded from; None for a folder."""
     return getattr(config, "_commit_hash", None)

@@ -79,6 +79,12 @@ def _words(node: ast.AST) -> set[str]:
     return names | {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
 
 
+def test_a_files_name_says_one_thing():
+    """The files of commands are named after these, and may share a name with what the command calls."""
+    names = [Path(path).name for path in TREES if not path.startswith("cli/") and not path.endswith("__init__.py")]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("path", OUTSIDE_HEAD)
 def test_only_the_head_asks_which_signal_it_is(path):
     assert comparisons_of_signals(TREES[path]) == []

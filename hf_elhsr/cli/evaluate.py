@@ -37,7 +37,7 @@ from .options import (
     Verifier,
 )
 from .result import show
-from .tables import evaluation_table, explain_columns
+from .terminal_tables import evaluation_table, explain_columns
 
 logger = logging.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from ..models import load_language_model
 from ..rollouts import encode_prompts
 from .options import Dtype, Head, Json, MaxNewTokens, Model, N, Prompt, Seed, Temperature, TopP
 from .result import console, messages, show
-from .tables import candidates_table
+from .terminal_tables import candidates_table
 
 
 def generate(

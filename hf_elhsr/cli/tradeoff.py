@@ -14,7 +14,7 @@ from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..rollouts import RolloutSet
 from .options import Head, Json, NumbersFile, PlotFile
 from .result import show
-from .tables import explain_calibration, tradeoff_table
+from .terminal_tables import explain_calibration, tradeoff_table
 
 
 def tradeoff(

@@ -1,6 +1,6 @@
 """Adaptive n: candidates come in waves, and a prompt gets no further wave once its best so far is trusted.
 
-Within a wave, candidates that are hopeless beside those that finished before are pruned, see `pruning.py`.
+Within a wave, candidates that have no chance against those already finished are pruned, see `pruning.py`.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from .pruning import Pruning, PruningRule
 
 @dataclass(frozen=True)
 class AdaptiveRule:
-    """How many candidates are sampled before looking, and when that is enough.
+    """How many candidates a wave has, and when a prompt needs no further wave.
 
     Args:
         wave: Candidates per wave; the last wave is smaller where n is not a multiple.
         threshold: P(correct) of the best candidate so far at which a prompt is done.
-        winner: From its reward to that probability, see `Calibration.winner`.
-        price: At which candidates of a wave that are hopeless beside those finished before are pruned; 0 prunes none.
+        winner: The line from its reward to that probability, see `Calibration.winner`.
+        price: The price at which hopeless candidates of a wave are pruned, see [`PruningRule`]; 0 prunes none.
     """
 
     wave: int
@@ -29,22 +29,22 @@ class AdaptiveRule:
     price: float = 0.0
 
     def pruning_rule(self, pruning: Pruning | None) -> PruningRule | None:
-        """How candidates of a wave are pruned, by the head's `config.pruning`; None where they are not.
+        """The rule that prunes candidates of a wave, from the head's `config.pruning`; None if none are pruned.
 
         Raises:
-            ValueError: There is a price, and no pruning schedule that it could belong to.
+            ValueError: There is a price but no pruning schedule.
         """
         if not self.price:
             return None
         if pruning is None:
             raise ValueError(
-                f"The head's config has a damaged adaptive: a price of {self.price} and no pruning schedule. Download "
+                f"The head's config has a damaged adaptive: a price of {self.price} but no pruning schedule. Download "
                 "or save the head again, or set adaptive to null."
             )
         return pruning.at_price(self.price)
 
     def wave_ends(self, n: int) -> list[int]:
-        """How many candidates a prompt has after each wave, n the last."""
+        """How many candidates a prompt has after each wave; the last entry is n."""
         return [*range(self.wave, n, self.wave), n]
 
     def enough(self, rewards: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Adaptive(Decision):
     Args:
         wave: Candidates per wave.
         thresholds: From tolerances, as text, to P(correct) of the best candidate so far at which a prompt is done.
-        prices: Likewise to the price at which hopeless candidates of a wave are pruned; 0 prunes none.
+        prices: From the same tolerances to the price at which hopeless candidates of a wave are pruned; 0 prunes none.
         n: Candidates per prompt that it was fitted with.
         prompts: How many held-out prompts it was fitted on.
     """
@@ -92,7 +92,7 @@ class Adaptive(Decision):
         check_settings("prices", self.prices, "prices between 0 and 1")
         if self.prices.keys() != self.thresholds.keys():
             raise ValueError(
-                f"thresholds and prices must be of the same tolerances, got {[*self.thresholds]} and {[*self.prices]}"
+                f"thresholds and prices must have the same tolerances, got {[*self.thresholds]} and {[*self.prices]}"
             )
 
     def rule(self, tolerance: float, winner: Line) -> AdaptiveRule:

@@ -17,7 +17,7 @@ class Line:
         offset: Moves all logits; zero where rewards are calibrated on average already.
 
     Raises:
-        ValueError: Anything but two finite numbers with a slope above zero.
+        ValueError: The slope or the offset is not a finite number, or the slope is not above zero.
     """
 
     slope: float
@@ -37,11 +37,11 @@ class Calibration(Decision):
     """P(correct) of any candidate, and of the best of n.
 
     A winner is a maximum over candidates, so a candidate's own calibration is too optimistic about it: among equally
-    good candidates the one whose reward errs upwards wins. `winner` was fitted on winners, and makes confidences.
+    good candidates the one whose reward errs upwards wins. `winner` is fitted on winners and gives confidences.
 
     Args:
-        slope, offset: Of any one candidate, see [`Line`].
-        winner: Of the best of n.
+        slope, offset: For any single candidate, see [`Line`].
+        winner: For the best of n.
         n: Candidates per prompt that `winner` was fitted with.
         prompts: How many held-out prompts it was fitted on.
     """
@@ -65,7 +65,7 @@ class Calibration(Decision):
 
     @property
     def candidate(self) -> Line:
-        """Of any one candidate."""
+        """The line for any single candidate."""
         return Line(self.slope, self.offset)
 
 

@@ -1,7 +1,8 @@
 """Decision: the base class of what is fitted on held-out prompts and stored in a head's config, and its checks.
 
-A decision is a frozen artefact: numbers, their checks, and the rule that applies them. Fitting stands apart, in
-`fit.py`, and does not travel with published heads. `DECISIONS` in `head/configuration_elhsr.py` names them all.
+A decision is a frozen artefact: numbers, their checks, and the rule that applies them. Fitting is separate, in
+`fit.py`, and is not part of the code that a published head carries. `DECISIONS` in `head/configuration_elhsr.py` lists
+all decisions.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ class Decision:
 
     Attributes:
         name: The config's field, also used in errors.
-        missing: What a user is told who asks for it where the head has none.
+        missing: The error message when it is asked for and the head has none.
     """
 
     name: ClassVar[str]
@@ -53,7 +54,7 @@ class Decision:
             count: How many features of a prefix this head computes, see `Aggregation.prefix_features`.
 
         Raises:
-            ValueError: They were fitted to another number of features.
+            ValueError: They were fitted on a different number of features.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def check(name: str, value: Any, expected: str, holds: bool) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """A finite int or float, and no bool."""
+    """Whether it is a finite int or float; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -83,7 +84,7 @@ def check_counts(**counts: Any) -> None:
 
 
 def check_settings(name: str, value: Any, what: str) -> None:
-    """Refuse what is not a table from tolerances, shares of prompts as text, to settings between 0 and 1."""
+    """Refuse anything but a table from tolerances (shares of prompts, as text) to settings between 0 and 1."""
     try:
         holds = bool(value) and all(
             0 < float(tolerance) < 1 and is_number(setting) and 0 <= setting <= 1
@@ -95,7 +96,7 @@ def check_settings(name: str, value: Any, what: str) -> None:
 
 
 def rows_of_numbers(value: Any) -> tuple[tuple[float, ...], ...] | None:
-    """Rows of at least two numbers, all of one length, as tuples; None for anything else."""
+    """Rows of at least two numbers, all of the same length, as tuples; None for anything else."""
     if not isinstance(value, list | tuple) or not value or not all(isinstance(row, list | tuple) for row in value):
         return None
     same = all(len(row) == len(value[0]) >= 2 and all(map(is_number, row)) for row in value)
@@ -107,10 +108,10 @@ def setting_for(table: dict[str, float], tolerance: float, argument: str) -> flo
 
     Args:
         table: From tolerances, as text, to settings.
-        argument: Its name in `generate`, for the message.
+        argument: Name of the argument of `generate`, for the error message.
 
     Raises:
-        ValueError: Every stored tolerance is above the one asked for, or that is not a share of prompts.
+        ValueError: Every stored tolerance is above the one asked for, or the latter is not a share of prompts.
     """
     stored = sorted(table, key=float)
     allowed = [key for key in stored if not isinstance(tolerance, bool) and float(key) <= tolerance < 1]

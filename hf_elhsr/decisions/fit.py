@@ -1,6 +1,6 @@
 """Fitting decisions: calibration, pruning and adaptive n for a head, from prompts that it was not trained on.
 
-`FITTERS` names what is fitted, in order; none of this travels with published heads.
+`FITTERS` lists what is fitted, in order. This module is not part of the code that a published head carries.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,35 +15,35 @@ from .calibration import Calibration, Line
 from .decision import TOLERANCES, Decision
 from .logistic import fit_logistic, sigmoid
 from .pruning import Pruning, PruningRule
-from .replay import Judge, Replay, replay_adaptive, replay_exact, replay_pruning
+from .replay import PrefixFeatures, Replay, replay_adaptive, replay_exact, replay_pruning
 from .scored_rollouts import ScoredRollouts
 from .selection import LearnedCombination
 
 logger = logging.get_logger(__name__)
 
-#: By the name of the config's field, what was fitted before; None for what could not be.
+#: What has been fitted so far, by the name of the config's field; None for what could not be fitted.
 Fitted = dict[str, Decision | None]
 
-#: Tokens between checks. A check costs little; a longer interval keeps candidates that are lost already.
+#: Tokens between checks. A check costs little; a longer interval keeps candidates that have already lost.
 INTERVAL = 4
-#: The prices that are tried and drawn: from next to nothing pruned to little left but the best.
+#: The prices that are tried in fitting and drawn in trade-offs: from almost nothing pruned to almost all but the best.
 PRICES = tuple(float(f"{price:.4g}") for price in np.geomspace(0.0005, 0.1, 40))
-# Penalty on standardised weights, in rollouts' worth: the features are alike, and late checks see few running
+# Penalty on standardised weights, in units of rollouts: the features are correlated, and late checks see few candidates
 _PREFIX_RIDGE = 3.0
 _VALUE_RIDGE = 1.0
-# Fewer running candidates than this do not make a check of their own
+# A check is fitted only if at least this many candidates are still running
 _FEWEST = 50
 _FOLDS = 5
 
-#: The thresholds on P(correct) that are tried for adaptive n.
+#: The thresholds on P(correct) that are tried in fitting adaptive n and drawn in trade-offs.
 THRESHOLDS = tuple(float(f"{threshold:.3f}") for threshold in np.linspace(0.98, 0.02, 49))
 #: The prices of pruning within waves that are tried for adaptive n.
 WAVE_PRICES = (0.0, 0.0003, *PRICES[:24:3])
-# Random orders that a fit averages over
+# Random orders of rollouts that a fit averages over
 _FITTING_ORDERS = 2
-# Waves that n candidates come in
+# Number of waves in which n candidates are sampled
 _WAVES = 4
-# Of the standard normal distribution: the upper end of a one-sided 95 % interval
+# The 95 % quantile of the standard normal distribution, for the upper end of a one-sided interval
 _ONE_SIDED = 1.645
 
 
@@ -58,8 +58,9 @@ def fit_line(rewards: np.ndarray, labels: np.ndarray) -> Line:
         labels: (rollouts,) bool.
 
     Raises:
-        ValueError: Labels all of one class, rewards that are not finite, or a slope that is not above zero: higher
-            rewards are not correct more often, so the head has learned nothing that a calibration could use.
+        ValueError: Labels all of one class, rewards that are not finite, or a slope that is not above zero: rollouts
+            with higher rewards are not correct more often, so the head has learned nothing that a calibration could
+            use.
     """
     correct = int(labels.sum())
     incorrect = len(labels) - correct
@@ -77,14 +78,14 @@ def fit_line(rewards: np.ndarray, labels: np.ndarray) -> Line:
 def fit_combination(rewards: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> LearnedCombination:
     """Logistic regression of the label on the sources' rewards, over all candidates of all prompts.
 
-    Fit it on prompts that no source was trained on: otherwise a source that memorised them gets all the weight.
+    Fit it on prompts that no source was trained on: a source that has memorised them would get all the weight.
 
     Args:
         rewards: (prompts, n, sources) float, an array or a tensor.
         labels: (prompts, n) bool, an array or a tensor.
 
     Raises:
-        ValueError: Shapes that do not belong together, rewards that are not finite, or labels all of one class.
+        ValueError: Shapes that do not match, rewards that are not finite, or labels all of one class.
     """
     rewards, labels = (np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x) for x in (rewards, labels))
     if rewards.ndim != 3 or rewards.shape[:2] != labels.shape:
@@ -96,16 +97,18 @@ def fit_combination(rewards: np.ndarray | torch.Tensor, labels: np.ndarray | tor
     return LearnedCombination(tuple(weights), intercept)
 
 
-def fit_pruning_rule(scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefix_features) -> PruningRule:
-    """A rule of price 0: everything but how much accuracy is given up.
+def fit_pruning_rule(
+    scored: ScoredRollouts, prefix_features: PrefixFeatures = ScoredRollouts.prefix_features
+) -> PruningRule:
+    """A rule of price 0: everything but how much accuracy may be given up.
 
-    p is fitted to the labels of candidates running at the check, f to those of all whole rollouts, and v to what would
-    be lost without a running candidate: for the one that exact best-of-n returns, P(correct) less that of the second,
-    and for the others 0, where P(correct) = sigmoid(a + b R) is fitted to all whole rollouts. All are logistic
-    regressions. (The labels themselves would give the same on average, with more noise.)
+    p is fitted to the labels of candidates running at the check, f to those of all whole rollouts, and v to the loss
+    without a running candidate: for the one that exact best-of-n returns, P(correct) minus that of the second best, and
+    for the others 0, where P(correct) = sigmoid(a + b R) is fitted to all whole rollouts. All are logistic regressions.
+    (The labels themselves would give the same on average, with more noise.)
 
     Args:
-        judge: The features to judge by; the first must be known of finished candidates, too.
+        prefix_features: What the rule reads; the first feature must be defined for finished candidates as well.
 
     Raises:
         ValueError: Too few prompts, or labels all of one class.
@@ -113,14 +116,14 @@ def fit_pruning_rule(scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefi
     lengths, correct = scored.lengths, scored.labels.astype(np.float64)
     lost = lost_without(scored)
     longest = int(lengths.max())
-    whole = judge(scored, longest)[..., 0].double().numpy()
+    whole = prefix_features(scored, longest)[..., 0].double().numpy()
     final = fit_logistic(whole.reshape(-1, 1), correct.reshape(-1))
     prefix, value = [], []
     for steps in range(INTERVAL, longest, INTERVAL):
         running = lengths > steps
         if running.sum() < _FEWEST or any(not 0 < kind[running].mean() < 1 for kind in (correct, lost)):
             break
-        features = judge(scored, steps).double().numpy()
+        features = prefix_features(scored, steps).double().numpy()
         p = fit_logistic(features[running], correct[running], _PREFIX_RIDGE)
         logits = np.where(running, p[0] + features @ p[1:], final[0] + final[1] * features[..., 0])
         leader = logits.argmax(axis=1)[:, None]
@@ -130,54 +133,57 @@ def fit_pruning_rule(scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefi
         value.append(tuple(fit_logistic(known[running], lost[running], _VALUE_RIDGE).tolist()))
     if not prefix:
         raise ValueError(
-            f"Expected at least {_FEWEST} rollouts of more than {INTERVAL} tokens, correct and incorrect ones among "
-            f"them, to fit a pruning schedule, got {int((lengths > INTERVAL).sum())}: use more prompts."
+            f"Expected at least {_FEWEST} rollouts of more than {INTERVAL} tokens, both correct and incorrect ones, to "
+            f"fit a pruning schedule, got {int((lengths > INTERVAL).sum())}: use more prompts."
         )
     return PruningRule(INTERVAL, tuple(prefix), tuple(final.tolist()), tuple(value))
 
 
 def lost_without(scored: ScoredRollouts) -> np.ndarray:
-    """(prompts, n) float64: by how much P(correct) of the winner falls if a rollout is left out."""
+    """(prompts, n) float64: how much P(correct) of the winner falls if a rollout is left out."""
     a, b = fit_logistic(scored.rewards.reshape(-1, 1), scored.labels.reshape(-1).astype(np.float64))
     chances = sigmoid(a + b * scored.rewards)
     rows, order = np.arange(len(chances)), scored.rewards.argsort(axis=1, kind="stable")
     lost = np.zeros_like(chances)
     winner, second = order[:, -1], order[:, -2:][:, 0]
-    # A head that knows nothing may be correct less often where its reward is higher: nothing to lose there
+    # Under a head that has learned nothing, higher rewards may be correct less often: then nothing is lost
     lost[rows, winner] = np.maximum(chances[rows, winner] - chances[rows, second], 0)
     return lost
 
 
 def cross_fitted_replays(
-    scored: ScoredRollouts, judge: Judge = ScoredRollouts.prefix_features, prices: Sequence[float] = PRICES
+    scored: ScoredRollouts,
+    prefix_features: PrefixFeatures = ScoredRollouts.prefix_features,
+    prices: Sequence[float] = PRICES,
 ) -> list[Replay]:
-    """For every price, a replay of each prompt under a rule fitted on other prompts.
+    """For every price, a replay of each prompt under a rule that was fitted on other prompts.
 
     Returns:
-        One [`Replay`] per price, prompts in their own order.
+        One [`Replay`] per price, with the prompts in their original order.
     """
 
     def at_every_price(inside: ScoredRollouts, rule: PruningRule) -> list[Replay]:
-        return [replay_pruning(inside, replace(rule, price=price), judge) for price in prices]
+        return [replay_pruning(inside, replace(rule, price=price), prefix_features) for price in prices]
 
-    return cross_fitted(scored, at_every_price, judge)
+    return cross_fitted(scored, at_every_price, prefix_features)
 
 
 def cross_fitted(
     scored: ScoredRollouts,
     replay: Callable[[ScoredRollouts, PruningRule], list[Replay]],
-    judge: Judge = ScoredRollouts.prefix_features,
+    prefix_features: PrefixFeatures = ScoredRollouts.prefix_features,
 ) -> list[Replay]:
     """The results of `replay` on five folds of the prompts, each with a rule fitted on the others.
 
-    So no prompt is judged by numbers that were fitted to it.
+    So no prompt is replayed under a rule that was fitted on it.
 
     Args:
-        replay: From some of the prompts and a rule of price 0 to replays, the same number every time.
+        replay: From some of the prompts and a rule of price 0 to replays, always the same number of them.
     """
     fold_of = np.random.default_rng(0).permutation(len(scored.lengths)) % _FOLDS
     folds = [
-        replay(scored[fold_of == fold], fit_pruning_rule(scored[fold_of != fold], judge)) for fold in range(_FOLDS)
+        replay(scored[fold_of == fold], fit_pruning_rule(scored[fold_of != fold], prefix_features))
+        for fold in range(_FOLDS)
     ]
     back = np.argsort(fold_of, kind="stable").argsort()
     return [
@@ -189,16 +195,16 @@ def cross_fitted(
 def fit_decisions(scored: ScoredRollouts, with_pruning: bool = True) -> Fitted:
     """The decisions for a head's config, by field: calibration, pruning and adaptive n.
 
-    A setting is allowed for a tolerance where the accuracy loss that it shows on these prompts, judged by
-    [`accuracy_loss`], is at most that. Pruning is replayed on prompts that its rule was not fitted on. The setting
-    stored is the one that saves most among those before the first refusal.
+    A setting is allowed for a tolerance if its [`accuracy_loss`] on these prompts is at most that. Pruning is replayed
+    on prompts that its rule was not fitted on. The stored setting saves most among those before the first that is not
+    allowed.
 
     Args:
         scored: Rollouts of held-out prompts, with the head's token rewards and gates.
         with_pruning: Whether to fit pruning, which needs every token.
 
     Returns:
-        One entry for each of [`FITTERS`]; None for what cannot be fitted, with a warning that says why.
+        One entry for each of [`FITTERS`]; None for what cannot be fitted, with a warning that gives the reason.
     """
     fitted: Fitted = {}
     for name, fitter in FITTERS.items():
@@ -210,18 +216,18 @@ def fit_decisions(scored: ScoredRollouts, with_pruning: bool = True) -> Fitted:
         try:
             fitted[name] = fitter(scored, fitted)
         except ValueError as error:
-            others = " and nothing that follows from one" if name == "calibration" else ""
+            others = " and no decision that needs one" if name == "calibration" else ""
             logger.warning(f"The head gets no {name}{others}. {error}")
     return fitted
 
 
 def accuracy_loss(exact: Replay, replay: Replay, winner: Line) -> float:
-    """How much accuracy a replay gives up against exact best-of-n, judged conservatively.
+    """A conservative estimate of the accuracy that a replay gives up against exact best-of-n.
 
     There are two estimates. The loss by labels is unbiased but coarse: few winners change, and many of those are
     incorrect before and after. The loss in calibrated P(correct) from exact to actual winners has no such noise, and
-    errs on the safe side, since a reward that beats another good one deserves less trust than one that stands alone. Of
-    each, the upper end of a one-sided 95 % interval over prompts is a bound; the lower of the two bounds counts.
+    errs on the safe side, since a reward that beats another good one deserves less trust than one without a rival. The
+    upper end of each one's one-sided 95 % interval over prompts is a bound; the lower of the two bounds counts.
 
     Args:
         winner: The calibration of winners.
@@ -233,7 +239,7 @@ def accuracy_loss(exact: Replay, replay: Replay, winner: Line) -> float:
 
 
 def fit_calibration(scored: ScoredRollouts, fitted: Fitted) -> Calibration:
-    """Of single rollouts, and of the winners of exact best-of-n."""
+    """The calibration of single rollouts, and of the winners of exact best-of-n."""
     exact = replay_exact(scored)
     one = fit_line(scored.rewards.reshape(-1), scored.labels.reshape(-1))
     winner = fit_line(exact.winner_rewards, exact.correct.astype(bool))
@@ -250,7 +256,7 @@ def fit_pruning(scored: ScoredRollouts, fitted: Fitted) -> Pruning:
 
 
 def fit_adaptive(scored: ScoredRollouts, fitted: Fitted) -> Adaptive:
-    """Per tolerance, the threshold and the price of pruning within waves that together sample least."""
+    """For each tolerance, the threshold and the price of pruning within waves that together sample fewest tokens."""
     exact, winner = replay_exact(scored), _winner(fitted)
     with_pruning = fitted.get("pruning") is not None
     wave = max(1, scored.lengths.shape[1] // _WAVES)
@@ -279,7 +285,7 @@ def fit_adaptive(scored: ScoredRollouts, fitted: Fitted) -> Adaptive:
 
 
 #: What is fitted for a head, in this order, by the name of the config's field. Each is called with the rollouts and
-#: what was fitted before it, and raises a ValueError where its decision cannot be fitted.
+#: what was fitted before it, and raises a ValueError if its decision cannot be fitted.
 FITTERS: dict[str, Callable[[ScoredRollouts, Fitted], Decision]] = {
     "calibration": fit_calibration,
     "pruning": fit_pruning,
@@ -290,12 +296,12 @@ FITTERS: dict[str, Callable[[ScoredRollouts, Fitted], Decision]] = {
 def _winner(fitted: Fitted) -> Line:
     calibration = fitted.get("calibration")
     if not isinstance(calibration, Calibration):
-        raise ValueError("There is no calibration of winners, by which the accuracy loss is judged.")
+        raise ValueError("Expected a calibration of winners, which the accuracy loss is computed with, got none.")
     return calibration.winner
 
 
 def _allowed(losses: list[float], tolerance: float) -> int:
-    """How many settings, which save more and more, come before the first that gives up too much."""
+    """How many settings come before the first that gives up too much; each saves more than the one before it."""
     return next((place for place, lost in enumerate(losses) if lost > tolerance), len(losses))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 def fit_logistic(features: np.ndarray, targets: np.ndarray, ridge: float = 0.0) -> np.ndarray:
     """Minimise -sum [y log p + (1 - y) log(1 - p)] + ridge/2 |w|^2 with p = sigmoid(c + w x), x standardised.
 
-    The ridge acts on the weights of standardised features, never on the intercept, so it means the same whatever the
-    features' scales are. A feature that does not vary gets the weight zero.
+    The ridge acts on the weights of standardised features, never on the intercept, so its effect does not depend on the
+    features' scales. A feature that does not vary gets the weight zero.
 
     Args:
         features: (rows, k) float64.
@@ -29,7 +29,7 @@ def fit_logistic(features: np.ndarray, targets: np.ndarray, ridge: float = 0.0) 
     varies = std > 1e-9 * np.abs(mean) + 1e-12
     scale = np.where(varies, std, 1.0)
     design = np.c_[np.ones(len(features)), (features - mean) * varies / scale]
-    # 1e-9 keeps the system solvable where a feature does not vary or the classes are parted by a line
+    # 1e-9 keeps the system solvable where a feature does not vary or the classes can be separated
     penalty = np.r_[0.0, np.full(features.shape[1], ridge + 1e-9 * len(features))]
     coefficients = np.zeros(design.shape[1])
     coefficients[0] = np.log(targets.mean() / (1 - targets.mean()))
@@ -39,7 +39,7 @@ def fit_logistic(features: np.ndarray, targets: np.ndarray, ridge: float = 0.0) 
         gradient = design.T @ (probabilities - targets) + penalty * coefficients
         curvature = (design * (probabilities * (1 - probabilities))[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
-        # Halved until it helps: far from the optimum a full step may overshoot
+        # Far from the optimum a full step may overshoot
         for _ in range(30):
             tried = _objective(design, targets, penalty, coefficients - step)
             if tried <= objective:

@@ -1,18 +1,18 @@
-"""Pruning: which running candidates are hopeless, judged from running sums every few tokens.
+"""Pruning: which running candidates are hopeless, estimated from running sums every few tokens.
 
 At every check, a candidate's logit z estimates how likely it is to be correct:
 
     z = p_0 + p_1 x_1 + ... + p_k x_k     running, x the prefix features after t tokens, p of the check at t
     z = f_0 + f_1 x_1                     finished, x_1 the final reward R
 
-and what would be lost by dropping it is estimated from z, from the best z among the prompt's candidates, and from
-whether that one is finished (e = 1) or not (e = 0), so that its logit may still fall:
+and the loss of dropping it is estimated from z, from the best z among the prompt's candidates, and from whether that
+candidate is finished (e = 1) or its logit may still fall (e = 0):
 
-    v = sigmoid(v_0 + v_1 z + v_2 z_best + e (v_3 + v_4 z_best))     by how much P(correct) of the winner falls
+    v = sigmoid(v_0 + v_1 z + v_2 z_best + e (v_3 + v_4 z_best))     how much P(correct) of the winner falls
 
-A running candidate is dropped where v is below a price. So the price is the accuracy given up for a candidate's
-remaining tokens, one number, the same at all checks and for all prompts: that loses least for the tokens saved. All p,
-f and v come from rollouts (see `fit.py`); the price follows from the tolerance.
+A running candidate is dropped if v is below a price. So the price is the accuracy given up for a candidate's remaining
+tokens. It is one number for all checks and all prompts, which loses least accuracy for the tokens saved. All p, f and v
+are fitted on rollouts (see `fit.py`); the price follows from the tolerance.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class PruningRule:
     """When candidates are checked, and the numbers of the rule in this module's docstring.
 
     Args:
-        interval: Checks come after interval, 2 interval, ... tokens; past the last fitted check its numbers still hold.
+        interval: Checks come after interval, 2 interval, ... tokens; past the last fitted check, its numbers are used.
         prefix: (checks, 1 + k): p_0 ... p_k.
         final: (2,): f_0 and f_1.
         value: (checks, 5): v_0 ... v_4.
@@ -52,12 +52,11 @@ class PruningRule:
     ) -> torch.Tensor:
         """Which candidates to drop now.
 
-        The best candidate of a prompt is never dropped, and what happens to a prompt depends on its own candidates
-        alone.
+        The best candidate of a prompt is never dropped, and a prompt's result depends on its own candidates alone.
 
         Args:
-            features: (batch, n, k) float, of the tokens so far, see `Aggregation.prefix_features`. Those of finished
-                candidates are of the whole completion; those of pruned and not yet started ones are ignored.
+            features: (batch, n, k) float, of the tokens so far, see `Aggregation.prefix_features`. For finished
+                candidates they cover the whole completion; those of pruned and not yet started ones are ignored.
             running: (batch, n) bool: started, neither finished nor pruned.
             pruned: (batch, n) bool: pruned, or not started.
             steps: Sampled tokens so far: (batch, n) long, or one number for all.
@@ -73,7 +72,7 @@ class PruningRule:
         unfinished = prefix[..., 0] + (prefix[..., 1:] * numbers).sum(-1)
         finished = self.final[0] + self.final[1] * numbers[..., 0]
         logits = torch.where(running, unfinished, finished)
-        # Before its first check nothing is known of a candidate
+        # Nothing is known about a candidate before its first check
         logits = logits.masked_fill(pruned | (running & (number < 0)), -torch.inf)
         best, leader = logits.max(dim=-1, keepdim=True)
         leader_finished = ~running.gather(-1, leader)
@@ -96,8 +95,8 @@ class Pruning(Decision):
 
     name = "pruning"
     missing = (
-        "This reward head has no pruning schedule. Training fits one on the held-out prompts, if all tokens of "
-        "them were recorded; `hf-elhsr calibrate` does on rollouts of other prompts, by `hf-elhsr evaluate`."
+        "This reward head has no pruning schedule. Training fits one on the held-out prompts if all their tokens "
+        "were recorded; `hf-elhsr calibrate` fits one on rollouts of other prompts, made by `hf-elhsr evaluate`."
     )
 
     interval: int
@@ -111,13 +110,13 @@ class Pruning(Decision):
     def __post_init__(self) -> None:
         check_counts(interval=self.interval, n=self.n, prompts=self.prompts)
         prefix, value, final = (rows_of_numbers(rows) for rows in (self.prefix, self.value, [self.final]))
-        check("prefix", self.prefix, "rows of at least two numbers, all of one length", prefix is not None)
+        check("prefix", self.prefix, "rows of at least two numbers, all of the same length", prefix is not None)
         check("final", self.final, "two numbers", final is not None and len(final[0]) == 2)
         check("value", self.value, "rows of five numbers", value is not None and len(value[0]) == 5)
         check_settings("prices", self.prices, "prices between 0 and 1")
         if len(self.prefix) != len(self.value):
             raise ValueError(
-                f"prefix and value must have a row each per check, got {len(self.prefix)} and {len(self.value)}"
+                f"prefix and value must each have one row per check, got {len(self.prefix)} and {len(self.value)}"
             )
         object.__setattr__(self, "prefix", prefix)
         object.__setattr__(self, "final", tuple(self.final))
@@ -141,5 +140,5 @@ class Pruning(Decision):
         return self.at_price(setting_for(self.prices, tolerance, "prune"))
 
     def at_price(self, price: float) -> PruningRule:
-        """The rule at a price of one's own."""
+        """The rule at any price, fitted or not."""
         return PruningRule(self.interval, self.prefix, self.final, self.value, price)

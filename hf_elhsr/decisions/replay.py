@@ -1,6 +1,6 @@
-"""Replays: what pruning or adaptive n would have sampled and chosen, worked out from rollouts that were sampled whole.
+"""Replays: what pruning or adaptive n would have sampled and selected, computed from rollouts that were sampled whole.
 
-A replay is exact: a candidate's tokens do not depend on what becomes of the others, so dropping it means cutting its
+A replay is exact: a candidate's tokens do not depend on what happens to the others, so dropping it means cutting its
 rollout short. The rules are the ones that the decoding loop calls.
 """
 
@@ -14,8 +14,8 @@ from .adaptive import AdaptiveRule
 from .pruning import PruningRule
 from .scored_rollouts import ScoredRollouts
 
-#: From rollouts and a number of tokens to (prompts, n, k) features of the prefixes.
-Judge = Callable[[ScoredRollouts, int], torch.Tensor]
+#: From rollouts and a number of tokens to (prompts, n, k) features of the prefixes, which a pruning rule reads.
+PrefixFeatures = Callable[[ScoredRollouts, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,20 @@ def replay_exact(scored: ScoredRollouts) -> Replay:
     return _outcome(scored.lengths.sum(axis=1), scored.labels, scored.rewards, np.ones_like(scored.labels))
 
 
-def replay_pruning(scored: ScoredRollouts, rule: PruningRule, judge: Judge = ScoredRollouts.prefix_features) -> Replay:
-    """All candidates of a prompt in step, hopeless ones dropped at the checks; the highest R of the rest wins.
+def replay_pruning(
+    scored: ScoredRollouts, rule: PruningRule, prefix_features: PrefixFeatures = ScoredRollouts.prefix_features
+) -> Replay:
+    """Pruning: a prompt's candidates decode in step, hopeless ones are dropped, and the highest R of the rest wins.
 
     Args:
-        judge: The features that the rule judges by.
+        prefix_features: What the rule reads.
     """
     ends = torch.from_numpy(scored.lengths)
     pruned = torch.zeros(ends.shape, dtype=torch.bool)
     tokens = ends.clone()
     for steps in range(rule.interval, int(ends.max()), rule.interval):
         running = (ends > steps) & ~pruned
-        dropped = rule.hopeless(judge(scored, steps), running, pruned, steps)
+        dropped = rule.hopeless(prefix_features(scored, steps), running, pruned, steps)
         pruned |= dropped
         tokens[dropped] = steps
     return _outcome(tokens.sum(dim=1).numpy(), scored.labels, scored.rewards, ~pruned.numpy())
@@ -62,12 +64,12 @@ def replay_adaptive(
     orders: int = 16,
     seed: int = 0,
 ) -> list[Replay]:
-    """Waves of candidates until a prompt has enough, averaged over random orders of its rollouts.
+    """Adaptive n: waves of candidates until a prompt has enough, averaged over random orders of its rollouts.
 
     Rollouts of a prompt are exchangeable, so every order is as good a replay as the one they were sampled in.
 
     Args:
-        rules: To replay, all with waves of one size.
+        rules: The rules to replay, all with waves of the same size.
         pruning: Also drop hopeless candidates within the waves. Default: none are dropped.
         orders: How many orders are averaged over.
 
@@ -97,17 +99,17 @@ def _adaptive(rule: AdaptiveRule, scored: ScoredRollouts, cut: "Cut | None") -> 
     return _outcome(tokens.sum(axis=1), scored.labels, scored.rewards, finished)
 
 
-#: (prompts, n) tokens of every candidate up to its end or its drop, and (prompts, n) bool, which are dropped.
+#: (prompts, n) tokens of every candidate until it ends or is dropped, and (prompts, n) bool, which are dropped.
 Cut = tuple[np.ndarray, np.ndarray]
 
 
 def adaptive_candidates(
     rule: AdaptiveRule, scored: ScoredRollouts, cut: Cut | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is sampled when candidates come in the order that they have here.
+    """What adaptive n samples if candidates come in the order that they have here.
 
     Args:
-        cut: What pruning leaves of them where every prompt gets all its waves, see [`pruned_waves`].
+        cut: What pruning leaves of them if every prompt gets all its waves, see [`pruned_waves`].
 
     Returns:
         (prompts, n) tokens sampled of each, and (prompts, n) bool, which were sampled to their ends.
@@ -116,7 +118,7 @@ def adaptive_candidates(
     prompts, n = lengths.shape
     one_by_one = torch.from_numpy(scored.rewards).reshape(-1, 1)
     trusted = rule.enough(one_by_one, torch.ones_like(one_by_one, dtype=torch.bool)).numpy().reshape(prompts, n)
-    # Where nothing is dropped, a candidate gets all its tokens
+    # Without drops, every candidate gets all its tokens
     tokens_before_drop, dropped = cut or (lengths, np.zeros(lengths.shape, dtype=bool))
     tokens = np.zeros_like(lengths)
     continuing = np.ones(prompts, dtype=bool)

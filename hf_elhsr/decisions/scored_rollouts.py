@@ -15,16 +15,16 @@ class ScoredRollouts:
     """n rollouts for each of some prompts, padded to the longest.
 
     Args:
-        token_rewards: (prompts, n, tokens) float32, r_t; anything past a rollout's end.
+        token_rewards: (prompts, n, tokens) float32, r_t; values past a rollout's end are ignored.
         token_gates: (prompts, n, tokens) float32, g_t; one for heads without a gate.
         lengths: (prompts, n) int64, sampled tokens, at least 1.
         labels: (prompts, n) bool, whether the final answer is correct.
         token_log_probabilities: (prompts, n, tokens) float32, the language model's log p_t, where recorded.
-        token_values: (prompts, n, tokens) float32, v_t, of heads with `config.value`.
+        token_values: (prompts, n, tokens) float32, v_t, for heads with `config.value`.
         eps: The head's `config.eps`.
 
     Raises:
-        ValueError: Shapes that do not agree, empty rollouts, or values that are not finite.
+        ValueError: Shapes that do not match, empty rollouts, or values that are not finite.
     """
 
     token_rewards: np.ndarray
@@ -42,11 +42,11 @@ class ScoredRollouts:
             "token_log_probabilities": self.token_log_probabilities,
             "token_values": self.token_values,
         }
-        wrong = {name: array.shape for name, array in given.items() if array is not None and array.shape != shape}
-        if len(shape) != 3 or wrong or self.lengths.shape != shape[:2] or self.labels.shape != shape[:2]:
+        mismatched = {name: array.shape for name, array in given.items() if array is not None and array.shape != shape}
+        if len(shape) != 3 or mismatched or self.lengths.shape != shape[:2] or self.labels.shape != shape[:2]:
             raise ValueError(
                 "Expected token arrays of one shape (prompts, n, tokens), and lengths and labels (prompts, n), "
-                f"got token_rewards {shape}, lengths {self.lengths.shape}, labels {self.labels.shape}, {wrong}."
+                f"got token_rewards {shape}, lengths {self.lengths.shape}, labels {self.labels.shape}, {mismatched}."
             )
         if not shape[0] or self.lengths.min() < 1 or self.lengths.max() > shape[2]:
             raise ValueError(f"Expected prompts whose rollouts have between 1 and {shape[2]} tokens each.")
@@ -89,10 +89,10 @@ class ScoredRollouts:
         return self._aggregation.prefix_features(self._sums.gather(-2, places).squeeze(-2)).float()
 
     def mean_log_probability(self, steps: int) -> torch.Tensor:
-        """(prompts, n, 1) float32: mean log p_t over the first tokens, as the feature of a pruner without a head.
+        """(prompts, n, 1) float32: mean log p_t over the first tokens, the feature of a pruner without a head.
 
         Raises:
-            ValueError: They were not recorded.
+            ValueError: Log-probabilities were not recorded.
         """
         if self._log_probability_sums is None:
             raise ValueError("These rollouts have no token log-probabilities: sample them with a head.")
@@ -105,7 +105,7 @@ class ScoredRollouts:
 
     @cached_property
     def _sums(self) -> torch.Tensor:
-        """(prompts, n, tokens, 4 or 5) float64: what the head sums over the tokens up to each."""
+        """(prompts, n, tokens, 4 or 5) float64: what the head sums, over all tokens up to each."""
         rewards, gates = torch.from_numpy(self.token_rewards).double(), torch.from_numpy(self.token_gates).double()
         values = None if self.token_values is None else torch.from_numpy(self.token_values).double()
         return self._aggregation.summands(TokenOutputs(rewards, gates, values)).cumsum(-2)
@@ -117,5 +117,5 @@ class ScoredRollouts:
 
 
 def _upto(sums: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(prompts, n): the running sums after so many tokens."""
+    """(prompts, n): the running sums after `steps` tokens."""
     return np.take_along_axis(sums, steps[..., None] - 1, axis=-1)[..., 0]

@@ -10,18 +10,18 @@ Combination = Callable[[torch.Tensor], torch.Tensor]
 
 
 def worse_of_ranks(rewards: torch.Tensor) -> torch.Tensor:
-    """Minus the worst rank that a source gives a candidate among those of its prompt; 1 is the best rank.
+    """Minus the worst rank that any source gives a candidate among those of its prompt; 1 is the best rank.
 
-    Candidates that a source finds equal share the better rank, so that no source ranks where it has no opinion.
+    Candidates with equal rewards share the better rank, so that a source without a preference does not rank them.
     """
     above = rewards[:, None, :, :] > rewards[:, :, None, :]
     return -(1 + above.sum(dim=2)).amax(dim=-1).float()
 
 
 def min_max(rewards: torch.Tensor) -> torch.Tensor:
-    """The sum over sources of their rewards, scaled so that a prompt's lowest is 0 and its highest 1.
+    """The sum over sources of their rewards, each scaled so that a prompt's lowest is 0 and its highest 1.
 
-    A source that finds all candidates of a prompt equal adds 0.
+    A source that gives all candidates of a prompt the same reward adds 0.
     """
     # Differences of large rewards would round in float32
     shifted = rewards.double() - rewards.double().amin(dim=1, keepdim=True)
@@ -37,11 +37,11 @@ COMBINATIONS: dict[str, Combination] = {"worse_of_ranks": worse_of_ranks, "min_m
 class LearnedCombination:
     """intercept + sum over sources of weight times reward: a logit of P(correct), made by [`fit_combination`].
 
-    Pass it to `generate(combine=)`. It is all numbers, so `dataclasses.asdict` and `json` keep it.
+    Pass it to `generate(combine=)`. It holds only numbers: save it with `dataclasses.asdict` and `json`.
 
     Args:
-        weights: Of every source, in the order of `reward_head`.
-        intercept: Added to all.
+        weights: One for each source, in the order of `reward_head`.
+        intercept: Added to every candidate's sum.
     """
 
     weights: tuple[float, ...]
@@ -51,7 +51,7 @@ class LearnedCombination:
         """(batch, n, sources) rewards -> (batch, n) float32 logits.
 
         Raises:
-            ValueError: It was fitted on another number of sources.
+            ValueError: It was fitted on a different number of sources.
         """
         if rewards.shape[-1] != len(self.weights):
             raise ValueError(
@@ -74,7 +74,7 @@ def votes_for_answers(votes: torch.Tensor, answers: Sequence[Sequence[str | None
 
     Args:
         votes: (batch, n) float32, at least 0.
-        answers: Of every candidate of every prompt; None where it gives none.
+        answers: The answer of every candidate of every prompt; None for candidates without one.
 
     Returns:
         (batch, n) float32. Equal answers get equal sums to the bit.
@@ -91,13 +91,13 @@ def votes_for_answers(votes: torch.Tensor, answers: Sequence[Sequence[str | None
 def select_winners(
     rewards: torch.Tensor, k: int = 1, finished: torch.Tensor | None = None, ties: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The k candidates with the highest reward of every prompt, best first; of equal ones the earlier.
+    """The k candidates with the highest reward of every prompt, best first; of equal ones the earlier wins.
 
     Args:
         rewards: (batch, n).
         k: How many, at most n.
-        finished: (batch, n) bool, who may win: at least k of every prompt. Default: all.
-        ties: (batch, n), by which equal ones are ordered, highest first, before the earlier wins.
+        finished: (batch, n) bool, which candidates may win: at least k of every prompt. Default: all.
+        ties: (batch, n), which orders candidates of equal reward, highest first. Default: the earlier wins.
 
     Returns:
         (batch, k) long, indices of candidates.
@@ -108,15 +108,15 @@ def select_winners(
     if finished is None:
         finished = torch.ones_like(rewards, dtype=torch.bool)
     check_finite(rewards)
-    judged = rewards.masked_fill(~finished, -torch.inf)
+    eligible = rewards.masked_fill(~finished, -torch.inf)
     if ties is None:
-        return judged.argsort(dim=-1, descending=True, stable=True)[:, :k]
+        return eligible.argsort(dim=-1, descending=True, stable=True)[:, :k]
     order = ties.argsort(dim=-1, descending=True, stable=True)
-    return order.gather(-1, judged.gather(-1, order).argsort(dim=-1, descending=True, stable=True))[:, :k]
+    return order.gather(-1, eligible.gather(-1, order).argsort(dim=-1, descending=True, stable=True))[:, :k]
 
 
 def check_finite(rewards: torch.Tensor) -> None:
-    """Refuse a head's (batch, n) rewards that have no order.
+    """Refuse (batch, n) rewards that cannot be ordered.
 
     Raises:
         ValueError: One is NaN or infinite.

@@ -29,11 +29,11 @@ STRATEGIES = {
     "vote weighted by the head": strategies.weighted_vote,
     "oracle": strategies.oracle,
 }
-#: What every judge is compared with.
+#: The baselines that every judge is compared with.
 NEEDS_NO_TRAINING = ("majority vote", "mean log-probability")
-#: What is measured besides where a text reward model scored the rollouts
+#: Also measured if a text reward model scored the rollouts.
 TEXT_STRATEGIES = ("text reward model", "head and text, worse of ranks", "head and text, min-max")
-#: And where a combination of the two was fitted
+#: Also measured if a combination of head and text reward model was fitted.
 LEARNED_STRATEGY = "head and text, learned"
 
 
@@ -47,7 +47,7 @@ class Measured:
 
     @classmethod
     def from_values(cls, values: dict[str, float]) -> "Measured":
-        """Of what `asdict` made of one."""
+        """The reverse of `asdict`."""
         return cls(**{name: float(value) for name, value in values.items()})
 
     def __str__(self) -> str:
@@ -56,27 +56,27 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out, all as shares of prompts between 0 and 1.
+    """The results of an evaluation, as shares of prompts between 0 and 1.
 
     Args:
-        task, split, prompts, n: What was evaluated: so many prompts of a task's split, n rollouts each.
+        task, split, prompts, n: What was evaluated: this many prompts of a task's split, n rollouts each.
         skip: How many prompts of the split come before them.
         sampling: The settings the rollouts were sampled with.
-        head_sha256: Of the head's weights, see `ElhsrRewardHead.digest`.
-        accuracy: Per strategy, the share of prompts answered right.
-        head_minus: The head's accuracy less another strategy's on the same prompts (paired).
+        head_sha256: The digest of the head's weights, see `ElhsrRewardHead.digest`.
+        accuracy: For each strategy, the share of prompts answered correctly.
+        head_minus: The head's accuracy minus that of each strategy on the same prompts (paired).
         gap_closed: (head - single sample) / (oracle - single sample).
-        area_under_curve: Of the reward, over all rollouts.
-        expected_calibration_error: Of sigmoid(R), over all rollouts, ten bins.
-        brier_score: Of sigmoid(R), over all rollouts.
-        base_rate: Share of right rollouts.
-        answered: Share of rollouts with a final answer; None where the task finds none in any. Where
-            `base_rate / answered` is what guessing would give, all that a judge can know is who answers.
-        unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
+        area_under_curve: AUC of the reward, over all rollouts.
+        expected_calibration_error: That of sigmoid(R), over all rollouts, in ten bins.
+        brier_score: That of sigmoid(R), over all rollouts.
+        base_rate: Share of correct rollouts.
+        answered: Share of rollouts with a final answer; None if the task finds none in any. If `base_rate / answered`
+            is no better than guessing, all that a head can learn is which rollouts answer.
+        unverified: How many further prompts were left out because the verifier failed on one of their rollouts.
         by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
-        text_reward_model: Which scored the texts, if one did.
-        judges_minus: Of each other judge that followed the sampling, its accuracy less that of [`NEEDS_NO_TRAINING`]
-            (paired).
+        text_reward_model: The name of the model that scored the texts, if there was one.
+        judges_minus: For each further judge that followed the sampling, its accuracy minus that of
+            [`NEEDS_NO_TRAINING`] (paired).
     """
 
     task: str
@@ -100,18 +100,18 @@ class Evaluation:
     judges_minus: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """As `hf-elhsr evaluate --numbers` writes it."""
+        """JSON, as `hf-elhsr evaluate --numbers` writes it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
-        """What [`to_json`] wrote.
+        """Read what [`to_json`] wrote.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The text is something else.
         """
         read = Measured.from_values
-        with expecting("evaluation", "hf-elhsr evaluate --numbers"):
+        with expecting("an evaluation", "hf-elhsr evaluate --numbers"):
             values = json.loads(text)
             for name in ("accuracy", "head_minus"):
                 values[name] = {key: read(measured) for key, measured in values[name].items()}
@@ -133,54 +133,54 @@ def evaluate_rollouts(
     combination: LearnedCombination | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate rollouts that a head has followed; what other judges said of them is measured beside it.
+    """Evaluate rollouts that a head has followed, and further judges that followed them as well.
 
     Args:
-        text_scores: Of every prompt, by its id, a text reward model's score of every rollout, see
+        text_scores: For every prompt, by its id, a text reward model's score of every rollout, see
             [`score_rollout_texts`]; then [`TEXT_STRATEGIES`] are measured as well.
         text_reward_model: Its name, for the record.
-        combination: Of the head's rewards and the text scores, from [`fit_combination`] on other prompts; then
+        combination: Combines the head's rewards and the text scores, from [`fit_combination`] on other prompts; then
             [`LEARNED_STRATEGY`] is measured as well.
 
     Raises:
-        ValueError: A combination without text scores; prompts or scores missing; rollouts without rewards; a reward or
-            score that is not finite; labels all of one class.
+        ValueError: There is a combination without text scores, prompts, scores or rewards are missing, a reward or
+            score is not finite, or labels are all of one class.
     """
     if combination is not None and text_scores is None:
-        raise ValueError("A combination of head and text needs text scores: pass text_scores, too.")
+        raise ValueError("A combination of head and text needs text scores: pass text_scores as well.")
     rollouts.check_complete()
     prompts = [members for shard, _ in rollouts.shards() for members in by_prompt(shard)]
     _check(prompts)
     head_rewards = np.array([[rollout.reward for rollout in group] for group in prompts], dtype=np.float64)
-    right = np.array([[rollout.correct for rollout in group] for group in prompts])
-    chosen = dict(STRATEGIES)
+    correct = np.array([[rollout.correct for rollout in group] for group in prompts])
+    available = dict(STRATEGIES)
     if any(rollout.self_certainty is None for group in prompts for rollout in group):
         # Some were sampled before it was recorded
-        del chosen["self-certainty"]
-    table = np.array([[strategy(group) for strategy in chosen.values()] for group in prompts], dtype=np.float64)
-    columns = {name: column for column, name in enumerate(chosen)}
+        del available["self-certainty"]
+    table = np.array([[strategy(group) for strategy in available.values()] for group in prompts], dtype=np.float64)
+    columns = {name: column for column, name in enumerate(available)}
     judges = _judged(prompts)
-    for name, said in judges.items():
+    for name, judged in judges.items():
         columns[name] = table.shape[1]
-        table = np.c_[table, best_of_k(said, right)[:, -1]]
+        table = np.c_[table, best_of_k(judged, correct)[:, -1]]
     if text_scores is not None:
         texts = _text_rewards(text_scores, prompts)
         both = torch.from_numpy(np.stack([head_rewards, texts], axis=-1))
         together = [_ties_to(head_rewards, combine(both).numpy()) for combine in (worse_of_ranks, min_max)]
-        judged = dict(zip(TEXT_STRATEGIES, (texts, *together), strict=True))
+        with_text = dict(zip(TEXT_STRATEGIES, (texts, *together), strict=True))
         if combination is not None:
-            judged[LEARNED_STRATEGY] = _ties_to(head_rewards, combination(both).numpy())
-        for name, said in judged.items():
+            with_text[LEARNED_STRATEGY] = _ties_to(head_rewards, combination(both).numpy())
+        for name, scored in with_text.items():
             columns[name] = table.shape[1]
-            table = np.c_[table, best_of_k(said, right)[:, -1]]
+            table = np.c_[table, best_of_k(scored, correct)[:, -1]]
     head, single, oracle = (columns[name] for name in ("reward head", "single sample", "oracle"))
 
-    rewards, labels = head_rewards.reshape(-1), right.reshape(-1)
+    rewards, labels = head_rewards.reshape(-1), correct.reshape(-1)
     answers = [[rollout.answer for rollout in group] for group in prompts]
     curves = {
-        "majority vote": majority_of_k(answers, right),
-        "reward head": best_of_k(head_rewards, right),
-        "oracle": oracle_of_k(right),
+        "majority vote": majority_of_k(answers, correct),
+        "reward head": best_of_k(head_rewards, correct),
+        "oracle": oracle_of_k(correct),
     }
     first_of = {name: table.shape[1] + number * len(prompts[0]) for number, name in enumerate(curves)}
     table = np.concatenate([table, *curves.values()], axis=1)
@@ -221,12 +221,12 @@ def evaluate_rollouts(
 
 
 def _judged(prompts: list[list[Rollout]]) -> dict[str, np.ndarray]:
-    """By name, (prompts, n) rewards by the judges that followed the sampling beside the head."""
+    """By name, (prompts, n) rewards from the further judges that followed the sampling."""
     names = list(prompts[0][0].judged or {})
     taken = sorted({*STRATEGIES, *TEXT_STRATEGIES, LEARNED_STRATEGY} & set(names))
     if taken:
         raise ValueError(
-            f"Judges are called {taken}, as strategies are: sample the rollouts with other names for them."
+            f"Judges are called {taken}, which are names of strategies: sample the rollouts with different names."
         )
     return {
         name: np.array([[(rollout.judged or {})[name] for rollout in group] for group in prompts], dtype=np.float64)
@@ -246,7 +246,7 @@ def _text_rewards(text_scores: dict[str, list[float]], prompts: list[list[Rollou
 
 
 def _ties_to(first: np.ndarray, combined: np.ndarray) -> np.ndarray:
-    """Places in the order of the combined scores, in which ties go to the first source, as `generate` breaks them."""
+    """Ranks by combined scores, with ties broken by the first source, as in `generate`."""
     pairs = zip(combined, first, strict=True)
     return np.stack([np.unique(np.stack(pair, -1), axis=0, return_inverse=True)[1].reshape(-1) for pair in pairs])
 
@@ -262,12 +262,12 @@ def _difference(first: int, second: int) -> Callable[[np.ndarray], np.ndarray]:
 def _check(prompts: list[list[Rollout]]) -> None:
     rollouts = [rollout for group in prompts for rollout in group]
     if not rollouts:
-        raise ValueError("No prompt is left to evaluate: the verifier failed on all of them, so mend it first.")
+        raise ValueError("No prompt is left to evaluate: the verifier failed on all of them. Fix the verifier.")
     if len({len(group) for group in prompts}) != 1:
-        raise ValueError("Prompts have different numbers of rollouts: the set is damaged, or a prompt is in it twice.")
+        raise ValueError("Prompts have different numbers of rollouts: the set is damaged or has a duplicate prompt.")
     if any(rollout.reward is None or not np.isfinite(rollout.reward) for rollout in rollouts):
         raise ValueError("Every rollout needs a finite reward: sample them with a head (`hf-elhsr evaluate` does so).")
     if not any(0 < sum(rollout.correct for rollout in group) < len(group) for group in prompts):
         raise ValueError(
-            "No prompt has both right and wrong rollouts, so there is nothing to choose: use more prompts."
+            "No prompt has both correct and incorrect rollouts, so there is nothing to select: use more prompts."
         )

@@ -16,9 +16,9 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a statistic of column means, prompts drawn with replacement.
+    """The percentile bootstrap interval of a statistic of column means, with prompts drawn with replacement.
 
-    Rollouts of one prompt are alike, so the prompt is what is drawn.
+    Rollouts of the same prompt are correlated, so whole prompts are drawn.
 
     Args:
         values: (prompts, columns) float64.
@@ -31,7 +31,7 @@ def bootstrap_interval(
 
 
 def resampled_means(values: np.ndarray, resamples: int = _RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(resamples, columns): the column means of so many draws of prompts, each the same for all columns (paired)."""
+    """(resamples, columns): column means over resampled prompts, with the same draw for all columns (paired)."""
     rng = np.random.default_rng(seed)
     prompts = len(values)
     means = np.empty((resamples, values.shape[1]))
@@ -39,7 +39,7 @@ def resampled_means(values: np.ndarray, resamples: int = _RESAMPLES, seed: int =
         drawn = rng.integers(0, prompts, size=(min(_AT_ONCE, resamples - start), prompts))
         for part in range(0, len(drawn), _GATHERED):
             own = drawn[part : part + _GATHERED]
-            # Equal columns give equal means, to the last bit, which a matrix product does not promise
+            # Equal columns give equal means to the last bit, which a matrix product does not guarantee
             means[start + part : start + part + len(own)] = values[own].mean(axis=1)
     return means
 

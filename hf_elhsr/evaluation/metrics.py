@@ -1,10 +1,10 @@
-"""How far rewards can be read as probabilities, and how well they part right rollouts from wrong ones."""
+"""Metrics: how well rewards separate correct from incorrect rollouts, and how well probabilities are calibrated."""
 
 import numpy as np
 
 
 def area_under_curve(rewards: np.ndarray, labels: np.ndarray) -> float:
-    """The probability that a right rollout has a higher reward than a wrong one, ties counted half.
+    """The probability that a correct rollout has a higher reward than an incorrect one, with ties counted as half.
 
     Args:
         rewards: (rollouts,) float64.
@@ -15,13 +15,13 @@ def area_under_curve(rewards: np.ndarray, labels: np.ndarray) -> float:
     last = np.cumsum(counts)
     ranks = np.empty(len(rewards))
     ranks[order] = (last - (counts - 1) / 2)[inverse]
-    right = int(labels.sum())
-    wrong = len(labels) - right
-    return float((ranks[labels].sum() - right * (right + 1) / 2) / (right * wrong))
+    correct = int(labels.sum())
+    incorrect = len(labels) - correct
+    return float((ranks[labels].sum() - correct * (correct + 1) / 2) / (correct * incorrect))
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
-    """Mean distance between predicted probability and share of right rollouts, over bins of equal width."""
+    """Mean distance between predicted probability and share of correct rollouts, over bins of equal width."""
     places = np.minimum((probabilities * bins).astype(int), bins - 1)
     error = 0.0
     for place in range(bins):

@@ -1,4 +1,4 @@
-"""expecting: what `--numbers FILE` of a command wrote is read back, and anything else is a clear error."""
+"""Checks for reading what `--numbers FILE` of a command wrote; anything else is a clear error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,25 +10,25 @@ _COUNTS = ("prompts", "n", "skip", "unverified")
 
 @contextmanager
 def expecting(kind: str, command: str) -> Iterator[None]:
-    """Make a ValueError of whatever values that are missing, unknown or of the wrong type lead to.
+    """Turn any error from values that are missing, unknown or of an unexpected type into a ValueError.
 
     Args:
-        kind: What is read.
-        command: Which wrote it.
+        kind: What is read, with its article.
+        command: The command that wrote it.
     """
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"This is no {kind}: expected what `{command}` wrote ({type(error).__name__}: {error})."
+            f"This is not {kind}: expected what `{command}` wrote ({type(error).__name__}: {error})."
         ) from error
 
 
 def check_names(values: dict[str, Any]) -> None:
-    """Refuse numbers that do not say of which prompts and of which head they are.
+    """Check the fields that say which prompts and which head the numbers belong to.
 
     Raises:
-        TypeError: A name is no text, or a count no whole number.
+        TypeError: A name is not text, or a count is not a whole number.
     """
     for names, kind in ((_TEXTS, str), (_COUNTS, int)):
         for name in names:

@@ -1,4 +1,4 @@
-"""An evaluation for people: as Markdown, which model cards include, and as a plot."""
+"""Reports of evaluations and trade-offs: Markdown, which model cards include, and plots."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ def check_figure(file: Path) -> None:
     """Refuse a plot that could not be drawn, before long work for it begins.
 
     Raises:
-        ValueError: matplotlib is not installed, or the file is named otherwise than *.svg or *.png.
+        ValueError: matplotlib is not installed, or the file is neither .svg nor .png.
     """
     if file.suffix not in (".svg", ".png"):
-        raise ValueError(f"Plots are drawn as .svg or .png, not as {file.name!r}: name the file so.")
+        raise ValueError(f"Plots are drawn as .svg or .png, not as {file.name!r}: change the file's suffix.")
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("The plot needs matplotlib: run `pip install 'hf-elhsr[plot]'`.")
 
 
 @contextmanager
 def save_figure(file: Path) -> Iterator[Any]:
-    """Axes to draw on; in the end they are in the file, which is whole or not there.
+    """Yield axes to draw on, and then save them; the file is written whole or not at all.
 
     Args:
-        file: *.svg or *.png. The same numbers give the same file.
+        file: A .svg or .png file. The same numbers give the same file.
 
     Raises:
         ValueError: See [`check_figure`].
@@ -63,7 +63,7 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
         "",
         f"The head closes {evaluation.gap_closed} % of the gap between a single sample and the oracle. Over all "
         f"{evaluation.prompts * evaluation.n:,} rollouts, {_answered(evaluation)}{100 * evaluation.base_rate:.1f} % of "
-        f"them right: AUC {evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
+        f"them correct: AUC {evaluation.area_under_curve:.3f}, expected calibration error of sigmoid(R) "
         f"{evaluation.expected_calibration_error:.3f}{_brier(evaluation)}.",
     ]
     if evaluation.judges_minus:
@@ -89,16 +89,16 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
 
 
 def skipped_prompts(measured: Evaluation | TradeOff) -> str:
-    """Which prompts of the split were left out, in words."""
+    """A phrase for the prompts of the split that were skipped; empty if none were."""
     return f" after its first {measured.skip}" if measured.skip else ""
 
 
 def plot_evaluation(evaluation: Evaluation, file: Path) -> None:
-    """Draw accuracy against the number of candidates, with 95 % bands; .svg or .png as the file is named.
+    """Draw accuracy against the number of candidates, with 95 % bands.
 
     Raises:
-        ValueError: matplotlib is not installed, the file is named otherwise, or the evaluation was made by an earlier
-            version and has no curves.
+        ValueError: matplotlib is not installed, the file is neither .svg nor .png, or the evaluation was made by an
+            earlier version and has no curves.
     """
     if not evaluation.by_k:
         raise ValueError("This evaluation has no accuracy by number of candidates: evaluate the rollouts again.")
@@ -109,12 +109,12 @@ def plot_evaluation(evaluation: Evaluation, file: Path) -> None:
             low, high = ([100 * getattr(point, end) for point in curve] for end in ("low", "high"))
             axes.fill_between(counts, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         axes.set_xlabel("candidates")
-        axes.set_ylabel("right, %")
+        axes.set_ylabel("correct, %")
         axes.set_title(f"{evaluation.task}: {evaluation.prompts} prompts ({evaluation.split}), 95 % bands")
         axes.legend(loc="best")
 
 
-# Evaluations of earlier versions have neither
+# Evaluations from earlier versions have neither of these two
 def _answered(evaluation: Evaluation) -> str:
     return "" if evaluation.answered is None else f"{100 * evaluation.answered:.1f} % of them with a final answer and "
 
@@ -124,7 +124,7 @@ def _brier(evaluation: Evaluation) -> str:
 
 
 def plot_tradeoff(tradeoff: TradeOff, file: Path) -> None:
-    """Draw every curve with a 95 % band of its paired difference to exact best-of-n.
+    """Draw every curve, with a 95 % band of its paired difference from exact best-of-n.
 
     Raises:
         ValueError: matplotlib is not installed, or the file is neither .svg nor .png.
@@ -148,6 +148,6 @@ def plot_tradeoff(tradeoff: TradeOff, file: Path) -> None:
         axes.set_xlim(20, 102)
         axes.set_ylim(-10, 1.5)
         axes.set_xlabel(f"sampled tokens, % of exact best of {tradeoff.n}")
-        axes.set_ylabel("accuracy less that of exact best of n, points")
-        axes.set_title(f"{tradeoff.prompts} prompts ({tradeoff.split}), 95 % bands; dots: the regrets a user can name")
+        axes.set_ylabel("accuracy minus that of exact best of n, points")
+        axes.set_title(f"{tradeoff.prompts} prompts ({tradeoff.split}), 95 % bands; dots: the fitted tolerances")
         axes.legend(loc="lower right")

@@ -1,4 +1,4 @@
-"""Strategies: ways to answer a prompt from its n rollouts, each as the probability that the answer is right.
+"""Strategies: ways to answer a prompt from its n rollouts, each as the probability that the answer is correct.
 
 Ties are broken at random and counted by their expectation, so that no strategy gains from the order of rollouts.
 """
@@ -67,12 +67,12 @@ def reward_head(rollouts: list[Rollout]) -> float:
 
 
 def oracle(rollouts: list[Rollout]) -> float:
-    """A right rollout wherever there is one: what no choice can beat."""
+    """A correct rollout if there is one: the upper bound of any selection."""
     return float(any(rollout.correct for rollout in rollouts))
 
 
 def _answered(winners: list[str], rollouts: list[Rollout]) -> float:
-    """One of these answers, drawn at random, and of it one of the rollouts: verifiers may tell those apart."""
+    """One of these answers, drawn at random, and one of its rollouts, which verifiers may label differently."""
     given = [[rollout for rollout in rollouts if rollout.answer == answer] for answer in winners]
     return sum(single_sample(own) for own in given) / len(given)
 

@@ -12,9 +12,9 @@ class ResultTable:
     """Cells as text, in rows, under the titles of their columns. The first column names the rows.
 
     Args:
-        titles: Of the columns.
-        rows: Each with one cell for every column.
-        bold: The first cell of the row that stands out; None for none.
+        titles: The titles of the columns.
+        rows: The rows, each with one cell for every column.
+        bold: The first cell of the row in bold; None for none.
     """
 
     titles: list[str]
@@ -30,21 +30,21 @@ class ResultTable:
         return "\n".join(lines)
 
 
-#: Title, and cell of a strategy in an evaluation. Another column is another line.
+#: Title of each column, and its cell for a strategy in an evaluation. To add a column, add a line.
 STRATEGY_COLUMNS: dict[str, Callable[[Evaluation, str], str]] = {
     "answer by": lambda evaluation, name: name,
     "correct, % [95 % interval]": lambda evaluation, name: str(evaluation.accuracy[name]),
     "head is ahead by, points [95 % interval]": lambda evaluation, name: str(evaluation.head_minus.get(name, "")),
 }
 
-#: Title, and cell of a setting that was measured.
+#: Title of each column, and its cell for a setting that was measured.
 POINT_COLUMNS: dict[str, Callable[[Point], str]] = {
     "tokens, % of exact": lambda point: f"{100 * point.tokens:.1f}",
     "correct, % [95 % interval]": lambda point: str(point.accuracy),
     "difference, points [95 % interval]": lambda point: str(point.difference),
 }
 
-#: Title, and cell of an abstention. Those of the card alone: a terminal has a sentence instead.
+#: Title of each column, and its cell for an abstention. Only the card has this table; a terminal shows a sentence.
 ABSTENTION_COLUMNS: dict[str, Callable[[Abstention], str]] = {
     "`min_confidence`": lambda entry: f"{entry.threshold:g}",
     "answered, %": lambda entry: f"{100 * entry.coverage:.1f}",
@@ -82,7 +82,7 @@ def savings_table(tradeoff: TradeOff, untrained: bool = False) -> ResultTable:
 
 
 def abstention_table(tradeoff: TradeOff) -> ResultTable:
-    """How many prompts are answered from a confidence on, and how many of these correctly."""
+    """How many prompts are answered at some minimal confidences, and how many of these correctly."""
     shown = [
         entry for entry in tradeoff.abstention if entry.accuracy is not None and round(100 * entry.threshold) % 20 == 0
     ]

@@ -11,7 +11,7 @@ import torch
 
 from ..decisions.adaptive import Adaptive, AdaptiveRule
 from ..decisions.calibration import Calibration
-from ..decisions.fit import PRICES, cross_fitted_replays
+from ..decisions.fit import PRICES, THRESHOLDS, cross_fitted_replays
 from ..decisions.pruning import Pruning, PruningRule
 from ..decisions.replay import Replay, replay_adaptive, replay_exact, replay_pruning
 from ..decisions.scored_rollouts import ScoredRollouts
@@ -27,7 +27,6 @@ from .numbers_file import check_names, expecting
 PRUNED = "pruned by the head"
 UNTRAINED = "pruned by mean log-probability"
 ADAPTIVE = "adaptive n"
-THRESHOLDS = tuple(float(f"{threshold:.2f}") for threshold in np.linspace(0.95, 0.1, 18))
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Point:
     """One setting.
 
     Args:
-        setting: The price, the threshold on P(right), or the regret that the user names.
-        tokens: Share of exact best-of-n's sampled tokens.
-        accuracy: Share of prompts answered right.
-        difference: Its accuracy less exact best-of-n's on the same prompts (paired).
+        setting: The price, the threshold on P(correct), or the tolerance.
+        tokens: Sampled tokens as a share of those in exact best-of-n.
+        accuracy: Share of prompts answered correctly.
+        difference: Its accuracy minus that of exact best-of-n on the same prompts (paired).
     """
 
     setting: float
@@ -49,12 +48,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Abstention:
-    """What is left where winners of a lower confidence are withheld.
+    """The result of withholding winners below a confidence.
 
     Args:
-        threshold: On the confidence.
+        threshold: The lowest confidence of a winner that is returned.
         coverage: Share of prompts answered.
-        accuracy: Share of those answered right; None where none is answered.
+        accuracy: Share of those answered correctly; None if none is answered.
     """
 
     threshold: float
@@ -64,7 +63,7 @@ class Abstention:
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """How far probabilities can be taken at their word: expected calibration error (ten bins) and Brier score."""
+    """How well probabilities are calibrated: expected calibration error (ten bins) and Brier score."""
 
     expected_calibration_error: float
     brier_score: float
@@ -72,25 +71,25 @@ class CalibrationError:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """What came out.
+    """The results of replaying a head's decisions.
 
     Args:
-        task, split, prompts, n: What was measured: so many prompts of a task's split, n rollouts each.
+        task, split, prompts, n: What was measured: this many prompts of a task's split, n rollouts each.
         skip: How many prompts of the split come before them.
         sampling: The settings the rollouts were sampled with.
-        head_sha256: Of the head's weights.
+        head_sha256: The digest of the head's weights.
         exact: Accuracy of exact best-of-n.
         mean_tokens: Sampled tokens per candidate in exact best-of-n.
         curves: By PRUNED, UNTRAINED and ADAPTIVE, the points of a sweep. The untrained pruner has the same rule, fitted
-            on the other folds of these very prompts; the head's rewards choose its winner, too. It is missing where
-            log-probabilities were not recorded. Of ADAPTIVE the threshold is swept, at the price of the config's middle
-            regret.
+            on the other folds of the same prompts, and the head's rewards select its winner as well; it is missing if
+            log-probabilities were not recorded. ADAPTIVE sweeps the threshold, at the price of the config's middle
+            tolerance.
         by_tolerance: By PRUNED and ADAPTIVE, the settings that the head's config holds.
-        calibration: Of "rollouts" and of "winners", by the calibration in the head's config.
+        calibration: For "rollouts" and "winners", the error of the calibration in the head's config.
         abstention: Coverage and accuracy of exact best-of-n, by threshold on the winner's confidence.
-        decisions_sha256: Of the decisions in the head's config, see [`decisions_digest`]; None in files that were
-            written before it was recorded.
-        unverified: How many prompts more were left out, since the verifier failed on a rollout of theirs.
+        decisions_sha256: The digest of the decisions in the head's config, see [`decisions_digest`]; None in files that
+            were written before it was recorded.
+        unverified: How many further prompts were left out because the verifier failed on one of their rollouts.
     """
 
     task: str
@@ -110,17 +109,17 @@ class TradeOff:
     unverified: int = 0
 
     def to_json(self) -> str:
-        """As `hf-elhsr tradeoff --numbers` writes it."""
+        """JSON, as `hf-elhsr tradeoff --numbers` writes it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "TradeOff":
-        """What [`to_json`] wrote.
+        """Read what [`to_json`] wrote.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The text is something else.
         """
-        with expecting("trade-off", "hf-elhsr tradeoff --numbers"):
+        with expecting("a trade-off", "hf-elhsr tradeoff --numbers"):
             values = json.loads(text)
             for name in ("curves", "by_tolerance"):
                 values[name] = {key: [_point(point) for point in points] for key, points in values[name].items()}
@@ -132,7 +131,7 @@ class TradeOff:
 
 
 def decisions_digest(config: ElhsrConfig) -> str:
-    """SHA-256 of what a head decides by, by which a trade-off knows what was measured: the weights do not tell it."""
+    """SHA-256 of a head's decisions, which identifies what a trade-off measured; the weights alone do not."""
     fields = {name: config.to_dict()[name] for name in ("calibration", "pruning", "adaptive")}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -146,10 +145,12 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
     """Replay the head's decisions on rollouts of prompts that it was not trained on.
 
     Args:
-        rollouts: Followed by this head, or with features; whether the head has seen the prompts is not checked.
+        rollouts: A set that this head followed, or one with features; whether the head was trained on its prompts is
+            not checked.
 
     Raises:
-        ValueError: Prompts missing, rollouts without token arrays or of another head, a head without decisions.
+        ValueError: Prompts are missing, the rollouts have no token arrays or those of a different head, or the head has
+            no decisions.
     """
     rollouts.check_complete()
     settings = rollouts.settings
@@ -240,9 +241,9 @@ def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> Calibra
     return CalibrationError(expected_calibration_error(probabilities, labels), brier_score(probabilities, labels))
 
 
-def _abstention(confidences: np.ndarray, right: np.ndarray, threshold: float) -> Abstention:
+def _abstention(confidences: np.ndarray, correct: np.ndarray, threshold: float) -> Abstention:
     answered = confidences >= threshold
-    accuracy = float(right[answered].mean()) if answered.any() else None
+    accuracy = float(correct[answered].mean()) if answered.any() else None
     return Abstention(threshold, float(answered.mean()), accuracy)
 
 

@@ -1,4 +1,4 @@
-"""Explanation: why a candidate won, and candidates while they are written, for people."""
+"""Explanation: why a candidate won, and a live view of all candidates, for human readers."""
 
 from .candidate_streamer import CandidateStreamer
 from .explain import Explanation, explain

@@ -1,4 +1,4 @@
-"""CandidateStreamer: all candidates while they are written, live in a terminal, and then the winner."""
+"""CandidateStreamer: a live view of all candidates in a terminal while they are sampled, and then the winner."""
 
 import os
 import time
@@ -19,26 +19,26 @@ from ..rewards import RunningReward, SignalProcessor
 from .texts import print_text, visible
 
 _SECONDS = 0.1
-# Tokens of a candidate's end, and the room beside it
+# Tokens of a candidate's end, and the width of the other columns
 _TAIL, _BESIDE = 64, 38
 
 
 class CandidateStreamer(SignalProcessor, BaseStreamer):
-    """Shows every candidate's running reward and the end of its text, in place, and at last which one won.
+    """Shows every candidate's running reward and the end of its text, updated in place, and finally the winner.
 
         with CandidateStreamer(tokenizer, head) as streamer:
             model.generate(**inputs, best_of_n=8, reward_head=head, streamer=streamer)
 
-    As `streamer` it follows all candidates and is told the winner. Where the console is no terminal nothing moves, and
-    only the winner's text is written. Leaving the context sets the terminal right, whatever has happened.
+    As `streamer` it follows all candidates and receives the winner. If the console is not a terminal, only the winner's
+    text is written. Leaving the context restores the terminal, also after an error.
 
     Args:
-        tokenizer: The language model's.
+        tokenizer: The language model's tokenizer.
         head: The head whose reward is shown, an [`ElhsrRewardHead`], a folder or a repository.
         console: Where to show it. Default: the standard output.
 
     Raises:
-        ValueError: Neither a head nor the place of one.
+        ValueError: `head` is neither a head nor the name of one.
     """
 
     def __init__(self, tokenizer: Any, head: ElhsrRewardHead | str | os.PathLike[str], console: Console | None = None):
@@ -88,21 +88,21 @@ class CandidateStreamer(SignalProcessor, BaseStreamer):
             self._ended[candidate] = True
 
     def put(self, value: torch.Tensor) -> None:
-        """The prompts, which are passed over, and then the winners' tokens, (batch,) at a time.
+        """Receive the prompts, which are ignored, and then the winners' tokens, (batch,) at a time.
 
         Raises:
-            ValueError: The tokens of plain `generate`.
+            ValueError: The tokens come from `generate` without best_of_n.
         """
         if value.ndim > 1:
             return
         if not self._prompts:
             raise ValueError(
-                "CandidateStreamer follows the candidates of best-of-n: pass best_of_n, or another streamer."
+                "CandidateStreamer follows the candidates of best-of-n: pass best_of_n, or a different streamer."
             )
         self._won.append(value)
 
     def end(self) -> None:
-        """Show which candidates won, and write their texts."""
+        """Show which candidates won, and print their texts."""
         winners = self._winners()
         if self._live is not None:
             self._live.update(Group(self._table(winners), ""))
@@ -117,13 +117,13 @@ class CandidateStreamer(SignalProcessor, BaseStreamer):
             self._live = None
 
     def _winners(self) -> list[int]:
-        """Of each prompt, the candidate with the winner's tokens: padding ends them where another winner is longer."""
+        """The candidate of each prompt that has the winner's tokens, which may be followed by padding."""
         n = len(self._token_ids) // self._prompts
         winners = []
         for prompt, won in enumerate(torch.stack(self._won, dim=-1).tolist()):
             own = range(prompt * n, (prompt + 1) * n)
             same = [i for i in own if self._token_ids[i] and self._token_ids[i] == won[: len(self._token_ids[i])]]
-            # A pruned candidate may be the beginning of the winner
+            # A pruned candidate's tokens may be a prefix of the winner's
             winners.append(max(same, key=lambda i: len(self._token_ids[i])))
         return winners
 
@@ -145,7 +145,7 @@ class CandidateStreamer(SignalProcessor, BaseStreamer):
         return table
 
     def _tail(self, ids: list[int]) -> Text:
-        """As much of the end of a text as a line holds."""
+        """The end of a text, as much as fits on a line."""
         text = self._tokenizer.decode(ids[-_TAIL:], skip_special_tokens=True)
         room = max(10, self._console.width - _BESIDE)
         line = visible(" ".join(text.split()).strip("\N{REPLACEMENT CHARACTER}"))[-room:]

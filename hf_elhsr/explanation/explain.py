@@ -25,7 +25,7 @@ from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, LayerSha
 from .terminal import terminal
 from .texts import token_texts
 
-# R while decoding and R re-scored differ by rounding, which benchmarks/bfloat16.py measures; more is a mistake
+# R while decoding and R re-scored differ by rounding, which benchmarks/bfloat16.py measures; more is an error
 _TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}
 _HALF_TOLERANCE = 0.3
 
@@ -34,21 +34,21 @@ _HALF_TOLERANCE = 0.3
 def layer_shares(
     model: PreTrainedModel, head: ElhsrRewardHead, prompt: torch.Tensor, completion: torch.Tensor, reward: float
 ) -> LayerShares:
-    """Read one candidate again and take its reward apart.
+    """Run the model over one candidate again and split its reward into the layers' shares.
 
-    R = sum_t g_t (sum_l w_l h_{l,t} + b) / sum_t g_t is a sum over layers, once the gates are known. The pass is of one
-    candidate without padding, so that it takes the memory of one sequence's hidden states.
+    R = sum_t g_t (sum_l w_l h_{l,t} + b) / sum_t g_t is a sum over layers, once the gates are known. The pass covers
+    one candidate without padding, so that it needs the memory of one sequence's hidden states.
 
     Args:
-        model: The language model, unwrapped, that the head was made for.
-        head: Reads hidden states.
+        model: The language model that the head was made for, unwrapped.
+        head: A head that reads hidden states.
         prompt, completion: (tokens,) long, of one candidate, without padding.
         reward: R while decoding.
 
     Raises:
-        ValueError: R read again is another one by more than rounding.
+        ValueError: R differs from that while decoding by more than rounding.
     """
-    # A model whose weights are all offloaded says that it is on "meta"
+    # A model whose weights are all offloaded reports the device "meta"
     device = "cpu" if model.device.type == "meta" else model.device
     input_ids = torch.cat([prompt, completion])[None].to(device)
     inputs: dict[str, Any] = plain_inputs(model, input_ids, torch.ones_like(input_ids))
@@ -60,23 +60,23 @@ def layer_shares(
     tolerance = _TOLERANCE.get(model.dtype, _HALF_TOLERANCE) * max(1.0, abs(reward))
     if not abs(rounding) <= tolerance:
         raise ValueError(
-            f"A candidate's reward was {reward:.4f} while decoding and is {reward - rounding:.4f} read again: pass the "
-            "model, the head and the attention_mask of the call to generate; a prompt of more than token ids (images, "
-            "a cache of its own) cannot be read again, so leave out the model."
+            f"A candidate's reward was {reward:.4f} while decoding and is {reward - rounding:.4f} when read again: "
+            "pass the model, the head and the attention_mask of the call to generate. A prompt that is not only token "
+            "ids (images, or its own cache) cannot be read again: leave out the model."
         )
     return LayerShares(tuple(head.config.layers), tuple(shares.tolist()), of_bias, rounding)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What [`explain`] returns. `rich.print(explanation)` shows it in a terminal, a notebook displays it by itself.
+    """What [`explain`] returns. `rich.print(explanation)` shows it in a terminal; a notebook displays it by itself.
 
-    Texts in it are as the model wrote them; the page and the terminal show them without effect.
+    Its texts are as the model wrote them; the page and the terminal show them without letting them take effect.
 
     Args:
-        prompts: In the order of the batch.
-        calibrated: Whether P(correct) is made by the head's calibration, or is sigmoid(R).
-        base_model: The language model that the head was made for, where it is known.
+        prompts: The prompts, in the order of the batch.
+        calibrated: Whether P(correct) comes from the head's calibration; if not, it is sigmoid(R).
+        base_model: The language model that the head was made for, if known.
     """
 
     prompts: tuple[ExplainedPrompt, ...]
@@ -84,11 +84,11 @@ class Explanation:
     base_model: str | None = None
 
     def to_html(self) -> str:
-        """A page of its own: no scripts, and nothing that is loaded from elsewhere."""
+        """A self-contained page, without scripts and external resources."""
         return page(self.prompts, self.calibrated, self.base_model)
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write the page, whole or not at all; its folder is made."""
+        """Write the page, whole or not at all; missing folders are created."""
         file = Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, self.to_html())
@@ -98,7 +98,7 @@ class Explanation:
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
     def _repr_html_(self) -> str:
-        # In a frame of its own, so that neither the notebook's style nor the page's reaches the other
+        # In a separate frame, so that the styles of notebook and page do not affect each other
         return (
             f'<iframe title="Why this candidate won" sandbox srcdoc="{escape(self.to_html())}" '
             'style="width: 100%; height: 40rem; border: 0"></iframe>'
@@ -115,7 +115,7 @@ def explain(
     model: Any = None,
     attention_mask: torch.Tensor | None = None,
 ) -> Explanation:
-    """Show why a candidate won: every token's reward and gate, the running reward, and the layers' share in it.
+    """Show why a candidate won: every token's reward and gate, the running reward, and the layers' shares in it.
 
         out = model.generate(
             **inputs, best_of_n=8, reward_head=head, return_dict_in_generate=True, output_token_rewards=True
@@ -124,19 +124,19 @@ def explain(
 
     Args:
         out: What `generate(best_of_n=n, return_dict_in_generate=True, output_token_rewards=True)` returned.
-        tokenizer: The language model's.
-        head: The head that chose, an [`ElhsrRewardHead`], a folder or a repository. Its calibration makes P(correct);
-            without it, P(correct) is sigmoid(R).
+        tokenizer: The language model's tokenizer.
+        head: The head that selected the winner, an [`ElhsrRewardHead`], a folder or a repository. Its calibration gives
+            P(correct); without one, P(correct) is sigmoid(R).
         model: The language model. With it, and a head that reads hidden states, each candidate is read once more for
-            the layers' share, one at a time.
-        attention_mask: (batch, prompt_length), as given to `generate`. Needed where prompts are padded.
+            the layers' shares, one at a time.
+        attention_mask: (batch, prompt_length), as passed to `generate`. Needed if prompts are padded.
 
     Returns:
         An [`Explanation`], which a notebook displays, `rich` prints, and `save` writes as a page.
 
     Raises:
-        ValueError: No token rewards in `out`; a model without its head, or one that the head was not made for; padded
-            prompts without their mask; or rewards that cannot be found again with this model and head.
+        ValueError: `out` has no token rewards, there is a model without its head or one that the head was not made for,
+            padded prompts have no mask, or rewards cannot be reproduced with this model and head.
     """
     if out.token_rewards is None or out.token_gates is None:
         raise ValueError(
@@ -144,7 +144,7 @@ def explain(
             "return_dict_in_generate=True."
         )
     if model is not None and head is None:
-        raise ValueError("The layers' share needs the head beside the model: pass head=, or leave out the model.")
+        raise ValueError("The layers' shares need the head as well as the model: pass head=, or leave out the model.")
     head = None if head is None else load_reward_head(head)
     if head is not None and model is not None:
         model = unwrap_language_model(model)
@@ -166,10 +166,10 @@ class _Explaining:
         # Candidates are padded to the longest of them, and begin with the prompt
         self._prompt_length = self._out["candidates"].shape[-1] - int(lengths.max())
         self._masks = self._prompt_masks(attention_mask)
-        # With `combine` the rewards are what it made of them; what the one head said is beside them
-        said = self._out.get("source_rewards")
-        self._rewards = self._out["rewards"] if said is None else said[..., 0]
-        self._combined = said is not None
+        # With `combine`, `rewards` are combined ones, and those of the single head are in `source_rewards`
+        by_source = self._out.get("source_rewards")
+        self._rewards = self._out["rewards"] if by_source is None else by_source[..., 0]
+        self._combined = by_source is not None
 
     def explanation(self) -> Explanation:
         prompts = tuple(self._prompt(row) for row in range(len(self._rewards)))
@@ -187,20 +187,20 @@ class _Explaining:
             if attention_mask.shape != prompts.shape:
                 raise ValueError(
                     f"Expected the attention_mask of the prompts, {tuple(prompts.shape)}, got one of shape "
-                    f"{tuple(attention_mask.shape)}: pass the one that generate was given."
+                    f"{tuple(attention_mask.shape)}: pass the one that was passed to generate."
                 )
             return attention_mask.cpu().bool()
         if self._model is None:
-            # Padding is left out for show only, so a guess will do
+            # Padding is only left out of what is shown, so a guess is enough
             return torch.ones_like(prompts, dtype=torch.bool) if pad is None else (prompts != pad).cumsum(-1) > 0
         if not self._prompt_length:
             raise ValueError(
-                "The prompt was given as embeddings, so that candidates cannot be read again for the layers' share: "
-                "leave out the model."
+                "The prompt was given as embeddings, so candidates cannot be read again for the layers' shares: leave "
+                "out the model."
             )
         if len(prompts) > 1 and pad is not None and bool((prompts[:, 0] == pad).any()):
             raise ValueError(
-                "A prompt begins with the padding token, so which of its tokens the model saw is not known: pass "
+                "A prompt begins with the padding token, so it is unknown which of its tokens the model saw: pass "
                 "attention_mask=inputs['attention_mask']."
             )
         return torch.ones_like(prompts, dtype=torch.bool)
@@ -216,10 +216,10 @@ class _Explaining:
         )
 
     def _best_first(self, row: int) -> list[int]:
-        """As winners are selected, then those that could not win, then those that never began."""
-        decided, said = self._out["rewards"][row].tolist(), self._rewards[row].tolist()
+        """Candidates in the order in which winners are selected, then pruned ones, then those that never started."""
+        decided, rewards = self._out["rewards"][row].tolist(), self._rewards[row].tolist()
         pruned, lengths = self._out["pruned"][row].tolist(), self._out["lengths"][row].tolist()
-        return sorted(range(len(said)), key=lambda i: (lengths[i] == 0, pruned[i], -decided[i], -said[i]))
+        return sorted(range(len(rewards)), key=lambda i: (lengths[i] == 0, pruned[i], -decided[i], -rewards[i]))
 
     def _candidate(self, row: int, index: int, prompt: torch.Tensor) -> ExplainedCandidate:
         length = int(self._out["lengths"][row, index])

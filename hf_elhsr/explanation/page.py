@@ -1,4 +1,4 @@
-"""page: an explanation as one HTML file that loads nothing, runs nothing, and shows what a model wrote as mere text."""
+"""page: an explanation as one HTML file that loads and runs nothing, and shows what a model wrote as plain text."""
 
 import base64
 import hashlib
@@ -21,15 +21,15 @@ from .parts import (
 from .texts import visible, visible_pieces
 
 _FOLDER = Path(__file__).parent
-# Of a chart, in its own units; the page stretches it
+# Size of a chart, in its own units; the page stretches it
 _WIDTH, _HEIGHT = 300.0, 60.0
 _STEPS = 4
-# Characters
+# In characters
 _PREVIEW = 90
 
 
 def page(prompts: Sequence[ExplainedPrompt], calibrated: bool, base_model: str | None) -> str:
-    """The whole page. Its style is allowed by its hash, and anything else is forbidden by its security policy."""
+    """The whole page. Its security policy allows its style by a hash, and nothing else."""
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     environment = Environment(autoescape=True, finalize=_seen, undefined=StrictUndefined, trim_blocks=True)
@@ -47,7 +47,7 @@ def page(prompts: Sequence[ExplainedPrompt], calibrated: bool, base_model: str |
 
 
 def _seen(value: Any) -> Any:
-    """What every expression of the template goes through before it is escaped."""
+    """Make a value of the template visible before it is escaped; applied to every expression."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -79,7 +79,7 @@ def _tokens(tokens: Sequence[ExplainedToken], scale: float) -> list[dict[str, An
     return [
         {
             "token": token,
-            # Line ends are shown, so that their colour is seen
+            # Line ends are shown, so that their colour is visible
             "text": text.replace("\n", "↵\n").replace("\t", "⇥\t") or "⟨…⟩",
             "sign": "p" if token.reward >= 0 else "n",
             "strength": _step(abs(token.reward) / scale),
@@ -96,7 +96,7 @@ def _preview(text: str) -> str:
 
 
 def _step(share: float) -> int:
-    """From 0 to 4; whatever is at least an eighth is seen."""
+    """A step from 0 to 4; a share of an eighth or more is visible."""
     return min(_STEPS, round(share * _STEPS))
 
 
@@ -107,7 +107,7 @@ def _height(value: float, low: float, high: float) -> float:
 def _line(candidate: ExplainedCandidate, low: float, high: float) -> str:
     """The running reward as points of an SVG line."""
     values = [token.running_reward for token in candidate.tokens]
-    # A single token is a line, too
+    # A single token is drawn as a line as well
     values = values * 2 if len(values) == 1 else values
     wide = _WIDTH / max(1, len(values) - 1)
     return " ".join(f"{i * wide:.1f},{_height(value, low, high)}" for i, value in enumerate(values))

@@ -1,4 +1,4 @@
-"""What an explanation is made of: prompts, their candidates, the candidates' tokens, and the layers' shares."""
+"""The parts of an explanation: prompts, their candidates, the candidates' tokens, and the layers' shares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ class ExplainedToken:
     """A sampled token.
 
     Args:
-        token_id: Of the language model's vocabulary.
-        text: What it adds to the text, as the model wrote it; empty where it holds a part of a character.
+        token_id: The token's id in the language model's vocabulary.
+        text: What it adds to the text, as the model wrote it; empty if it is part of a character.
         reward: r_t.
         gate: g_t, its weight in R.
         running_reward: R of the tokens up to this one.
@@ -25,16 +25,16 @@ class ExplainedToken:
 
 @dataclass(frozen=True)
 class LayerShares:
-    """R as a sum: of what every layer adds, the head's bias, and rounding.
+    """R as a sum of the layers' shares, the head's bias, and rounding.
 
         R = sum_l share_l + bias + rounding,   share_l = sum_t g_t (w_l h_{l,t}) / sum_t g_t
 
     Args:
-        layers: The head's, as in `config.layers`.
-        shares: Of each of these layers.
+        layers: The head's layers, as in `config.layers`.
+        shares: The share of each of these layers.
         bias: What the head's bias adds.
-        rounding: The difference between R while decoding and R of these shares, which are read in another pass of the
-            language model: next to nothing in float32, up to about 0.1 max(1, |R|) in bfloat16.
+        rounding: The difference between R while decoding and R of these shares, which come from a second pass of the
+            language model: almost zero in float32, up to about 0.1 max(1, |R|) in bfloat16.
     """
 
     layers: tuple[int, ...]
@@ -48,14 +48,14 @@ class ExplainedCandidate:
     """A candidate.
 
     Args:
-        index: Its place in `out.candidates`, from 0.
-        reward: R; of a pruned candidate, R of the tokens it has; None if it was never sampled.
-        probability: P(correct); None where the candidate was not written to its end.
-        tokens: None at all if it was never sampled.
-        winner: The best of its prompt.
-        pruned: Stopped before its end, so that it could not win.
-        decided: What decided in place of R, with `combine`: votes, for instance.
-        layer_shares: Where the head reads layers and the language model was at hand.
+        index: Its index in `out.candidates`, from 0.
+        reward: R; for a pruned candidate, R of the tokens it has; None if it was never sampled.
+        probability: P(correct); None if the candidate was not sampled to its end.
+        tokens: Its tokens; empty if it was never sampled.
+        winner: Whether it is the best of its prompt.
+        pruned: Whether it was stopped before its end, so that it could not win.
+        decided: With `combine`, the number that decided in place of R: votes, for instance.
+        layer_shares: The layers' shares, if the head reads layers and the language model was passed.
     """
 
     index: int
@@ -69,7 +69,7 @@ class ExplainedCandidate:
 
     @property
     def text(self) -> str:
-        """The completion as the model wrote it, special tokens included."""
+        """The completion as the model wrote it, including special tokens."""
         return "".join(token.text for token in self.tokens)
 
 
@@ -78,10 +78,10 @@ class ExplainedPrompt:
     """A prompt and its candidates.
 
     Args:
-        text: The prompt as the model read it; empty where it was given as embeddings.
-        candidates: Best first; then the pruned ones, and then those never sampled.
-        confidence: Calibrated P(correct) of the winner as the best of n; where the head has a calibration.
-        abstained: With `min_confidence`: no candidate is trusted that much.
+        text: The prompt as the model read it; empty if it was given as embeddings.
+        candidates: The candidates, best first; then the pruned ones, and then those never sampled.
+        confidence: Calibrated P(correct) of the winner as the best of n, if the head has a calibration.
+        abstained: With `min_confidence`, whether no candidate reaches it.
     """
 
     text: str
@@ -90,12 +90,12 @@ class ExplainedPrompt:
     abstained: bool | None = None
 
 
-# Of all the gates of a candidate
+# As a share of the sum of a candidate's gates
 _FIRST_WEIGHT = 0.05
 
 
 def largest_push(prompt: ExplainedPrompt) -> float:
-    """The largest g_t |r_t| of all tokens: what the strongest colour stands for."""
+    """The largest g_t |r_t| of all tokens, shown in the strongest colour."""
     pushes = [token.gate * abs(token.reward) for candidate in prompt.candidates for token in candidate.tokens]
     return max([*pushes, 1e-9])
 
@@ -103,8 +103,8 @@ def largest_push(prompt: ExplainedPrompt) -> float:
 def reward_range(prompt: ExplainedPrompt) -> tuple[float, float]:
     """The lowest and the highest running reward of all candidates, zero included.
 
-    Before the first tokens of any weight, the running reward is that of tokens that hardly count, and may be anything:
-    it is left out, and drawn at the edge.
+    Before the first tokens with some weight, the running reward depends on tokens that hardly count, and can take any
+    value: it is left out here, and drawn at the edge.
     """
     values = [0.0]
     for candidate in prompt.candidates:
@@ -118,10 +118,10 @@ def reward_range(prompt: ExplainedPrompt) -> tuple[float, float]:
 
 
 def relative_shares(candidates: Sequence[ExplainedCandidate]) -> dict[int, tuple[float, ...]]:
-    """By candidate, every layer's share less its mean over the prompt's candidates.
+    """By candidate, every layer's share minus its mean over the prompt's candidates.
 
-    Much of every share is alike in all candidates of a prompt; what sets them apart is the rest, whose sum is R less
-    the mean R, but for rounding and where gates vanish.
+    Much of every share is the same in all candidates of a prompt. The rest is what distinguishes them; it sums to R
+    minus the mean R, except for rounding and vanishing gates.
     """
     own = {candidate.index: candidate.layer_shares.shares for candidate in candidates if candidate.layer_shares}
     means = [sum(column) / len(own) for column in zip(*own.values(), strict=True)]

@@ -1,4 +1,4 @@
-"""terminal: an explanation for `rich`, in which what a model wrote is mere text."""
+"""terminal: an explanation for `rich`, in which what a model wrote is plain text."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from rich.text import Text
 from .parts import ExplainedCandidate, ExplainedPrompt, ExplainedToken, largest_push, relative_shares, reward_range
 from .texts import visible, visible_pieces
 
-# By depth, a colour and one that is read on it: for tokens that speak for being right, and against
+# By depth, a background and a readable text colour, for tokens that speak for and against being correct
 _FOR = (("#bfdbfe", "#000000"), ("#60a5fa", "#000000"), ("#1d4ed8", "#ffffff"))
 _AGAINST = (("#fed7aa", "#000000"), ("#fb923c", "#000000"), ("#9a3412", "#ffffff"))
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -26,7 +26,7 @@ def terminal(prompts: Sequence[ExplainedPrompt], calibrated: bool, base_model: s
         title = "Prompt" if len(prompts) == 1 else f"Prompt {place + 1}"
         parts += [Rule(Text(title), align="left"), Text(visible(prompt.text) or "(given as embeddings)")]
         if prompt.confidence is not None:
-            asked = ", less than was asked for" if prompt.abstained else ""
+            asked = ", less than asked for" if prompt.abstained else ""
             parts.append(
                 Text(
                     f"Confidence in the winner, as the best of {len(prompt.candidates)}: {prompt.confidence:.1%}{asked}"
@@ -44,7 +44,7 @@ def terminal(prompts: Sequence[ExplainedPrompt], calibrated: bool, base_model: s
     parts += [
         "",
         Text(
-            f"Colour: r, blue for and underlined orange against being right, by the weight g. R = sum g r / sum g. "
+            f"Colour: r, blue for and underlined orange against being correct, by the weight g. R = sum g r / sum g. "
             f"P(correct): {made}.{of}",
             style="dim",
         ),
@@ -76,15 +76,15 @@ def _body(
     running = _blocks([token.running_reward for token in tokens], *limits)
     facts = [
         f"running reward  {running}  from {tokens[0].running_reward:+.2f} to {tokens[-1].running_reward:+.2f}",
-        f"weightiest      {_weightiest(tokens, texts)}",
+        f"largest weights {_largest_weights(tokens, texts)}",
     ]
     shares = candidate.layer_shares
     if shares is not None and relative is not None:
         top = max(abs(share) for share in shares.shares) or 1.0
         facts += [
-            f"layers' share   {_blocks(shares.shares, -top, top)}  {_largest(shares.layers, shares.shares)}; "
+            f"layers' shares  {_blocks(shares.shares, -top, top)}  {_largest(shares.layers, shares.shares)}; "
             f"bias {shares.bias:+.2f}; rounding {shares.rounding:+.4f}",
-            f"less the mean   {_largest(shares.layers, relative)}; in all {sum(relative):+.2f}",
+            f"minus the mean  {_largest(shares.layers, relative)}; in total {sum(relative):+.2f}",
         ]
     return [written, *(Text(fact, style="dim") for fact in facts)]
 
@@ -98,14 +98,14 @@ def _style(token: ExplainedToken, scale: float) -> Style:
 
 
 def _blocks(values: Sequence[float], low: float, high: float) -> str:
-    """At most so many of the values, the last one among them, as blocks of their heights."""
+    """Up to 48 of the values, evenly spaced and including the last, as blocks of their heights."""
     count = min(_LINE, len(values))
-    chosen = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
+    shown = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
     steps = len(_BLOCKS) - 1
-    return "".join(_BLOCKS[round(min(1.0, max(0.0, (value - low) / (high - low))) * steps)] for value in chosen)
+    return "".join(_BLOCKS[round(min(1.0, max(0.0, (value - low) / (high - low))) * steps)] for value in shown)
 
 
-def _weightiest(tokens: Sequence[ExplainedToken], texts: Sequence[str]) -> str:
+def _largest_weights(tokens: Sequence[ExplainedToken], texts: Sequence[str]) -> str:
     """The tokens that R depends on most, in the order of the text."""
     by_push = sorted(range(len(tokens)), key=lambda i: -tokens[i].gate * abs(tokens[i].reward))
     return ", ".join(

@@ -1,4 +1,4 @@
-"""What generation configs say about best-of-n: settings saved with a model, which hold unless the call differs."""
+"""The arguments of best-of-n: defaults saved in generation configs, and checks that refuse what cannot work."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ from ..transformers_internals import (
 )
 from .batch import uses_cache
 
-# Arguments that hold functions and objects, which a generation config, being JSON, cannot
+# Arguments that hold functions and objects, which a generation config, being JSON, cannot hold
 _FOR_CALLS_ALONE = ("extract_answer", "signal_processor")
 # Without self and **kwargs
 _POSITIONAL = tuple(inspect.signature(GenerationMixin.generate).parameters)[1:-1]
@@ -38,16 +38,16 @@ class _Saved(NamedTuple):
 
 
 def by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of `generate`, all of them by their names.
+    """The arguments of a call of `generate`, all by name.
 
     Raises:
-        TypeError: Too many arguments, or one of them twice.
+        TypeError: There are too many arguments, or one is given twice.
     """
     if len(args) > len(_POSITIONAL):
         raise TypeError(f"generate() takes at most {len(_POSITIONAL)} positional arguments, got {len(args)}.")
     named = dict(zip(_POSITIONAL, args, strict=False))
-    if twice := named.keys() & kwargs.keys():
-        raise TypeError(f"generate() got {sorted(twice)} both by position and by name.")
+    if duplicates := named.keys() & kwargs.keys():
+        raise TypeError(f"generate() got {sorted(duplicates)} both by position and by name.")
     return named | kwargs
 
 
@@ -58,19 +58,19 @@ def own_arguments(generate: Callable[..., Any]) -> dict[str, Any]:
 
 
 def saved_settings(generate: Callable[..., Any]) -> tuple[str, ...]:
-    """Those of its own arguments that a generation config may hold."""
+    """Those of best-of-n's arguments that a generation config may hold."""
     return tuple(name for name in own_arguments(generate) if name not in _FOR_CALLS_ALONE)
 
 
 def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
-    """`generate` with what the call leaves out taken from the generation configs, if they set it.
+    """`generate`, with arguments that the call leaves out taken from the generation configs, if they set them.
 
-    The call comes first, then a `generation_config` passed to it, then the model's own; like transformers' own
-    settings, None means unset. Without a `best_of_n` in any of them the configs are not read. Errors name the settings
-    that come from a config, since the caller may not know them.
+    The call takes precedence, then a `generation_config` passed to it, then the model's; None means unset, as in
+    transformers. Without a `best_of_n` in any of them, the configs are not read. Errors name the settings that come
+    from a config, since the caller may not know them.
 
     Raises:
-        ValueError: A config holds what could not be saved: a head that is not named by text, or a function. Or the call
+        ValueError: A config holds what cannot be saved: a head that is not given by name, or a function. Or the call
             has arguments of best-of-n without `best_of_n`.
     """
     defaults = own_arguments(generate)
@@ -84,7 +84,7 @@ def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
             unused = [name for name, default in defaults.items() if kwargs.get(name, default) not in (None, default)]
             if unused:
                 raise ValueError(
-                    f"{' and '.join(unused)} passed without best_of_n: pass it too, the number of candidates to sample."
+                    f"{' and '.join(unused)} passed without best_of_n: also pass best_of_n, the number of candidates."
                 )
             return generate(model, *args, **kwargs)
         try:
@@ -110,29 +110,29 @@ def _saved(names: Iterable[str], passed: GenerationConfig | None, own: Generatio
 def _check(saved: dict[str, _Saved]) -> None:
     for name in _FOR_CALLS_ALONE:
         if name in saved:
-            raise ValueError(f"{name} in {saved[name].source} could not be saved: pass it to generate itself.")
+            raise ValueError(f"{name} in {saved[name].source} cannot be saved: pass it to generate instead.")
     if "reward_head" in saved:
         head, source = saved["reward_head"]
         if not all(isinstance(name, str) for name in (head if isinstance(head, list | tuple) else [head])):
             raise ValueError(
-                f"reward_head in {source} must be text, a folder or 'org/name', so that it can be saved; got "
+                f"reward_head in {source} must be a string, a folder or 'org/name', so that it can be saved; got "
                 f"{type(head).__name__}. Pass the head itself to generate."
             )
 
 
 def keep_when_saved(config: GenerationConfig | None, settings: Iterable[str]) -> None:
-    """Make a generation config that transformers derived from the model's config keep our settings when reloaded.
+    """Make a generation config that transformers derived from the model's config keep best-of-n's settings.
 
-    What transformers does not know is dropped in loading such a config. With settings of its own it is no longer one.
+    When it loads such a config, transformers drops settings that it does not know.
     """
     if config is not None and any(getattr(config, name, None) is not None for name in settings):
         keep_all_settings(config)
 
 
 def restore_dropped(model: Any, settings: Sequence[str]) -> None:
-    """Take from the model's generation_config.json the settings of ours that transformers dropped in loading it.
+    """Restore settings of best-of-n that transformers dropped when it loaded the model's generation_config.json.
 
-    It does so where the file says that it was derived from the model's config: a model that was saved without being
+    It drops them if the file says that it was derived from the model's config: the model was saved without being
     enabled, so that [`keep_when_saved`] was not called.
     """
     config = model.generation_config
@@ -149,7 +149,7 @@ def restore_dropped(model: Any, settings: Sequence[str]) -> None:
 
 
 def _generation_config_file(source: str, revision: str | None) -> Path | None:
-    """The file of a folder or of a repository in the cache, where there is one."""
+    """The file in a folder, or in the cache of a repository; None if it does not exist."""
     if not source:
         return None
     if Path(source).is_dir():
@@ -162,7 +162,7 @@ def _generation_config_file(source: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-# By name, since published heads bring copies of them along
+# By name, since published heads carry copies of them
 _OUR_CLASSES = ("BestOfNGenerationMixin", "LoopMixin")
 
 
@@ -179,26 +179,26 @@ def check_model(model: Any) -> None:
         raise ValueError(f"{name} is an encoder-decoder model; best_of_n decodes decoder-only language models.")
     if "generate" in vars(model):
         raise ValueError(
-            f"This {name} carries a custom generate of its own (loaded with trust_remote_code), which best_of_n would "
-            "not run. Load the model without it."
+            f"This {name} has a custom generate (loaded with trust_remote_code), which best_of_n would not run: load "
+            "the model without it."
         )
     if (own := own_decoding(type(model), _OUR_CLASSES)) is not None:
         method, owner = own
-        raise ValueError(f"{name} has its own {method} (from {owner.__name__}), which best_of_n cannot stand in for.")
+        raise ValueError(f"{name} has its own {method} (from {owner.__name__}), which best_of_n cannot replace.")
 
 
 def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     """Refuse arguments that cannot work.
 
     Settings are looked up in the call, its generation_config and the model's, in this order and before transformers
-    fills in defaults, so that what the user said can be told from what is merely a default.
+    fills in defaults, so that the user's settings can be distinguished from defaults.
     """
     whole_number("best_of_n", n)
     check_model(model)
     if kwargs.get("custom_generate") is not None:
         raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
     if _setting(model, kwargs, "cache_implementation") == "paged":
-        raise ValueError("best_of_n cannot use the paged cache, whose rows do not multiply: leave it out.")
+        raise ValueError("best_of_n cannot use the paged cache, whose rows cannot be multiplied: leave it out.")
     if _setting(model, kwargs, "penalty_alpha") is not None or _setting(model, kwargs, "dola_layers") is not None:
         raise ValueError(
             "best_of_n samples: penalty_alpha (contrastive search) and dola_layers cannot be combined with it."
@@ -213,19 +213,19 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
         raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
     if model.training and model.is_activation_checkpointing and uses_cache(_setting(model, kwargs, "use_cache")):
         raise ValueError(
-            "In training mode with gradient checkpointing the model ignores its cache, and would not see the prompt: "
+            "In training mode with gradient checkpointing the model ignores its cache and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
         )
     media = [name for name in MEDIA_INPUTS if kwargs.get(name) is not None]
     if media and not uses_cache(_setting(model, kwargs, "use_cache")):
         raise ValueError(
-            f"Without a cache the model would need {', '.join(media)} in every step, for candidates that come and go: "
+            f"Without a cache the model would need {', '.join(media)} in every step, for a changing set of candidates: "
             "leave out use_cache=False."
         )
-    # PEFT's generate puts its own preparation of inputs on the model inside
+    # PEFT's generate replaces this method of the wrapped model
     if learns_prompts(getattr(vars(model).get("prepare_inputs_for_generation"), "__self__", None)):
         raise ValueError(
-            "best_of_n cannot follow adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
+            "best_of_n does not support adapters that learn prompts (prompt or prefix tuning): use an adapter of the "
             "weights, such as LoRA."
         )
     if is_watched(model):
@@ -233,12 +233,12 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
 
 
 def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
-    """How many sequences are to be returned per prompt: `num_return_sequences`, at most n."""
+    """How many sequences to return per prompt: `num_return_sequences`, at most n."""
     k = _setting(model, kwargs, "num_return_sequences")
     if k is None:
         return 1
     if whole_number("num_return_sequences", k) > n:
-        raise ValueError(f"num_return_sequences={k} of best_of_n={n} candidates cannot be returned: raise best_of_n.")
+        raise ValueError(f"num_return_sequences={k} is more than the best_of_n={n} candidates: raise best_of_n.")
     return int(k)
 
 
@@ -253,9 +253,9 @@ def check_context_length(model: Any, prompt_length: int) -> None:
 
 
 def check_min_confidence(min_confidence: float) -> None:
-    """Refuse what is no probability."""
+    """Refuse values outside [0, 1]."""
     if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
-        raise ValueError(f"min_confidence is a probability between 0 and 1; got {min_confidence!r}.")
+        raise ValueError(f"min_confidence must be a probability between 0 and 1; got {min_confidence!r}.")
 
 
 def check_generation_mode(
@@ -269,8 +269,8 @@ def check_generation_mode(
         )
     if not isinstance(generation_config.output_hidden_states, bool | None):
         raise ValueError(
-            f"output_hidden_states={generation_config.output_hidden_states!r} selects layers; best_of_n does not: "
-            "pass True for all of them."
+            f"output_hidden_states={generation_config.output_hidden_states!r} selects layers, which best_of_n does not "
+            "support: pass True for all of them."
         )
     if mode_kwargs.get("synced_gpus"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The caches among a model's inputs, and copies of them."""
+"""Prompts and Rows: the running batch, and how everything in it multiplies and leaves row by row, caches included."""
 
 import copy
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from transformers import Cache, LogitsProcessorList, PreTrainedModel, StoppingCr
 from ..transformers_internals import prefix_function
 from .shared_prompt import SharedPromptCache
 
-#: Under which names models take their cache.
+#: The names of the arguments by which models take their cache.
 CACHE_NAMES = ("past_key_values", "cache_params")
 
 
 def uses_cache(setting: bool | None) -> bool:
-    """What a `use_cache` setting means: unset, the model keeps a cache."""
+    """Whether a `use_cache` setting makes the model keep a cache; it does if unset."""
     return setting is None or bool(setting)
 
 
 def inputs_of_last_token(model: PreTrainedModel, input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> Any:
-    """The inputs of the forward pass that reads the last token of every row; without a cache, whole rows."""
+    """The inputs of the forward pass over the last token of every row; without a cache, over whole rows."""
     length = 1 if uses_cache(model_kwargs.get("use_cache")) else None
     return model.prepare_inputs_for_generation(input_ids, next_sequence_length=length, **model_kwargs)
 
@@ -33,13 +33,13 @@ def copy_cache(cache: Cache) -> Cache:
         for value in vars(layer).values():
             for tensor in value.values() if isinstance(value, dict) else [value]:
                 if isinstance(tensor, torch.Tensor) and not tensor.is_leaf:
-                    # deepcopy refuses these
+                    # deepcopy refuses tensors with a gradient history
                     memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(cache, memo)
 
 
-# These look at a row's own tokens and at settings that hold for all rows, and at nothing else. Subclasses do not
-# count, since they may keep anything.
+# These read a row's own tokens and settings that hold for all rows, and nothing else. Subclasses do not count, since
+# they may keep any state.
 _INDEPENDENT_OF_ROWS = {
     transformers.TemperatureLogitsWarper,
     transformers.TopKLogitsWarper,
@@ -71,7 +71,7 @@ _SELECTABLE = {transformers.RepetitionPenaltyLogitsProcessor}
 
 
 def stateful(processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> list[str]:
-    """Names of what may keep state per row; where there is none, finished rows may leave the batch."""
+    """Names of processors and criteria that may keep state per row; without any, finished rows may leave the batch."""
     known = _INDEPENDENT_OF_ROWS | _SELECTABLE
     return [type(item).__name__ for item in (*processors, *criteria) if type(item) not in known]
 
@@ -79,10 +79,10 @@ def stateful(processors: LogitsProcessorList, criteria: StoppingCriteriaList) ->
 def select_model_kwargs(model_kwargs: dict[str, Any], index: torch.Tensor, rows: int) -> dict[str, Any]:
     """The model's inputs with row i taken from former row index[i]; rows may multiply or leave.
 
-    The cache among them is changed in place, all else is left as it was.
+    The cache among them is changed in place; everything else is left as it was.
 
-    Every cache of transformers supports `reorder_cache`, whatever its layers hold (keys and values, quantised ones,
-    recurrent states); its other row-wise methods do not reach all layers.
+    Every cache of transformers supports `reorder_cache`, whatever its layers hold (keys and values, quantised or not,
+    or recurrent states); its other row-wise methods do not reach all layers.
     """
     selected = dict(model_kwargs)
     for name, value in model_kwargs.items():
@@ -102,22 +102,22 @@ def check_cache(model_kwargs: dict[str, Any], model_name: str) -> None:
     if uses_cache(model_kwargs.get("use_cache")) and not any(isinstance(cache, Cache) for cache in caches):
         raise ValueError(
             f"{model_name} keeps its state in a form whose rows cannot be multiplied, so best_of_n cannot share the "
-            "prompt among candidates. Pass use_cache=False: slower, but it works."
+            "prompt among candidates. Pass use_cache=False, which is slower but works."
         )
 
 
 def multiply_processors(
     processors: LogitsProcessorList, batch: int, prompt_of_row: torch.Tensor
 ) -> LogitsProcessorList:
-    """The processors that `generate` built for the prompts, for rows that belong to these prompts.
+    """Adapt the processors that `generate` built for the prompts to rows that belong to these prompts.
 
-    The user's own are passed on as they are: like those given with `num_return_sequences`, they see all rows.
+    The user's own are passed on unchanged: as with `num_return_sequences`, they see all rows.
     """
     return LogitsProcessorList(_multiplied(processor, batch, prompt_of_row) for processor in processors)
 
 
 def select_processor_rows(processors: LogitsProcessorList, index: torch.Tensor) -> LogitsProcessorList:
-    """The processors for the rows that stay."""
+    """Adapt the processors to the rows that stay."""
     return LogitsProcessorList(
         _with_ignored_lengths(processor, lambda lengths: lengths[index.to(lengths.device)])
         if type(processor) in _SELECTABLE
@@ -141,7 +141,7 @@ def _multiplied(processor: Any, batch: int, prompt_of_row: torch.Tensor) -> Any:
             lambda lengths: lengths[prompt_of_row.to(lengths.device)] if len(lengths) == batch else lengths,
         )
     if type(processor) is transformers.PrefixConstrainedLogitsProcessor:
-        # Its "beams" are rows that share a prompt, which is what candidates are: the function is told the prompt
+        # Its "beams" are rows that share a prompt, as candidates do: the function is called with the prompt's number
         return transformers.PrefixConstrainedLogitsProcessor(prefix_function(processor), len(prompt_of_row) // batch)
     if type(processor) is transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor:
         changed = copy.copy(processor)
@@ -160,7 +160,7 @@ class Prompts:
     Args:
         input_ids: (prompts, length) long.
         logits: (prompts, vocabulary) float32, raw, of the first token.
-        may_share: Whether candidates share their prompt's keys and values, where the cache is of that kind.
+        may_share: Whether candidates share their prompt's keys and values if the cache allows it.
     """
 
     input_ids: torch.Tensor
@@ -170,11 +170,11 @@ class Prompts:
     may_share: bool = True
 
     def rows(self, model: PreTrainedModel, candidates: torch.Tensor, n: int, last: bool) -> "Rows":
-        """A row for each of these candidates.
+        """Start a row for each of these candidates.
 
         Args:
             candidates: (rows,) long, ascending; candidate c belongs to prompt c // n.
-            last: No more rows will be asked for, so that the prompts' cache may be used up.
+            last: No more rows will be asked for, so the prompts' cache need not be copied.
         """
         prompts = len(self.input_ids)
         prompt_of_row = candidates // n
@@ -183,7 +183,7 @@ class Prompts:
         mask = model_kwargs.get("attention_mask")
         if self.may_share and SharedPromptCache.can_hold(model, model_kwargs.get("past_key_values"), mask):
             cache = model_kwargs.pop("past_key_values")
-            # The mask has an entry for the first sampled token already
+            # The mask already has an entry for the first sampled token
             mask = None if mask is None else mask[:, : cache.get_seq_length()]
             shared["past_key_values"] = SharedPromptCache(cache, mask, prompt_of_row)
         elif not last:
@@ -221,7 +221,7 @@ class Rows:
     logits_processor: LogitsProcessorList
 
     def keep_unfinished(self, outputs: Any) -> "Rows":
-        """The rows that go on, with the logits of their next tokens from the model's outputs for all rows."""
+        """The unfinished rows, with the logits of their next tokens from the model's outputs for all rows."""
         keep = self.unfinished.nonzero().squeeze(-1)
         return Rows(
             input_ids=self.input_ids[keep],

@@ -1,4 +1,4 @@
-"""CandidateRequest: what the decoding loop is asked for, and who decides about candidates under way."""
+"""The decoding loop: it samples n candidates for every prompt, in waves or all at once, and lets pruners stop them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,38 +38,38 @@ from .shared_prompt import CannotShareError, SharedPromptCache
 
 
 class Pruner(Protocol):
-    """Says which candidates are hopeless."""
+    """Decides which candidates stop early."""
 
     def __call__(
         self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
     ) -> torch.Tensor:
-        """(rows,) bool, true for rows to stop, all of them unfinished.
+        """Return (rows,) bool, true for rows to stop; only unfinished ones may be.
 
         Args:
             candidates: (rows,) long, which candidate a row is.
             unfinished: (rows,) bool, false for rows that have ended.
-            lengths, pruned: (all candidates,) long and bool: sampled tokens so far, and who was stopped already.
+            lengths, pruned: (all candidates,) long and bool: sampled tokens so far, and which are already stopped.
         """
 
 
 class Waves(Protocol):
-    """Says how many candidates start together, and which prompts want more of them."""
+    """Decides how many candidates start together, and which prompts need more."""
 
     def wave_sizes(self) -> list[int]:
-        """How many candidates of a prompt each wave has; n together."""
+        """Return how many candidates of a prompt each wave has; they add up to n."""
 
     def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
-        """(batch,) bool, true for prompts that want another wave; the arguments are those of [`Pruner`]."""
+        """Return (batch,) bool, true for prompts that need another wave; the arguments are those of [`Pruner`]."""
 
 
 @dataclass(frozen=True)
 class CandidateRequest:
-    """What the mixin asks the loop for: n candidates per prompt, seen by these processors.
+    """What the mixin asks the loop for: n candidates per prompt, followed by these processors.
 
     Args:
-        max_parallel: At most so many candidates in the batch at a time.
-        pruners: Asked after every step which candidates to stop.
-        waves: Without it, all n candidates of a prompt start together.
+        max_parallel: At most this many candidates are in the batch at a time.
+        pruners: They are asked after every step which candidates to stop.
+        waves: How many candidates start together. Default: all n candidates of a prompt.
     """
 
     n: int
@@ -83,7 +83,7 @@ class CandidateRequest:
             whole_number("max_parallel", self.max_parallel)
 
     def check_rows_may_leave(self, compiled: bool, stateful: list[str]) -> None:
-        """Refuse what needs rows to leave the batch, where they cannot.
+        """Refuse options that need rows to leave the batch if they cannot.
 
         Args:
             compiled: The decoding step is compiled, for a batch that keeps its size.
@@ -92,21 +92,21 @@ class CandidateRequest:
         names = self._asked("prune", "adaptive", "max_parallel")
         if names and stateful:
             raise ValueError(
-                f"{names} needs rows that can leave the batch, and {', '.join(stateful)} may keep state per row: leave "
+                f"{names} needs rows that can leave the batch, but {', '.join(stateful)} may keep state per row: leave "
                 "out one of them."
             )
         if names and compiled:
             raise ValueError(
-                f"{names} needs rows that can leave the batch, and decoding is compiled for a batch that keeps its "
-                "size: choose another cache_implementation, or set disable_compile=True."
+                f"{names} needs rows that can leave the batch, but decoding is compiled for a batch of constant size: "
+                "use a different cache_implementation, or set disable_compile=True."
             )
 
     def check_time(self) -> None:
-        """Refuse max_time where candidates start after one another: the late ones would end at their first tokens."""
+        """Refuse max_time if candidates start after one another: the last would be cut at their first tokens."""
         if names := self._asked("adaptive", "max_parallel"):
             raise ValueError(
-                f"{names} lets candidates start after one another, and max_time would cut the last of them at their "
-                "first tokens: leave out one of them."
+                f"With {names} candidates start after one another, and max_time would cut the last at their first "
+                "tokens: leave out one of them."
             )
 
     def _asked(self, *names: str) -> str:
@@ -114,22 +114,22 @@ class CandidateRequest:
         return " and ".join(name for name in names if given[name])
 
 
-# To move a row of the cache takes about so much of the time that an idle row adds to a step; a CPU's, roughly: it
-# changes how fast the loop is, never what comes out
+# The time to move a row of the cache as a share of the time that an idle row adds to a step, roughly, on a CPU. It
+# affects the loop's speed, never its results
 _MOVE_TO_STEP = 0.25
 
 
 @dataclass
 class Candidates:
-    """What the loop gives back.
+    """The sampled candidates, as the loop returns them.
 
     Args:
         token_ids: (batch, n, length) long, prompt included, padded on the right.
-        lengths: (batch, n) long, sampled tokens of every candidate, the EOS included; 0 where it was never sampled.
-        pruned: (batch, n) bool, true where a candidate was stopped before its end.
+        lengths: (batch, n) long, sampled tokens of every candidate, the EOS included; 0 if it was never sampled.
+        pruned: (batch, n) bool, true if a candidate was stopped before its end.
         prompt_length: How many of the positions are the (left-padded) prompt.
-        generation_config: The one in force, defaults filled in.
-        records: Scores, logits, hidden states and attentions, as far as asked for.
+        generation_config: The config in force, with defaults filled in.
+        records: Scores, logits, hidden states and attentions, if they were asked for.
     """
 
     token_ids: torch.Tensor
@@ -140,7 +140,7 @@ class Candidates:
     records: StepRecords = field(default_factory=StepRecords)
 
     def completion(self, prompt: int, candidate: int) -> torch.Tensor:
-        """(tokens,) long: what was sampled, the EOS included, nothing else."""
+        """(tokens,) long: the sampled tokens, the EOS included, without prompt and padding."""
         end = self.prompt_length + int(self.lengths[prompt, candidate])
         return self.token_ids[prompt, candidate, self.prompt_length : end]
 
@@ -160,7 +160,7 @@ def sample_candidates(
         input_ids: (batch, prompt_length), left-padded.
 
     Raises:
-        ValueError: What best-of-n cannot do with this model and these arguments, before anything is sampled.
+        ValueError: Best-of-n cannot work with this model and these arguments; raised before anything is sampled.
     """
     batch, prompt_length = input_ids.shape
     loop = _Loop(model, stopping_criteria, generation_config, request, batch, input_ids.device)
@@ -212,7 +212,7 @@ class _Loop:
         embeds = model_kwargs.get("inputs_embeds")
         prompt_length = (input_ids if embeds is None else embeds).shape[1]
         check_context_length(model, prompt_length)
-        # max_length counts input_ids, which do not hold a prompt that is given as embeddings
+        # max_length counts input_ids, which do not contain a prompt given as embeddings
         positions = self._generation_config.max_length + prompt_length - input_ids.shape[1]
         model_kwargs = _prepare_model_kwargs(model, self._generation_config, model_kwargs, batch, positions)
         self._compiled = is_compiled(model, self._generation_config, model_kwargs)
@@ -220,13 +220,13 @@ class _Loop:
         request.check_rows_may_leave(self._compiled, keeping_state)
         if any(type(criterion) is MaxTimeCriteria for criterion in self._stopping_criteria):
             request.check_time()
-        # Rows that leave change the shapes, for which a compiled step would be compiled anew
+        # Rows that leave change the shapes, and a compiled step would have to be compiled again
         self._may_leave = not self._compiled and not keeping_state
         outputs = prefill(model, input_ids, self._generation_config, model_kwargs)
         model_kwargs = updated_model_kwargs(model, outputs, model_kwargs)
         check_cache(model_kwargs, type(model).__name__)
         self.records.prefill(outputs, batch, request.n, input_ids.device)
-        # They have been consumed, and images would be multiplied with the rows
+        # The prefill has read them, and images would be multiplied with the rows
         for name in ("inputs_embeds", *MEDIA_INPUTS):
             model_kwargs.pop(name, None)
 
@@ -246,7 +246,7 @@ class _Loop:
             start += size
 
     def decode(self, prompts: Prompts, candidates: torch.Tensor) -> None:
-        """Sample these candidates, (rows,) long, to their ends; those that are not wanted any more are left out."""
+        """Sample these candidates, (rows,) long, to their ends; those of prompts that need no more are left out."""
         processors, needs, records = self._request.processors, self._needs, self.records
         do_sample = self._generation_config.do_sample
         if self._request.waves is not None:
@@ -270,7 +270,7 @@ class _Loop:
             active = rows.unfinished
             rows.unfinished = active & ~self._stopping_criteria(rows.input_ids, records.history("scores"))
 
-            # The last tokens are fed for their hidden states alone
+            # The last tokens are fed only for their hidden states
             outputs = self._feed(rows, prompts) if needs.layers or bool(rows.unfinished.any()) else None
             processors(rows.input_ids, read_step(outputs, rows.logits, rows.candidates, active, needs))
             for pruner in self._request.pruners:
@@ -308,8 +308,7 @@ class _Loop:
         return padded.view(len(input_ids), n, -1)
 
     def _start(self, prompts: Prompts, candidates: torch.Tensor) -> Rows:
-        everybody = len(candidates) == len(self.lengths)
-        return prompts.rows(self._model, candidates, self._request.n, last=everybody)
+        return prompts.rows(self._model, candidates, self._request.n, last=len(candidates) == len(self.lengths))
 
     def _feed(self, rows: Rows, prompts: Prompts) -> Any:
         """Feed every row's last token to the model, whose inputs are then ready for the next."""
@@ -344,20 +343,20 @@ def _prepare_model_kwargs(
     batch: int,
     positions: int,
 ) -> dict[str, Any]:
-    """The model's inputs, with a cache that is ours alone and has room for the last token to be fed back."""
+    """The model's inputs, with a cache that the caller does not share and that has room for the last token."""
     model_kwargs = dict(model_kwargs)
     for name in CACHE_NAMES:
         cache = model_kwargs.get(name)
         if cache is None:
             continue
         if is_passed_by_user(cache):
-            # Asked of static caches only: a dynamic one without layers yet cannot answer
+            # Only for static caches: a dynamic one without layers has no length yet
             if isinstance(cache, StaticCache) and (capacity := cache.get_max_length()) < positions:
                 raise ValueError(
                     f"The static cache holds {capacity} tokens and best_of_n needs {positions}: "
                     "prompt and completion, the last token included. Make it larger."
                 )
-            # Its rows are going to multiply and leave, and the user may want it for the next call
+            # Its rows will multiply and leave, and the user may need it for the next call
             model_kwargs[name] = copy_cache(cache)
         elif isinstance(cache, StaticCache):
             model_kwargs[name] = larger_static_cache(model, generation_config, batch, positions, model_kwargs)

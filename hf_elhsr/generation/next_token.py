@@ -1,4 +1,4 @@
-"""Drawing the next token: the distribution of transformers' warpers and `torch.multinomial`, without their cost.
+"""Drawing the next token from the distribution of transformers' warpers and `torch.multinomial`, without their cost.
 
 A full sort of the vocabulary for top-p and one exponential variate per vocabulary entry take more time than a small
 model's matrix products. Neither is needed for exact samples.
@@ -16,7 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-# A language model's nucleus is nearly always within the first of these; what is wider than the last goes the long way
+# A language model's nucleus nearly always fits in the first of these; a row wider than the last is fully sorted
 _NUCLEI = (64, 512)
 _PARTIAL = 256
 _BLOCK = 64
@@ -24,7 +24,7 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class NucleusWarpers:
-    """What temperature, top-k and top-p, applied in this order, make of the logits; 0 and 1.0 leave out nothing."""
+    """Temperature, top-k and top-p, applied in this order; a top_k of 0 and a top_p of 1.0 remove no token."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -32,9 +32,9 @@ class NucleusWarpers:
 
     @classmethod
     def at_the_end_of(cls, processors: LogitsProcessorList) -> "tuple[int, NucleusWarpers] | None":
-        """Where plain temperature, top-k and top-p warpers end the list, if they leave few tokens; else None.
+        """The plain warpers at the end of the list, after their start in it; None if they may leave many tokens.
 
-        That is where `generate` puts them. Subclasses do not count, since they may do anything.
+        The end is where `generate` puts them. Subclasses do not count, since they may do anything.
         """
         settings: dict[str, float] = {}
         start = len(processors)
@@ -58,21 +58,21 @@ def sample_tokens(
     do_sample: bool,
     keep_scores: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Process raw logits and draw: as the processors one after the other and then multinomial, or argmax, would.
+    """Process raw logits and draw, with the same result as all processors in order and then multinomial or argmax.
 
-    Temperature, top-k and top-p at the end of the list are applied only to the few tokens they can leave. All other
-    processors see the whole vocabulary as ever.
+    Temperature, top-k and top-p at the end of the list are applied only to the few tokens that they can leave. All
+    other processors see the whole vocabulary.
 
     Args:
         input_ids: (rows, length) long.
         logits: (rows, vocabulary) float32, which processors may overwrite.
-        keep_scores: The processed scores of the whole vocabulary are wanted.
+        keep_scores: Whether to return the processed scores of the whole vocabulary.
 
     Returns:
-        (rows,) long tokens, and the (rows, vocabulary) scores if they are wanted.
+        (rows,) long tokens, and the (rows, vocabulary) scores, or None.
 
     Raises:
-        ValueError: A row has NaN, or no token at all.
+        ValueError: A row has NaN, or no possible token.
     """
     fused = NucleusWarpers.at_the_end_of(processors) if do_sample and not keep_scores else None
     if fused is None:
@@ -94,7 +94,7 @@ def draw_from_nucleus(logits: torch.Tensor, warpers: NucleusWarpers) -> tuple[to
         logits: (rows, vocabulary) float32.
 
     Returns:
-        (rows,) long tokens; and the rows, (wide,) long, for which the top was not enough, whose token means nothing.
+        (rows,) long tokens; and the rows, (wide,) long, whose nucleus is larger than the top, whose token is arbitrary.
     """
     tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
     rows, left = torch.arange(len(logits), device=logits.device), logits
@@ -104,7 +104,7 @@ def draw_from_nucleus(logits: torch.Tensor, warpers: NucleusWarpers) -> tuple[to
         scaled = top / warpers.temperature
         weights = (scaled - scaled[:, :1]).exp()
         if warpers.top_k:
-            # Like the warper, which keeps whatever ties with the last of the top k
+            # Like the warper, which keeps all tokens that tie with the last of the top k
             kept = scaled >= scaled[:, min(warpers.top_k, top.shape[-1]) - 1, None]
             total = (weights * kept).sum(dim=-1, keepdim=True)
             wide = kept[:, -1]
@@ -115,7 +115,7 @@ def draw_from_nucleus(logits: torch.Tensor, warpers: NucleusWarpers) -> tuple[to
             wide = weights.sum(dim=-1) < warpers.top_p * total.squeeze(-1)
         _check_total(total)
         if warpers.top_p < 1.0:
-            # A token goes when those above it make up top_p already
+            # A token is removed if those above it already make up top_p
             kept[:, 1:] &= (weights / total).cumsum(dim=-1)[:, :-1] < warpers.top_p
         chosen = _draw(weights * kept)
         tokens[rows] = places.gather(-1, chosen[:, None]).squeeze(-1)
@@ -131,7 +131,7 @@ def draw_tokens(scores: torch.Tensor) -> torch.Tensor:
     First a block of the vocabulary is drawn, by the blocks' sums, and then a token of the block.
 
     Raises:
-        ValueError: A row has NaN, or no token at all.
+        ValueError: A row has NaN, or no possible token.
     """
     weights = torch.nn.functional.softmax(scores.float(), dim=-1)
     _check_total(weights.sum(dim=-1))
@@ -148,18 +148,18 @@ def draw_tokens(scores: torch.Tensor) -> torch.Tensor:
 
 
 class PartialTopP(LogitsProcessor):
-    """Keeps what a [`~transformers.TopPLogitsWarper`] keeps, by sorting only the top of the vocabulary."""
+    """A [`~transformers.TopPLogitsWarper`] that sorts only the top of the vocabulary."""
 
     def __init__(self, warper: TopPLogitsWarper):
         self._warper = warper
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """As the warper: (rows, vocabulary) scores with everything outside the nucleus at the filter value."""
+        """(rows, vocabulary) scores with everything outside the nucleus at the filter value, as from the warper."""
         if scores.shape[-1] <= 2 * _PARTIAL:
             return self._warper(input_ids, scores)
         top, places = _top_of_vocabulary(scores, _PARTIAL)
         mass = (top - scores.logsumexp(dim=-1, keepdim=True)).exp().cumsum(dim=-1)
-        # A token goes when those above it make up top_p already
+        # A token is removed if those above it already make up top_p
         outside = torch.zeros_like(mass, dtype=torch.bool)
         outside[:, 1:] = mass[:, :-1] >= self._warper.top_p
         outside[:, : self._warper.min_tokens_to_keep] = False
@@ -172,16 +172,16 @@ class PartialTopP(LogitsProcessor):
 
 
 def _with_partial_top_p(processors: Iterable[LogitsProcessor]) -> LogitsProcessorList:
-    """The processors with every plain top-p warper exchanged for its faster equal."""
+    """The processors, with every plain top-p warper replaced by its faster equivalent."""
     return LogitsProcessorList(
         PartialTopP(processor) if type(processor) is TopPLogitsWarper else processor for processor in processors
     )
 
 
 def _top_of_vocabulary(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `scores.topk(count)`, or of the whole vocabulary if that is smaller: values and places, descending.
+    """`scores.topk(count)`, or all tokens of a smaller vocabulary: values and places, descending.
 
-    The top tokens lie in the blocks with the highest maxima, and maxima are much faster found than a top k.
+    The top tokens lie in the blocks with the highest maxima, and maxima are found much faster than a top k.
     """
     vocabulary = scores.shape[-1]
     blocks = vocabulary // _BLOCK
@@ -203,12 +203,12 @@ def _draw(weights: torch.Tensor) -> torch.Tensor:
 
     The inverse of the cumulative distribution at one uniform number per row, from torch's global generator.
     """
-    # In float32 unlikely columns would get no width; MPS has no float64
+    # In float32 unlikely columns could never be drawn; MPS has no float64
     precision = torch.float32 if weights.device.type == "mps" else torch.float64
     cumulative = weights.cumsum(dim=-1, dtype=precision)
     total = cumulative[:, -1:]
     uniform = torch.rand(len(weights), 1, device=weights.device, dtype=precision)
-    # Rounding must not reach the total, above which there is nothing; `right` passes over columns of no weight
+    # Rounding must not reach the total, past which there is no column; `right` skips columns of weight zero
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
@@ -217,5 +217,5 @@ def _check_total(total: torch.Tensor) -> None:
     if not bool((total > 0).all()):
         raise ValueError(
             "The next-token distribution has NaN or no token left: the model overflowed (load it in bfloat16 or "
-            "float32, not float16), or a logits processor forbade every token."
+            "float32, not float16), or a logits processor removed every token."
         )

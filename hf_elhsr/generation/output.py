@@ -1,4 +1,4 @@
-"""What best-of-n returns."""
+"""BestOfNOutput: what best-of-n returns, how a notebook shows it, and the records of decoding steps in it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
-# A step of decoding has these, and a forward pass those
+# Recorded per decoding step, and per forward pass
 _OF_STEPS = ("scores", "logits")
 _OF_PASSES = ("hidden_states", "attentions")
 NAMES = (*_OF_STEPS, *_OF_PASSES)
@@ -22,37 +22,37 @@ class StepRecords:
 
     def __init__(self, wanted: frozenset[str] = frozenset()):
         self.wanted = wanted
-        # per name and step, for every wave: the candidates in the batch then, and a tensor or a tuple (a layer each)
+        # By name and step, for every wave: the candidates in the batch, and a tensor, or a tuple with one per layer
         self._steps: dict[str, list[list[tuple[torch.Tensor, Any]]]] = {name: [] for name in wanted}
         self._next = dict.fromkeys(wanted, 0)
 
     @classmethod
     def asked_for(cls, generation_config: GenerationConfig) -> "StepRecords":
-        """What generate's `output_*` settings ask for; nothing without `return_dict_in_generate`."""
+        """Records of what generate's `output_*` settings ask for; empty without `return_dict_in_generate`."""
         if not generation_config.return_dict_in_generate:
             return cls()
         return cls(frozenset(name for name in NAMES if getattr(generation_config, f"output_{name}", False)))
 
     def keep(self, name: str) -> bool:
-        """Whether these are kept, by the name that they have in the output."""
+        """Whether the output of this name is kept."""
         return name in self.wanted
 
     def prefill(self, outputs: Any, batch: int, n: int, device: torch.device) -> None:
-        """The forward pass over the prompts: row i belongs to candidates i * n to (i + 1) * n - 1."""
+        """Record the forward pass over the prompts: row i belongs to candidates i * n to (i + 1) * n - 1."""
         self._n = n
         self.forward(outputs, torch.arange(batch, device=device))
 
     def start_wave(self) -> None:
-        """Candidates start, from the prefill."""
+        """Begin a wave of candidates; their steps follow the prefill."""
         self._next = {name: int(name in _OF_PASSES) for name in self.wanted}
 
     def forward(self, outputs: Any, rows: torch.Tensor) -> None:
-        """A forward pass, and whose row is whose: candidate numbers, or prompt numbers in the prefill."""
+        """Record a forward pass; `rows` are candidate numbers, or prompt numbers in the prefill."""
         for name in self.wanted.intersection(_OF_PASSES):
             self._add(name, rows, outputs[name])
 
     def step(self, candidates: torch.Tensor, **values: torch.Tensor | None) -> None:
-        """Scores and logits of one step, and whose row is whose."""
+        """Record scores and logits of one step, one row per candidate."""
         for name in self.wanted & values.keys():
             self._add(name, candidates, values[name])
 
@@ -64,7 +64,7 @@ class StepRecords:
         self._next[name] = step + 1
 
     def history(self, name: str) -> tuple[torch.Tensor, ...] | None:
-        """All steps of this wave so far, as stopping criteria are shown the scores; None where not asked for."""
+        """All steps of this wave so far, in the form that stopping criteria get scores; None if not kept."""
         if name not in self.wanted:
             return None
         return tuple(waves[-1][1] for waves in self._steps[name][: self._next[name]])
@@ -81,7 +81,7 @@ class StepRecords:
             selected: list[Any] = []
             for step, waves in enumerate(recorded[: int(lengths.max())]):
                 is_prefill = step == 0 and name in _OF_PASSES
-                # Nobody has a negative number
+                # No candidate has a negative number
                 wanted = winners // self._n if is_prefill else winners.masked_fill(lengths <= step, -1)
                 if isinstance(waves[0][1], torch.Tensor):
                     selected.append(sum(_pick(value, rows, wanted) for rows, value in waves))
@@ -103,12 +103,12 @@ def _pick(value: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor) -> torc
     return value.index_select(0, place).masked_fill(~present.view(-1, *[1] * (value.ndim - 1)), 0)
 
 
-# More are summed up in a line
+# At most this many are listed; a line sums up the rest
 _PROMPTS, _CANDIDATES = 8, 32
 
 
 def output_table(out: Any) -> str:
-    """HTML with every candidate's reward and length, the best first; texts need a tokenizer, see `explain`.
+    """An HTML table of every candidate's reward and length, best first; for texts, see `explain`.
 
     Args:
         out: A [`BestOfNOutput`] with rewards, lengths, pruned and winners.
@@ -121,7 +121,7 @@ def output_table(out: Any) -> str:
     for row in range(min(len(rewards), _PROMPTS)):
         trust = "" if confidence is None else f", confidence {confidence[row]:.1%}"
         order = sorted(range(len(rewards[row])), key=lambda i: (lengths[row][i] == 0, pruned[row][i], -rewards[row][i]))
-        # Winners first, also where votes made others equal to them
+        # Winners first, even if votes made other candidates equal to them
         order = winners[row] + [i for i in order if i not in winners[row]]
         lines = []
         for i in order[:_CANDIDATES]:
@@ -147,15 +147,15 @@ class BestOfNOutput(ModelOutput):
     Args:
         sequences: (batch * k, length) long. The k best of every prompt, best first, prompt included, right-padded
             to the longest of them.
-        rewards: (batch, n) float32. R of every candidate; sigmoid(R) estimates P(correct). Of a pruned candidate, R
-            of the tokens it has; -inf for one that was never sampled.
-            With `combine` what it made of the sources' rewards; votes, for instance.
-        source_rewards: (batch, n, sources) float32, with `combine`. What every source said.
+        rewards: (batch, n) float32. R of every candidate; sigmoid(R) estimates P(correct). For a pruned candidate it is
+            R of the tokens it has, and -inf for one that was never sampled. With `combine` it is the combined reward;
+            votes, for instance.
+        source_rewards: (batch, n, sources) float32, with `combine`. The rewards from every source.
         candidates: (batch, n, length) long. Every candidate, prompt included, right-padded to the longest.
         lengths: (batch, n) long. Sampled tokens of every candidate, the EOS included; 0 if never sampled (`adaptive`).
         pruned: (batch, n) bool. Stopped before its end (`prune`, `adaptive`), so that it could not win.
         winners: (batch, k) long. Which candidates `sequences` are.
-        confidence: (batch,) float32. Calibrated P(correct) of the best; where the head has a calibration.
+        confidence: (batch,) float32, if the head has a calibration. Calibrated P(correct) of the best.
         abstained: (batch,) bool, with `min_confidence`. No candidate is trusted that much.
         token_rewards: (batch, n, new_tokens) float32, with `output_token_rewards=True`. r_t, zero past the end.
         token_gates: (batch, n, new_tokens) float32, with `output_token_rewards=True`. g_t, zero past the end.
@@ -182,6 +182,6 @@ class BestOfNOutput(ModelOutput):
     hidden_states: tuple[tuple[torch.Tensor, ...], ...] | None = None
 
     def _repr_html_(self) -> str | None:
-        # What a notebook displays; without these it shows the plain text
+        # Without these, a notebook shows plain text
         known = (self.rewards, self.lengths, self.pruned, self.winners)
         return None if any(value is None for value in known) else output_table(self)

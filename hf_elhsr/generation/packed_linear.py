@@ -1,7 +1,7 @@
-"""packed_linears: bfloat16 weights in the layout the CPU's matrix units read, for as long as decoding lasts.
+"""packed_linears: bfloat16 weights in the layout that the CPU's matrix units read, while decoding lasts.
 
-A decoding step reads every weight once, for few rows, and a product in the plain layout takes longer than that needs.
-The products are the same, to the bit.
+A decoding step reads every weight once, for few rows; with weights in the plain layout it takes longer. The products
+are the same to the bit.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ _NO_ACTIVATION: tuple[str, list[Any], str] = ("none", [], "")
 
 @contextmanager
 def packed_linears(model: nn.Module) -> Iterator[None]:
-    """Let plain bfloat16 linear layers on a CPU that multiplies bfloat16 read packed copies of their weights.
+    """Let plain bfloat16 linear layers read packed copies of their weights, on a CPU that multiplies bfloat16.
 
-    The copies take as much memory as the weights and are gone afterwards; the model is as it was.
+    The copies take as much memory as the weights. Afterwards they are freed and the model is as before.
     """
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     layers = [linear for linear in linears if _can_be_packed(linear)] if _cpu_multiplies_bfloat16() else []

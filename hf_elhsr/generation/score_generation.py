@@ -1,4 +1,4 @@
-"""score_generation: rewards from any sampling or greedy loop of transformers, ours not needed."""
+"""score_generation: rewards for what transformers' own `generate` samples, without best-of-n's decoding loop."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ class GenerationRewards:
     """What [`score_generation`] yields: the rewards of the latest `generate` call inside the context.
 
     Attributes:
-        processor: The [`SignalProcessor`] that was fed.
+        processor: The [`SignalProcessor`] that follows the decoding.
     """
 
     def __init__(self, model: PreTrainedModel, processor: SignalProcessor):
@@ -39,16 +39,16 @@ class GenerationRewards:
     def rewards(self) -> torch.Tensor:
         """(rows,) float32 rewards of the latest call, in the order of the rows that `generate` returned."""
         if not isinstance(self.processor, RunningReward):
-            raise ValueError("The processor keeps no rewards: ask it for its own results.")
+            raise ValueError("The processor keeps no rewards: read its own results instead.")
         if self._input_ids is None:
             raise ValueError("Nothing has been generated inside the score_generation context yet.")
         self.finish()
         return self.processor.rewards
 
     def begins(self, mode: GenerationMode) -> None:
-        """A call of `generate` begins; earlier rewards are no longer kept."""
+        """Note that a call of `generate` begins; rewards of earlier calls are dropped."""
         if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
-            raise ValueError(f"score_generation follows sampling and greedy search, not {mode.value}: its rows move.")
+            raise ValueError(f"score_generation follows sampling and greedy search, not {mode.value}, whose rows move.")
         self.finish()
         self._input_ids = self._pending = self._unfinished = None
 
@@ -67,7 +67,7 @@ class GenerationRewards:
                 )
 
     def sampled(self, input_ids: torch.Tensor, done: torch.Tensor) -> None:
-        """The loop has appended a token to every row and knows which rows are done."""
+        """Note that the loop has appended a token to every row, and which rows are done."""
         if self._unfinished is None:
             self.processor.begin(len(input_ids), input_ids.device)
             self._unfinished = torch.ones_like(done)
@@ -77,7 +77,7 @@ class GenerationRewards:
         self._unfinished = self._unfinished & ~done
 
     def forwarded(self, outputs: Any, model_kwargs: dict[str, Any], tokens: int) -> None:
-        """The model has been fed; `model_kwargs` are ready for the next token."""
+        """Take in the model's outputs; `model_kwargs` are ready for the next token."""
         if tokens != 1:
             raise ValueError("score_generation follows one token at a time, not assisted decoding.")
         if self.processor.needs.layers and not model_kwargs.get("output_hidden_states"):
@@ -89,10 +89,10 @@ class GenerationRewards:
         self._pending = model_kwargs
 
     def finish(self) -> None:
-        """Feed the last token back, as the loop that sampled it never did."""
+        """Feed the last token to the model, which the loop that sampled it did not do."""
         if self._pending is None or self._input_ids is None or self._input_ids.shape[1] == self._scored_length:
             return
-        # The cache may be the user's, or be handed to the user: this one token is not to show in it
+        # The cache may be the user's, or be returned to the user: this token must not appear in it
         model_kwargs = {
             key: copy_cache(value) if key in CACHE_NAMES and value is not None else value
             for key, value in self._pending.items()
@@ -110,7 +110,7 @@ class GenerationRewards:
 
 
 class _WatchedCriteria(StoppingCriteriaList):
-    """The loop's own stopping criteria, which are asked once per token and know which rows are done."""
+    """The loop's own stopping criteria, which are called once per token and find which rows are done."""
 
     def __init__(self, criteria: StoppingCriteriaList, rewards: GenerationRewards):
         super().__init__(criteria)
@@ -124,21 +124,22 @@ class _WatchedCriteria(StoppingCriteriaList):
 
 @contextmanager
 def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProcessor) -> Iterator[GenerationRewards]:
-    """Score whatever `model.generate` samples inside the context, with transformers' own decoding loop.
+    """Score what `model.generate` samples inside the context, with transformers' own decoding loop.
 
         with score_generation(model, head) as scored:
             sequences = model.generate(**inputs, do_sample=True, num_return_sequences=4)
         scored.rewards      # (batch * 4,)
 
-    Works with greedy decoding and sampling, and with a `custom_generate` callable that updates its arguments and
-    asks its stopping criteria as these do. One further step is run at the end, for the last token's hidden state.
+    It works with greedy decoding and sampling, and with a `custom_generate` callable that updates its arguments and
+    calls its stopping criteria as these do. One more step is run at the end, for the last token's hidden state.
 
     Args:
-        model: The language model, wrapped by PEFT or `torch.compile` or not.
+        model: The language model; it may be wrapped by PEFT or `torch.compile`.
         head: A reward head, or any [`SignalProcessor`].
 
     Raises:
-        ValueError: The head does not fit the model; beam search or assisted decoding, whose rows change places.
+        ValueError: The head does not fit the model, or `generate` uses beam search or assisted decoding, whose rows
+            change places.
     """
     language_model = unwrap_language_model(model)
     if isinstance(head, ElhsrRewardHead):
@@ -146,7 +147,7 @@ def score_generation(model: PreTrainedModel, head: ElhsrRewardHead | SignalProce
         head = RunningReward(head)
     rewards = GenerationRewards(language_model, head)
     if is_watched(language_model):
-        raise ValueError("This model is already inside a score_generation context: leave that one first.")
+        raise ValueError("This model is already inside a score_generation context: leave that context first.")
     with watch_generate(language_model, rewards):
         yield rewards
         rewards.finish()

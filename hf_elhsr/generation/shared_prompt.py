@@ -1,13 +1,13 @@
-"""SharedPromptCache: the prompt's keys and values once per prompt, however many candidates attend to them.
+"""SharedPromptCache: keys and values are stored once per prompt, however many candidates attend to them.
 
-Multiplying the rows of a cache by n makes every step read the prompt's keys and values n times, and every candidate
-that leaves makes the rest be copied. Here a row holds the keys and values of its completion alone. Attention is
-computed over the prompt, for all candidates of a prompt together, and over the completion, row by row; the two parts
-are joined by their log-sum-exps, which is exact:
+If the rows of a cache are multiplied by n, every step reads the prompt's keys and values n times, and whenever a
+candidate leaves, the rest is copied. Here a row holds only the keys and values of its completion. Attention is computed
+over the prompt, for all its candidates together, and over the completion, row by row; the two parts are joined by their
+log-sum-exps, which is exact:
 
     softmax([s_p, s_c]) [V_p; V_c] = w o_p + (1 - w) o_c        w = sigmoid(lse(s_p) - lse(s_c))
 
-It stands in for transformers' "sdpa" attention while decoding, through the interfaces transformers has for that.
+It replaces transformers' "sdpa" attention while decoding, through transformers' interfaces for that.
 """
 
 from collections import Counter
@@ -30,12 +30,12 @@ from ..transformers_internals import (
     supports_attention_interface,
 )
 
-# Which cache the forward pass under way reads. Without one, as in another thread that uses the same model at the same
+# The cache that the current forward pass reads. Without one, as in another thread that uses the same model at the same
 # time, the attention is plain sdpa.
 _in_use: "ContextVar[SharedPromptCache | None]" = ContextVar("shared_prompt_cache", default=None)
-# A name for this copy of the module alone: published heads bring copies along, and each reads caches of its own
+# A name of this copy of the module: published heads carry copies, and each reads its own caches
 _NAME = f"elhsr_shared_prompt_{id(_in_use):x}"
-# How many forward passes under way need a config's attention to be ours, by the config's id
+# How many current forward passes need a config's attention to be this one, by the config's id
 _users: "Counter[int]" = Counter()
 _users_lock = Lock()
 # Completions grow by this many tokens at a time
@@ -43,7 +43,7 @@ _CHUNK = 64
 
 
 class CannotShareError(ValueError):
-    """The model's attention is not of the kind that prompts can be shared in; told in its first decoding step."""
+    """The model's attention does not allow shared prompts; raised in its first decoding step."""
 
 
 class SharedPromptCache(Cache):
@@ -51,7 +51,7 @@ class SharedPromptCache(Cache):
 
     Args:
         prompts: The cache after the prefill, one row per prompt. It is read, not changed.
-        attention_mask: (prompts, length) of the prompts, 0 at padding; None where there is none.
+        attention_mask: (prompts, length) of the prompts, 0 at padding; None without padding.
         prompt_of_row: (rows,) long, ascending.
     """
 
@@ -70,7 +70,7 @@ class SharedPromptCache(Cache):
 
     @staticmethod
     def can_hold(model: PreTrainedModel, cache: Any, attention_mask: torch.Tensor | None) -> bool:
-        """Whether this model and its cache after the prefill are of the plain kind whose prompts can be shared."""
+        """Whether this model and its cache after the prefill are of the plain kind that allows shared prompts."""
         config = model.config.get_text_config(decoder=True)
         return (
             type(cache) is DynamicCache
@@ -78,11 +78,11 @@ class SharedPromptCache(Cache):
             and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
             and len({states.shape for layer in cache.layers for states in (layer.keys, layer.values)}) == 1
             and len(cache.layers) == config.num_hidden_layers
-            # A cache made without the config keeps whole what the masks of sliding windows would hide
+            # A cache made without the config keeps all positions, also those that a sliding window would mask
             and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
             and supports_attention_interface(model)
             and not model.training
-            # Ours in place of sdpa, where another thread decodes with the same model
+            # It is already replaced if another thread decodes with the same model
             and attention_name(config) in ("sdpa", _NAME)
             and (attention_mask is None or attention_mask.ndim == 2)
         )
@@ -92,7 +92,7 @@ class SharedPromptCache(Cache):
         """Let the attention of this model read this cache.
 
         Raises:
-            CannotShareError: The forward pass inside did not, or not in the way of plain attention.
+            CannotShareError: The forward pass inside did not read it, or not as plain attention would.
         """
         config = model.config.get_text_config(decoder=True)
         token = _in_use.set(self)
@@ -116,7 +116,7 @@ class SharedPromptCache(Cache):
             )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep the rows `beam_idx`, (rows,) long, ascending and distinct; prompts without rows are let go."""
+        """Keep the rows `beam_idx`, (rows,) long, ascending and distinct; prompts without rows are dropped."""
         unmoved = int((beam_idx == torch.arange(len(beam_idx), device=beam_idx.device)).sum())
         for layer in self.layers:
             layer.select_rows(beam_idx, unmoved)
@@ -134,7 +134,10 @@ class SharedPromptCache(Cache):
         self._seat(counts)
 
     def _seat(self, counts: torch.Tensor) -> None:
-        """Seat the rows of every prompt side by side, as many seats for each; unused seats repeat a row."""
+        """Give every prompt the same number of seats for its rows, so that prompts can be batched.
+
+        Unused seats repeat a row.
+        """
         self._seats = int(counts.max())
         self._row_of_seat: torch.Tensor | None = None
         if bool((counts == self._seats).all()):
@@ -151,8 +154,8 @@ class SharedPromptCache(Cache):
         """(rows, 1, heads, d) from the query (rows, heads, 1, d) of each row's last token.
 
         Args:
-            key, value: What the model would attend to: it must be what `update` returned, unchanged, since what the
-                model does to them it would have done to the prompt's as well.
+            key, value: What the model would attend to. They must be what `update` returned, unchanged: a change would
+                have to be made to the prompt's keys and values as well.
 
         Raises:
             CannotShareError: They are something else.
@@ -164,7 +167,7 @@ class SharedPromptCache(Cache):
                 raise CannotShareError("The model changes keys or values after they are cached.")
         rows, heads, _, width = query.shape
         groups = layer.prompt_keys.shape[1]
-        # Queries that share a key head stand side by side: (rows, key heads, queries, d)
+        # Queries that share a key head are adjacent: (rows, key heads, queries, d)
         query = query.reshape(rows, groups, heads // groups, width)
         completion, completion_lse = _attention(query, layer.keys, layer.values, None, scaling)
         seated = query if self._row_of_seat is None else query[self._row_of_seat.to(query.device)]
@@ -197,7 +200,7 @@ class _SharedPromptLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take in the keys and values of every row's last token; returns those of the completions alone."""
+        """Store the keys and values of every row's last token; returns those of the completions only."""
         if self._room is None or self._length == self._room.shape[3]:
             rows, heads, _, width = key_states.shape
             room = key_states.new_empty(2, rows, heads, self._length + _CHUNK, width)
@@ -213,7 +216,7 @@ class _SharedPromptLayer(CacheLayerMixin):
     def select_rows(self, rows: torch.Tensor, unmoved: int) -> None:
         """Keep these rows, of which the first `unmoved` keep their places."""
         if self._room is not None:
-            # In place: to write to fresh memory costs more than the copying
+            # In place: writing to fresh memory costs more than copying
             room = self._room[:, :, :, : self._length]
             room[:, unmoved : len(rows)] = room.index_select(1, rows[unmoved:].to(room.device))
             self._room = self._room[:, : len(rows)]
@@ -226,7 +229,7 @@ class _SharedPromptLayer(CacheLayerMixin):
         self.prompt_values = self.prompt_values.index_select(0, prompts)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing: the prompt is there from the start."""
+        """Do nothing: the prompt is present from the start."""
 
     def get_seq_length(self) -> int:
         """Tokens of the longest row, padding included, as a cache that multiplies the prompt would count them."""
@@ -237,7 +240,7 @@ class _SharedPromptLayer(CacheLayerMixin):
         return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
-        """No limit."""
+        """-1: there is no limit."""
         return -1
 
 
@@ -246,7 +249,7 @@ def _attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention and the log-sum-exp of its scores: (a, b, queries, d) and (a, b, queries) float32."""
     if query.device.type == "cpu":
-        # What scaled_dot_product_attention calls on a CPU, which does not hand out the log-sum-exp
+        # What scaled_dot_product_attention calls on a CPU; that function does not return the log-sum-exp
         output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, attn_mask=bias, scale=scaling
         )

@@ -22,10 +22,10 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Stopping:
-    """What decides about candidates under way.
+    """What decides about candidates while they are sampled.
 
     Args:
-        pruners: Asked after every step which candidates to stop.
+        pruners: They are asked after every step which candidates to stop.
         waves: How many candidates start together; None for all of them.
     """
 
@@ -38,7 +38,7 @@ class HopelessPruner:
     """Stops candidates that are almost sure to lose, see [`PruningRule.hopeless`].
 
     Args:
-        rule: When to look, and what counts as hopeless.
+        rule: When candidates are checked, and which are hopeless.
         running_reward: The processor that follows the candidates.
         n: Candidates per prompt.
     """
@@ -67,7 +67,7 @@ class HopelessPruner:
 
 @dataclass(frozen=True)
 class AdaptiveWaves:
-    """Lets candidates come in waves, and stops a prompt's sampling once a finished candidate is trusted.
+    """Starts candidates in waves, and stops a prompt's sampling once a finished candidate is trusted.
 
     Args:
         rule: The size of the waves and when a candidate is trusted.
@@ -80,18 +80,18 @@ class AdaptiveWaves:
     n: int
 
     def wave_sizes(self) -> list[int]:
-        """How many candidates of a prompt each wave has; n together."""
+        """How many candidates of a prompt each wave has; they add up to n."""
         ends = self.rule.wave_ends(self.n)
         return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
     def wanting(self, lengths: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
-        """(batch,) bool, true for prompts that want another wave."""
+        """(batch,) bool, true for prompts that need another wave."""
         return ~self._enough((lengths > 0) & ~pruned)
 
     def __call__(
         self, candidates: torch.Tensor, unfinished: torch.Tensor, lengths: torch.Tensor, pruned: torch.Tensor
     ) -> torch.Tensor:
-        """(rows,) bool, see [`Pruner`]: what still runs for a prompt that has a trusted candidate."""
+        """(rows,) bool, see [`Pruner`]: true for running candidates of prompts that have a trusted one."""
         if bool(unfinished.all()):
             # No candidate has ended with this token
             return torch.zeros_like(unfinished)
@@ -105,14 +105,14 @@ class AdaptiveWaves:
 
 
 def prune(running_reward: RunningReward, n: int, tolerance: float) -> Stopping:
-    """Hopeless candidates stop early, by the head's `config.pruning`."""
+    """Stop hopeless candidates early, by the head's `config.pruning`."""
     fitted = running_reward.head.config.fitted("pruning")
     _warn_of_another_n("prune", tolerance, fitted.n, n)
     return Stopping((HopelessPruner(fitted.rule(tolerance), running_reward, n),))
 
 
 def adaptive(running_reward: RunningReward, n: int, tolerance: float) -> Stopping:
-    """Waves of candidates until one is trusted, hopeless ones pruned within them, by the head's `config.adaptive`."""
+    """Sample waves until a candidate is trusted and prune hopeless ones in them, by the head's `config.adaptive`."""
     config = running_reward.head.config
     fitted = config.fitted("adaptive")
     _warn_of_another_n("adaptive", tolerance, fitted.n, n)
@@ -123,16 +123,16 @@ def adaptive(running_reward: RunningReward, n: int, tolerance: float) -> Stoppin
     return Stopping((*hopeless, waves), waves)
 
 
-#: By the argument of `generate` that asks for it: from the head's processor, n and the tolerance to what is stopped.
+#: By the argument of `generate` that asks for it: from the head's processor, n and the tolerance to a [`Stopping`].
 STOPPING_RULES: dict[str, Callable[[RunningReward, int, float], Stopping]] = {"prune": prune, "adaptive": adaptive}
 
 
 def stopping_for(running_reward: RunningReward, n: int, k: int, tolerances: Mapping[str, float | None]) -> Stopping:
-    """What stops candidates, as the head was fitted for it.
+    """The rule that stops candidates, as the head was fitted for it.
 
     Args:
-        n, k: Candidates per prompt, and how many winners are wanted.
-        tolerances: By the names of [`STOPPING_RULES`]; None for what was not asked for.
+        n, k: Candidates and winners per prompt.
+        tolerances: By the names of [`STOPPING_RULES`]; None for rules that were not asked for.
 
     Raises:
         ValueError: The head was not fitted for it, several rules are asked for, or several winners are wanted.
@@ -140,21 +140,21 @@ def stopping_for(running_reward: RunningReward, n: int, k: int, tolerances: Mapp
     asked = {name: tolerance for name, tolerance in tolerances.items() if tolerance is not None}
     for name in asked:
         if k > 1:
-            raise ValueError(f"{name} looks for the one best candidate: leave out {name}, or num_return_sequences={k}.")
+            raise ValueError(f"{name} looks for a single winner: leave out {name}, or num_return_sequences={k}.")
     if {"prune", "adaptive"} <= asked.keys():
-        raise ValueError("adaptive prunes candidates within its waves already: pass one of prune and adaptive.")
+        raise ValueError("adaptive already prunes candidates within its waves: pass only one of prune and adaptive.")
     if len(asked) > 1:
-        raise ValueError(f"{' and '.join(asked)} each decide which candidates stop: pass one of them.")
+        raise ValueError(f"{' and '.join(asked)} each decide which candidates stop: pass only one of them.")
     for name, tolerance in asked.items():
         return STOPPING_RULES[name](running_reward, n, tolerance)
     return Stopping()
 
 
 def winner_confidence(head: ElhsrRewardHead, min_confidence: float | None) -> Line | None:
-    """What turns the winner's reward into a confidence, if the head has it.
+    """The calibration that turns the winner's reward into a confidence; None if the head has none.
 
     Raises:
-        ValueError: A confidence is asked for, and the head has no calibration.
+        ValueError: A confidence is asked for, but the head has no calibration.
     """
     if min_confidence is not None:
         check_min_confidence(min_confidence)
@@ -166,5 +166,5 @@ def winner_confidence(head: ElhsrRewardHead, min_confidence: float | None) -> Li
 def _warn_of_another_n(name: str, tolerance: float, fitted_n: int, n: int) -> None:
     if fitted_n != n:
         logger.warning_once(
-            f"{name}={tolerance} was fitted with {fitted_n} candidates; with {n} the accuracy given up may differ."
+            f"{name}={tolerance} was fitted with {fitted_n} candidates; with {n} the accuracy loss may differ."
         )

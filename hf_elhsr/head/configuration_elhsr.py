@@ -12,7 +12,7 @@ from ..decisions.adaptive import Adaptive
 from ..decisions.calibration import Calibration
 from ..decisions.decision import Decision
 from ..decisions.pruning import Pruning
-from ..transformers_internals import COMMON_CONFIG_FIELDS, commit_hash, loaded_from
+from ..transformers_internals import COMMON_CONFIG_FIELDS, commit_hash
 from .base_model import (
     FINGERPRINT_TOLERANCE,
     active_adapters,
@@ -255,7 +255,7 @@ class ElhsrConfig(PreTrainedConfig):
         text_config = model.config.get_text_config(decoder=True)
         reader = _signal_class(kwargs.get("signal", "hidden_states"))
         settings = {
-            "base_model": loaded_from(model.config) or None,
+            "base_model": model.config.name_or_path or None,
             "base_model_revision": commit_hash(model.config),
             "base_model_type": text_config.model_type,
             "base_num_hidden_layers": text_config.num_hidden_layers,
@@ -296,7 +296,7 @@ class ElhsrConfig(PreTrainedConfig):
         if differences:
             raise ValueError(
                 f"This reward head was made for {self.base_model or 'another model'} and does not fit "
-                f"{loaded_from(model.config) or type(model).__name__}: {'; '.join(differences)}. "
+                f"{model.config.name_or_path or type(model).__name__}: {'; '.join(differences)}. "
                 "Load the model that the head was made for, or train a head for this model."
             )
         if self.adapter is None and (adapters := active_adapters(model)):

@@ -1,4 +1,4 @@
-"""RunningLogProbability: how likely the language model itself finds each candidate, a baseline for the head."""
+"""Baselines for the head: the language model's log-probability, its self-certainty, and a probe of the last token."""
 
 import hashlib
 from dataclasses import dataclass
@@ -122,13 +122,13 @@ class LastTokenProbe:
 
     @property
     def sha256(self) -> str:
-        """Of everything that decides its rewards."""
+        """SHA-256 of everything that its rewards depend on."""
         numbers = self.weight.detach().cpu().float().numpy().tobytes()
         return hashlib.sha256(f"{self.layer} {self.bias!r} ".encode() + numbers).hexdigest()
 
 
 class RunningLastTokenProbe(SignalProcessor):
-    """What a probe says of every candidate's last token so far."""
+    """The probe's reward for every candidate's last token so far."""
 
     def __init__(self, probe: LastTokenProbe):
         self.needs = SignalNeeds(layers=frozenset([probe.layer]))
@@ -139,8 +139,8 @@ class RunningLastTokenProbe(SignalProcessor):
         self._rewards = torch.zeros(num_candidates, device=device, dtype=torch.float32)
 
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
-        said = signal.features([self.probe.layer], self._weight.device).float() @ self._weight + self.probe.bias
-        self._rewards[signal.candidates[signal.active]] = said[signal.active]
+        rewards = signal.features([self.probe.layer], self._weight.device).float() @ self._weight + self.probe.bias
+        self._rewards[signal.candidates[signal.active]] = rewards[signal.active]
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
         self._rewards = self._rewards[index]

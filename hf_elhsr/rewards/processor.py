@@ -1,4 +1,4 @@
-"""SignalProcessor: the counterpart of a LogitsProcessor that reads what the model shows of each sampled token."""
+"""SignalProcessor: the counterpart of a LogitsProcessor that reads hidden states or logits of each sampled token."""
 
 from abc import ABC, abstractmethod
 
@@ -10,9 +10,9 @@ from ..head.signals import SignalNeeds, StepSignal
 class SignalProcessor(ABC):
     """Called once for every sampled token, after the token has been fed to the model.
 
-    State is kept per candidate, not per row: `signal.candidates` says whom each row belongs to. So nothing is lost
-    or copied when rows leave the batch, and the results of all candidates are in place at the end. A processor that
-    scores, records or counts needs `needs`, `begin` and `__call__`; the two notices are for those who want them.
+    State is kept per candidate, not per row: `signal.candidates` says which candidate each row belongs to. So nothing
+    is lost or copied when rows leave the batch, and the results of all candidates are in place at the end. A processor
+    has to define `needs`, `begin` and `__call__`; the two notices are optional.
     """
 
     #: What the processor reads; the decoding loop asks the model for nothing else.
@@ -20,7 +20,7 @@ class SignalProcessor(ABC):
 
     @abstractmethod
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        """Start afresh with this many candidates. Called once per decoding call, before the first token."""
+        """Reset the state, for this many candidates. Called once per decoding call, before the first token."""
 
     @abstractmethod
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
@@ -28,12 +28,12 @@ class SignalProcessor(ABC):
 
         Args:
             input_ids: (rows, length), the prompt and everything sampled so far, the token in question last.
-            signal: What the model showed of that token. Rows with `signal.active` false must be passed over. Others
-                read the same tensors, now or some steps later: copy what you want to change.
+            signal: What the model computed for that token. Rows with `signal.active` false must be skipped. Other
+                processors read the same tensors, now or some steps later: copy what you want to change.
         """
 
     def candidates_multiplied(self, index: torch.Tensor) -> None:
-        """Notice: candidate i goes on as a copy of former candidate index[i]. Override it to copy the state."""
+        """Notice: candidate i continues as a copy of former candidate index[i]. Override it to copy the state."""
 
     def candidates_left(self, candidates: torch.Tensor) -> None:
         """Notice: these candidates are complete and get no more calls."""
@@ -67,7 +67,7 @@ _CHUNK = 64
 
 
 class TokenStore:
-    """Grows with the longest completion; candidates need not start together.
+    """Numbers of every token of every candidate; it grows with the longest completion, whenever candidates start.
 
     Args:
         names: What is kept, one float32 number each per token.
@@ -77,12 +77,12 @@ class TokenStore:
         self._names = names
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
-        """Start afresh."""
+        """Discard all tokens."""
         self._values = torch.zeros(len(self._names), num_candidates, 0, device=device, dtype=torch.float32)
         self._lengths = torch.zeros(num_candidates, device=device, dtype=torch.long)
 
     def add(self, candidates: torch.Tensor, active: torch.Tensor, *values: torch.Tensor) -> None:
-        """One token of each active row.
+        """Store one token of each active row.
 
         Args:
             candidates: (rows,) long, all different.
@@ -97,7 +97,7 @@ class TokenStore:
         self._lengths[candidates] += 1
 
     def multiply(self, index: torch.Tensor) -> None:
-        """Candidate i goes on as a copy of former candidate index[i]."""
+        """Let candidate i continue as a copy of former candidate index[i]."""
         self._values, self._lengths = self._values[:, index], self._lengths[index]
 
     def __getitem__(self, name: str) -> torch.Tensor:

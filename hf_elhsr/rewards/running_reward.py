@@ -6,8 +6,8 @@ from ..head.modeling_elhsr import ElhsrRewardHead
 from ..head.signals import StepSignal
 from .processor import SignalProcessor, TokenStore
 
-# Steps wait until they have so many tokens, or so many numbers to be read: those of one step cost less in arithmetic
-# than in calls and cold caches, and those of too many do not stay cached while they are scored
+# Steps are buffered up to so many tokens, or so many numbers: scoring a single step spends more time on calls and cold
+# caches than on arithmetic, and too many steps do not stay cached while they are scored
 _TOKENS_AT_ONCE = 256
 _NUMBERS_AT_ONCE = 2**20
 
@@ -17,9 +17,9 @@ class RunningReward(SignalProcessor):
 
     For pruning, the sums of r_t and v_t and the number of tokens are kept as well, see [`Aggregation.summands`].
 
-    The features of a few steps wait until they are scored together, or until they are asked for; when that is can
-    change the last bits of a reward. Nothing grows with the length of the completion, unless `keep_tokens` asks for
-    every r_t and g_t.
+    The features of a few steps are buffered and scored together, or when rewards are asked for; the timing can change
+    the last bits of a reward. Nothing grows with the length of the completion, unless `keep_tokens` asks for every r_t
+    and g_t.
 
     Args:
         head: The reward head. It is read, never moved or changed.
@@ -44,7 +44,7 @@ class RunningReward(SignalProcessor):
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         parts = self._reads.parts(input_ids, signal, self._head.device)
         if self._head.device.type != "cpu":
-            # Compiled for an accelerator, the next step may write its hidden states over these
+            # On an accelerator, a compiled next step may overwrite these hidden states
             parts = [torch.cat(parts, dim=-1)]
         self._waiting.append((parts, _versions(parts), signal.candidates, signal.active))
         self._waiting_tokens += len(signal.candidates)
@@ -57,19 +57,19 @@ class RunningReward(SignalProcessor):
         steps, versions, candidates, active = zip(*self._waiting, strict=True)
         if any(_versions(parts) != before for parts, before in zip(steps, versions, strict=True)):
             raise ValueError(
-                "A signal processor or a hook changed hidden states in place that a reward is made of: let it change a "
-                "copy."
+                "A signal processor or a hook changed hidden states in place before the reward was computed from them: "
+                "let it change a copy."
             )
         tokens = self._waiting_tokens
         self._waiting, self._waiting_tokens = [], 0
-        # One copy of all: every layer's states of all steps, layer by layer
+        # A single copy: every layer's states of all steps, layer by layer
         layers = torch.cat([state for layer in zip(*steps, strict=True) for state in layer])
         parts = layers.view(len(steps[0]), tokens, layers.shape[-1])
         outputs = self._head.by_part(parts)
         numbers = self._aggregation.summands(outputs)
-        # masked_fill, not a product: what the model makes of padding may be anything
+        # masked_fill, not a product: the model's output for padding may be NaN
         numbers = numbers.masked_fill(~torch.cat(active)[:, None], 0.0)
-        # Not in place: the last caller may be outside of the inference mode that the sums were made in
+        # Not in place: the last caller may be outside the inference mode that the sums were made in
         self._sums = self._sums.index_add(0, torch.cat(candidates), numbers)
         if self.keep_tokens:
             kept = torch.stack([kind for kind in (outputs.rewards, outputs.gates, outputs.values) if kind is not None])
@@ -90,7 +90,7 @@ class RunningReward(SignalProcessor):
 
     @property
     def prefix_features(self) -> torch.Tensor:
-        """(candidates, 3 or 4) float32: what pruning judges candidates by, see `Aggregation.prefix_features`."""
+        """(candidates, 3 or 4) float32: what pruning rules read, see `Aggregation.prefix_features`."""
         self._score_waiting()
         return self._aggregation.prefix_features(self._sums)
 
@@ -117,5 +117,5 @@ class RunningReward(SignalProcessor):
 
 
 def _versions(parts: list[torch.Tensor]) -> list[int]:
-    """How often each was changed in place; tensors of inference mode do not count it."""
+    """How often each tensor was changed in place; empty in inference mode, where tensors do not count that."""
     return [] if parts[0].is_inference() else [part._version for part in parts]

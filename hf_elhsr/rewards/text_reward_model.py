@@ -13,14 +13,14 @@ class TextRewardModel:
 
     Args:
         model: From `AutoModelForSequenceClassification`.
-        tokenizer: Its tokenizer, which may be another than the language model's.
-        batch_size: Texts per forward pass. Scores do not depend on it, but for rounding.
-        format: Makes the text from a prompt and a completion. Default: one after the other, which is right for a
-            classifier that knows the language model's chat markers.
+        tokenizer: Its tokenizer, which may differ from the language model's.
+        batch_size: Texts per forward pass. Scores do not depend on it, except for rounding.
+        format: Makes the text from a prompt and a completion. Default: one after the other, which suits a classifier
+            that knows the language model's chat markers.
 
     Raises:
-        ValueError: A model that is no such classifier, or no padding token that it and the tokenizer agree on, without
-            which there are no batches.
+        ValueError: The model is not such a classifier, or it and the tokenizer do not agree on a padding token, which
+            batches need.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class TextRewardModel:
         whole_number("batch_size", batch_size)
         pads = (tokenizer.pad_token_id, model.config.pad_token_id)
         if batch_size > 1 and (None in pads or pads[0] != pads[1]):
-            # The classifier looks for a text's last token by it
+            # The classifier finds a text's last token by its padding
             raise ValueError(
                 f"Batches need a padding token that tokenizer and model agree on; tokenizer.pad_token_id={pads[0]} and "
                 f"model.config.pad_token_id={pads[1]}: set tokenizer.pad_token and model.config.pad_token_id, or "
@@ -60,7 +60,7 @@ class TextRewardModel:
         return torch.cat(scores) if scores else torch.empty(0)
 
     def _score(self, texts: list[str]) -> torch.Tensor:
-        # A prompt that was decoded begins with its own already
+        # A decoded prompt may already begin with the BOS token
         bos = self._tokenizer.bos_token
         begun = [bos is not None and text.startswith(bos) for text in texts]
         ids = [self._tokenizer(t, add_special_tokens=not b)["input_ids"] for t, b in zip(texts, begun, strict=True)]
@@ -70,8 +70,8 @@ class TextRewardModel:
         length, context = encoded["input_ids"].shape[1], getattr(self._model.config, "max_position_embeddings", None)
         if context is not None and length > context:
             raise ValueError(
-                f"A text is {length} tokens long and the text reward model's context holds {context}: give it shorter "
-                "ones with `format`, or lower max_new_tokens."
+                f"A text is {length} tokens long and the text reward model's context holds {context}: shorten the text "
+                "with `format`, or lower max_new_tokens."
             )
         logits = self._model(**encoded.to(self._model.device)).logits.float().cpu()
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]

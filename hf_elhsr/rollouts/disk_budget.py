@@ -13,7 +13,7 @@ from ..head.configuration_elhsr import ElhsrConfig
 
 logger = logging.get_logger(__name__)
 
-# Tokens of the longest completions that are kept; with fewer, the gates would have little to choose from
+# Tokens of the longest completions that are kept; with fewer, gates would have little effect
 _FEWEST_TOKENS = 8
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -23,10 +23,10 @@ class RecordingPlan:
     """The features that are recorded.
 
     Args:
-        config: Of the head to be trained: what h_t is made of.
+        config: The configuration of the head to be trained, which defines h_t.
         every: Tokens every, 2 every, 3 every, ... of a completion are recorded, and always its last.
-        dtype: Of the features.
-        num_bytes: What the features take at most: if every completion is as long as it may be.
+        dtype: The dtype of the features.
+        num_bytes: The size of the features if every completion has the maximal length.
     """
 
     config: ElhsrConfig
@@ -38,21 +38,22 @@ class RecordingPlan:
 def plan_recording(
     config: ElhsrConfig, dtype: torch.dtype, rollouts: int, max_new_tokens: int, budget: int | None = None
 ) -> RecordingPlan:
-    """The first of these that fits: all tokens; every 2nd, 3rd, ... with at least 8 of the longest completions left;
-    and then, with as few tokens as that, as many layers as fit, evenly spaced, the last one included.
+    """Plan which tokens and layers to record so that the features fit the budget.
 
-    Tokens go first, since neighbours are much alike, and the best layers are not known beforehand. What is chosen is
-    logged. The budget is for features; texts and labels come on top, and are small.
+    The first of these that fits is used: all tokens; every 2nd, 3rd, ... with at least 8 left of the longest
+    completions; and then, with as few tokens as that, as many layers as fit, evenly spaced, the last one included.
+    Tokens are left out first, since neighbours are similar and the best layers are not known beforehand. The plan is
+    logged. The budget covers features; texts and labels take little more.
 
     Args:
-        config: Of the head to be trained, on all that may be recorded.
-        dtype: Of the recorded features.
+        config: The configuration of the head to be trained, on everything that may be recorded.
+        dtype: The dtype of the recorded features.
         rollouts: How many completions are to be sampled.
-        max_new_tokens: Of the longest completions.
-        budget: Bytes. Default: no limit.
+        max_new_tokens: Length of the longest completions.
+        budget: In bytes. Default: no limit.
 
     Raises:
-        ValueError: Not even one layer of the fewest tokens fits; or the budget is not positive.
+        ValueError: Not even one layer of the fewest tokens fits, or the budget is not positive.
     """
 
     def plan(config: ElhsrConfig, every: int) -> RecordingPlan:
@@ -88,12 +89,12 @@ def plan_recording(
 
 
 def most_bytes(config: ElhsrConfig, dtype: torch.dtype, tokens: int) -> int:
-    """What the features of this many tokens take, recorded in this dtype."""
+    """The bytes that the features of this many tokens take in this dtype."""
     return tokens * config.num_features * dtype.itemsize
 
 
 def warn_of_little_room(folder: Path, num_bytes: int) -> None:
-    """Warn where a folder's disk may be too small for this many bytes more: better now than hours later."""
+    """Warn, before sampling starts, if a folder's disk may be too small for this many more bytes."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         logger.warning(
@@ -103,7 +104,7 @@ def warn_of_little_room(folder: Path, num_bytes: int) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """A number of bytes from text such as 50GB, 800 MB or 1.5TB; units are powers of ten.
+    """Parse a number of bytes from text such as 50GB, 800 MB or 1.5TB; units are powers of ten.
 
     Raises:
         ValueError: The text is not a number with one of these units.

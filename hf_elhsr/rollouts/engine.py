@@ -13,7 +13,7 @@ from ..rewards import SignalProcessor
 from ..rewards.baselines import LastTokenProbe
 from .prompts import encode_prompts
 
-#: What can follow a sampling and reward its completions.
+#: What can follow a sampling run and reward its completions.
 Judge = ElhsrRewardHead | LastTokenProbe
 
 
@@ -27,9 +27,9 @@ class SamplingArguments:
         top_p: Nucleus sampling: the most likely tokens up to this probability mass are kept.
         top_k: How many of the most likely tokens are kept; 0 keeps all.
         max_new_tokens: Length limit of a completion, in tokens.
-        prompts_per_batch: Prompts decoded together, and stored as one shard. Part of what a seed reproduces.
-        seed: Of the random numbers; every batch gets its own, so that a resumed run samples what an uninterrupted one
-            does.
+        prompts_per_batch: Prompts decoded together, and stored as one shard. The samples for a seed depend on it.
+        seed: Seed of the random numbers; every batch gets its own, so that a resumed run samples the same as an
+            uninterrupted one.
     """
 
     n: int = 8
@@ -65,22 +65,22 @@ class Completion:
 
 @runtime_checkable
 class SamplingEngine(Protocol):
-    """Samples completions and shows signal processors what the language model computes of every sampled token.
+    """Samples completions and shows signal processors what the language model computes for every sampled token.
 
     [`sample_rollouts`] needs nothing else of a language model, so another inference library is supported by one class
     with these methods. [`TransformersEngine`] is the one for transformers.
     """
 
     def describe(self) -> dict[str, Any]:
-        """What decides what is sampled besides prompts and arguments, as JSON values.
+        """What determines the samples besides prompts and arguments, as JSON values.
 
-        It is recorded with the rollouts, and a run is resumed only where it is the same. "dtype" is the language
-        model's, e.g. "bfloat16".
+        It is recorded with the rollouts, and a run is resumed only if it is the same. "dtype" is the language model's,
+        e.g. "bfloat16".
         """
         ...
 
     def digest(self) -> str | None:
-        """A hash by which rollouts of two language models are distinguished; None where the weights cannot be read."""
+        """A hash that distinguishes rollouts of two language models; None if the weights cannot be read."""
         ...
 
     def prompt_ids(self, question: str) -> list[int]:
@@ -92,20 +92,20 @@ class SamplingEngine(Protocol):
     ) -> list[Completion]:
         """Sample `arguments.n` completions of every question.
 
-        The global random state is the same afterwards. Of each processor, `begin` is called once, and the processor
-        itself once for every sampled token with what its `needs` name; candidate `i * n + j` is completion j of
-        question i. Every sampled token is shown, the last one included.
+        The global random state is unchanged afterwards. For each processor, `begin` is called once, and the processor
+        itself once for every sampled token, the last one included, with what its `needs` name; candidate `i * n + j` is
+        completion j of question i.
 
         Args:
             seed: The same seed, questions and arguments give the same completions, whichever processors follow.
 
         Returns:
-            len(questions) * n completions, those of a question side by side.
+            len(questions) * n completions, with those of a question adjacent.
         """
         ...
 
     def check_fits(self, judge: Judge) -> None:
-        """Refuse a head or a probe that was trained for another language model.
+        """Refuse a head or a probe that was trained for a different language model.
 
         Raises:
             ValueError: It does not fit.
@@ -113,7 +113,7 @@ class SamplingEngine(Protocol):
         ...
 
     def head_config(self) -> ElhsrConfig:
-        """The configuration of a head to be trained for this language model, on all that can be read of it."""
+        """The configuration of a head to be trained for this language model, on everything that can be read from it."""
         ...
 
     def recorded_dtype(self, config: ElhsrConfig) -> torch.dtype:
@@ -126,7 +126,7 @@ class TransformersEngine:
 
     Args:
         model: A language model with [`enable_best_of_n`].
-        tokenizer: Its tokenizer, with a padding token. Questions are put into its chat template where it has one.
+        tokenizer: Its tokenizer, with a padding token. Questions are put into its chat template if it has one.
 
     Raises:
         ValueError: The model cannot sample candidates, or there is no tokenizer.

@@ -1,4 +1,4 @@
-"""Labels of sampled texts: a task's verdict on one, and relabel_rollouts, which verifies those of a whole set again."""
+"""Labels of sampled texts: `verdict` labels one of them, and relabel_rollouts verifies a whole set again."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ logger = logging.get_logger(__name__)
 
 
 def verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str | None, str | None]:
-    """The label, the final answer, and, where the verifier failed, why."""
+    """The label and the final answer of a text; and, if the verifier failed, the reason."""
     try:
         label, answer = verify(task, problem, text)
     except VerifierFailure as failure:
@@ -28,30 +28,30 @@ def refuse_unverified(shard: list[Rollout]) -> None:
     """Refuse a verifier that fails on every rollout.
 
     Raises:
-        ValueError: None of these rollouts could be verified.
+        ValueError: Not one of these rollouts could be verified.
     """
     if all(rollout.label is None for rollout in shard):
         raise ValueError(
             f"The verifier failed on each of the first {len(shard)} rollouts, so none of them was written. Fix "
-            f"the verifier, and run the same command again. The first failure: {shard[0].verifier_failure}"
+            f"the verifier, and run the command again. The first failure: {shard[0].verifier_failure}"
         )
 
 
 def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
-    """Label all rollouts in a folder again, with the task's present verifier; nothing is sampled, and features stay.
+    """Label all rollouts in a folder again with the task's current verifier; nothing is sampled, and features stay.
 
-    An interrupted run leaves a set that is refused until this function has run again, from the beginning.
+    An interrupted run leaves a set that is refused until this function has run again, from the start.
 
     Args:
-        folder: Of the rollouts.
-        task: The task that they were sampled of, with a verifier that may have changed.
+        folder: The folder of the rollouts.
+        task: The task that they were sampled for, with a verifier that may have changed.
 
     Returns:
         The rollouts with the new labels.
 
     Raises:
-        ValueError: The folder holds no rollouts, or those of another task or of other prompts; or the verifier failed
-            on every rollout of the first shard, before anything was changed.
+        ValueError: The folder holds no rollouts, or those of a different task or of different prompts; or the verifier
+            failed on every rollout of the first shard, before anything was changed.
     """
     rollouts = RolloutSet(folder)
     settings = rollouts.settings

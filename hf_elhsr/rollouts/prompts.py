@@ -9,7 +9,7 @@ from ..tasks import Problem
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> BatchEncoding:
-    """Questions as left-padded token ids, in the tokenizer's chat template where it has one.
+    """Encode questions as left-padded token ids, in the tokenizer's chat template if it has one.
 
     Returns:
         `input_ids` and `attention_mask`, each (batch, length) long.
@@ -24,14 +24,14 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> 
         texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     if tokenizer.pad_token is None:
         raise ValueError("The tokenizer has no padding token: set tokenizer.pad_token, e.g. to tokenizer.eos_token.")
-    # A chat template contains the special tokens already
+    # A chat template already contains the special tokens
     return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not has_template)
 
 
 def prompt_texts(tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem]) -> dict[str, str]:
-    """By the problem's id, the prompt as the language model sees it, special tokens included.
+    """The prompts as the language model reads them, special tokens included, by the problem's id.
 
-    Text reward models read it before the completion.
+    Text reward models read them before the completion.
     """
     ids = {problem.id: encode_prompts(tokenizer, [problem.question])["input_ids"][0] for problem in problems}
     return {problem: tokenizer.decode(own) for problem, own in ids.items()}

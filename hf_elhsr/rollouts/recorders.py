@@ -14,9 +14,9 @@ class FeatureRecorder(SignalProcessor):
     Memory: (number of sampled tokens) * `config.num_features` numbers, until the next `begin`.
 
     Args:
-        config: Of the head to be trained, which defines h_t.
+        config: The configuration of the head to be trained, which defines h_t.
         every: Keep tokens every, 2 every, ... and the last, see [`plan_recording`].
-        dtype: Of the kept features, see `SignalReader.recorded_dtype`. Default: that of the decoding loop.
+        dtype: The dtype of the kept features, see `SignalReader.recorded_dtype`. Default: that of the decoding loop.
     """
 
     def __init__(self, config: ElhsrConfig, every: int = 1, dtype: torch.dtype | None = None):
@@ -27,7 +27,7 @@ class FeatureRecorder(SignalProcessor):
 
     def begin(self, num_candidates: int, device: torch.device) -> None:
         self._seen = torch.zeros(num_candidates, dtype=torch.long)
-        # Which token is the last is known afterwards, so the latest of every candidate is kept until then
+        # The last token is known only afterwards, so the latest of every candidate is kept until then
         self._latest = torch.empty(0, 0)
         self._features: list[torch.Tensor] = []
         self._candidates: list[torch.Tensor] = []
@@ -63,8 +63,8 @@ class FeatureRecorder(SignalProcessor):
 class PooledRecorder(SignalProcessor):
     """Keeps sum_t g_t h_t and sum_t g_t per candidate, with a head's gates.
 
-    With these gates, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are all that the row of R needs to
-    be trained, and take L * d numbers a candidate, however long it is.
+    With these gates, R = W_r (sum_t g_t h_t / sum_t g_t) + b_r: the pooled features are enough to train the row of R,
+    and take L * d numbers per candidate, however long it is.
 
     Args:
         head: Its gates weight the tokens. It is read, never moved or changed.
@@ -103,8 +103,8 @@ PREFIX_INTERVAL = 8
 class PrefixRecorder(SignalProcessor):
     """Keeps (h_1 + ... + h_t) / t, from which V_t is computed, for every second of the prefixes of 8, 16, ... tokens.
 
-    Neighbouring prefixes are much alike, so training on half of them loses little. Candidates of even number keep
-    those of 8, 24, ... tokens, the others those of 16, 32, ...
+    Neighbouring prefixes are similar, so training on half of them loses little. Even-numbered candidates keep those of
+    8, 24, ... tokens, the others those of 16, 32, ...
 
     Args:
         head: Its configuration defines h_t.
@@ -124,7 +124,7 @@ class PrefixRecorder(SignalProcessor):
     def __call__(self, input_ids: torch.Tensor, signal: StepSignal) -> None:
         candidates = signal.candidates[signal.active]
         features = self._reads.features(input_ids, signal, self._seen.device)[signal.active].float()
-        # Before this token is added: that there is one shows that the prefix is shorter than the completion
+        # Before this token is added, since its existence shows that the prefix is shorter than the completion
         seen = self._seen[candidates]
         due = (seen > 0) & (seen % (2 * PREFIX_INTERVAL) == PREFIX_INTERVAL * (1 - candidates % 2))
         if bool(due.any()):

@@ -18,24 +18,25 @@ from .shard_arrays import TOKEN_ARRAYS
 
 @dataclass(frozen=True)
 class Recording:
-    """What is recorded of the sampled tokens: features to train a head on, or the rewards by a head.
+    """What is recorded of the sampled tokens: features to train a head on, or a head's rewards.
 
-    The mean log-probability and the self-certainty of every rollout are recorded in any case.
+    The mean log-probability and the self-certainty of every rollout are always recorded.
 
     Args:
-        head: Reward the rollouts with this head, for evaluation: r_t, g_t and log p_t of every token are recorded, and
+        head: Reward the rollouts with this head, for evaluation: r_t, g_t and log p_t of every token are recorded, but
             no features of tokens. Default: features are recorded.
         config: Without a head: the configuration of the head to be trained, which defines the features. Default:
             the engine's own, all hidden states for a transformers model.
         pooled: With a head: also record every rollout's features, pooled over its tokens with the head's gates, and the
             means of some of its prefixes, for [`refit_head`].
-        disk_budget: Without a head: bytes that the features may take. Where those of all tokens and layers might not
-            fit, some are left out, see [`plan_recording`]. Default: all are recorded.
-        judges: By name, other heads and probes that follow the same sampling beside the head; their rewards are
-            recorded in [`Rollout.judged`], to be compared on the same rollouts.
+        disk_budget: Without a head: bytes that the features may take. If those of all tokens and layers might not fit,
+            some are left out, see [`plan_recording`]. Default: all are recorded.
+        judges: By name, further heads and probes that follow the same sampling; their rewards are recorded in
+            [`Rollout.judged`], to be compared on the same rollouts.
 
     Raises:
-        ValueError: `pooled` without a head that has gates, judges without a head, or a disk budget with one.
+        ValueError: There is `pooled` without a head that has gates, judges without a head, or a disk budget with a
+            head.
     """
 
     head: ElhsrRewardHead | None = None
@@ -50,12 +51,12 @@ class Recording:
         if self.pooled and self.head is not None and not self.head.config.gate:
             raise ValueError("pooled=True needs a head with a gate: `refit` keeps the gates and solves for the rest.")
         if self.disk_budget is not None and self.head is not None:
-            raise ValueError("disk_budget is for features of tokens, and with a head none are recorded: leave it out.")
+            raise ValueError("disk_budget is for features of tokens, which a head does not record: leave it out.")
         if self.judges and self.head is None:
-            raise ValueError(f"The judges {sorted(self.judges)} need a head to be compared with: pass `head`, too.")
+            raise ValueError(f"The judges {sorted(self.judges)} need a head to be compared with: pass `head` as well.")
 
     def check_fits(self, engine: SamplingEngine) -> None:
-        """Refuse heads and probes that were trained for another language model.
+        """Refuse heads and probes that were trained for a different language model.
 
         Raises:
             ValueError: One does not fit.
@@ -64,7 +65,7 @@ class Recording:
             engine.check_fits(judge)
 
     def plan(self, engine: SamplingEngine, rollouts: int, max_new_tokens: int) -> RecordingPlan:
-        """Which features are recorded of which tokens, so that those of this many rollouts fit the disk budget.
+        """Plan which features of which tokens are recorded, so that this many rollouts fit the disk budget.
 
         Raises:
             ValueError: The budget is too small for anything.
@@ -92,23 +93,23 @@ class Recording:
         return described
 
     def most_bytes(self, plan: RecordingPlan, prompts: int, arguments: SamplingArguments) -> int:
-        """What the features of this many prompts take at most: if every completion is as long as it may be."""
+        """The bytes that the features of this many prompts take if every completion has the maximal length."""
         completions = prompts * arguments.n
         if self.head is None:
             return most_bytes(plan.config, plan.dtype, completions * -(-arguments.max_new_tokens // plan.every))
         if not self.pooled:
             return 0
-        # Of half of all prefixes, one in PREFIX_INTERVAL tokens, and of the whole
+        # Half of the prefixes, of which there is one in PREFIX_INTERVAL tokens, and the whole completion
         vectors = 1 + arguments.max_new_tokens // (2 * PREFIX_INTERVAL)
         return completions * vectors * plan.config.num_features * torch.float32.itemsize
 
 
 class Followers:
-    """The signal processors of a sampling run, and what they recorded of the batch sampled last.
+    """The signal processors of a sampling run, and what they recorded of the latest batch.
 
     Args:
         recording: What is recorded.
-        plan: Of the features.
+        plan: Which features are recorded.
     """
 
     def __init__(self, recording: Recording, plan: RecordingPlan):
@@ -148,10 +149,10 @@ class Followers:
         return None if self._every == 1 else recorded_tokens(length, self._every)
 
     def arrays(self, lengths: list[int]) -> dict[str, Any]:
-        """What was recorded of the batch's tokens, as [`RolloutSet.write_shard`] takes it.
+        """What was recorded of the batch's tokens, as arguments of [`RolloutSet.write_shard`].
 
         Args:
-            lengths: Sampled tokens of every completion.
+            lengths: The number of sampled tokens of every completion.
         """
         return {
             "features": None if self._recorder is None else self._recorder.features(),
@@ -161,12 +162,12 @@ class Followers:
         }
 
     def _token_arrays(self, lengths: list[int]) -> dict[str, torch.Tensor]:
-        """By the names of TOKEN_ARRAYS, (tokens,) each: completion after completion. Empty without a head."""
+        """By the names of TOKEN_ARRAYS, (tokens,) each, one completion after the other. Empty without a head."""
         if self._reward is None:
             return {}
         steps = [self._reward.token_rewards, self._reward.token_gates, self._log_probability.token_log_probabilities]
         if self._reward.head.config.value:
             steps.append(self._reward.token_values)
         sampled = torch.arange(steps[0].shape[1]) < torch.tensor(lengths)[:, None]
-        # Not strict: the values come last, where there are any
+        # Not strict: the values come last, if there are any
         return {name: step.cpu()[sampled] for name, step in zip(TOKEN_ARRAYS, steps, strict=False)}

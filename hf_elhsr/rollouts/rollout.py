@@ -1,4 +1,4 @@
-"""Rollout: one completion with its label, as a line of a shard's .jsonl holds it."""
+"""Rollout: one completion with its label, stored as one line of a shard's .jsonl."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class Rollout:
         token_ids: The sampled tokens, the EOS included.
         text: The completion, special tokens left out.
         answer: The final answer the task's verifier found, or None.
-        label: Whether that answer is correct; None where the verifier failed.
+        label: Whether that answer is correct; None if the verifier failed.
         mean_log_probability: Per token, under the raw distribution, in nats.
-        first_row: Index of its first token in the shard's features and token arrays; `num_rows` belong to it.
-        reward: R by the head that followed the sampling, if one did.
+        first_row: Index of its first token in the shard's features and token arrays; it has `num_rows` rows.
+        reward: R from the head that followed the sampling, if one did.
         verifier_failure: Why the verifier failed, if it did. The whole prompt is then left out of training and
             evaluation, with a warning.
-        self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None where it was not
+        self_certainty: Mean KL divergence of the uniform distribution from the raw ones, in nats; None if it was not
             recorded.
-        feature_tokens: Which tokens have features, counted from 0, where a disk budget left some out; None for all.
-        judged: By name, R by the other judges that followed the sampling, if any did.
+        feature_tokens: Which tokens have features, counted from 0, if a disk budget left some out; None for all.
+        judged: By name, R from the further judges that followed the sampling, if any did.
     """
 
     problem: str
@@ -69,7 +69,7 @@ def by_prompt(shard: list[Rollout]) -> Iterator[list[Rollout]]:
         members = list(group)
         if problem in seen:
             raise ValueError(
-                f"Expected the rollouts of prompt {problem!r} side by side: the set is damaged, sample it again."
+                f"Expected the rollouts of prompt {problem!r} to be adjacent: the set is damaged, sample it again."
             )
         seen.add(problem)
         if all(rollout.label is not None for rollout in members):

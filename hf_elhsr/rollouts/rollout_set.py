@@ -2,14 +2,14 @@
 
     settings.json               what was sampled, from which model and how, and the configuration of the head: the one
                                 to be trained on the features, or the one that scored the rollouts
-    shard-00000.jsonl           one rollout a line
+    shard-00000.jsonl           one rollout per line
     shard-00000.safetensors     what was recorded of the shard's tokens, one rollout after the other: `features`
-                                (tokens, L * d); or the arrays of TOKEN_ARRAYS, (tokens,) float32 each, and perhaps
+                                (tokens, L * d); or the arrays of TOKEN_ARRAYS, (tokens,) float32 each, and optionally
                                 `pooled_features` (rollouts, L * d), weighted with a head's gates, with `prefix_means`
                                 (prefixes, L * d) and `prefix_rollouts`, the position in the shard of each one's rollout
 
-A shard is complete when its .jsonl is there: it is written last, beside its place and then renamed. So a killed run
-leaves whole shards, and sampling resumes with the first one missing.
+A shard is complete once its .jsonl exists: it is written last, under a temporary name, and then renamed. So a killed
+run leaves whole shards, and sampling resumes with the first missing one.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ class RolloutSet:
     """The rollouts in a folder; see the module's docstring for the files.
 
     Args:
-        folder: Where they are.
+        folder: The folder of the rollouts.
 
     Raises:
-        ValueError: No rollout set is there, or its settings are damaged.
+        ValueError: The folder holds no rollout set, or its settings are damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -58,15 +58,16 @@ class RolloutSet:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], settings: dict[str, Any], config: ElhsrConfig) -> "RolloutSet":
-        """A new set, or the one that is there already if it has the same settings, or no shard yet.
+        """Create a set, or open the one in the folder if it has the same settings; one without shards is replaced.
 
         Args:
-            folder: For the rollouts; made if it does not exist.
-            settings: What was sampled and how, as JSON values.
-            config: Of the head to be trained on the features, or of the one that scored the rollouts.
+            folder: The folder for the rollouts; created if it does not exist.
+            settings: What is sampled and how, as JSON values.
+            config: The configuration of the head to be trained on the features, or of the head that scores the
+                rollouts.
 
         Raises:
-            ValueError: The folder holds rollouts sampled with other settings, or some that were relabelled in part.
+            ValueError: The folder holds rollouts sampled with different settings, or a set relabelled in part.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +84,10 @@ class RolloutSet:
                 return present
             if any(folder.glob("shard-*.jsonl")):
                 present.refuse_half_relabelled()
-                relabel = " To resume with other labels, label what is there again with `hf-elhsr relabel`."
+                relabel = " To resume with different labels, first run `hf-elhsr relabel` on the existing rollouts."
                 raise ValueError(
-                    f"{str(folder)!r} holds rollouts sampled with other settings ({', '.join(different)} differ): "
-                    "choose another folder, or pass the same settings to resume it."
+                    f"{str(folder)!r} holds rollouts sampled with different settings ({', '.join(different)} differ): "
+                    "use a different folder, or pass the same settings to resume it."
                     f"{relabel if different == ['labelled_by'] else ''}"
                 )
         write_text(folder / "settings.json", json.dumps(wanted, indent=2) + "\n")
@@ -115,7 +116,7 @@ class RolloutSet:
 
         Raises:
             ValueError: The rows are not one for every recorded token, or for every rollout.
-            OSError: The shard cannot be written, as on a full disk.
+            OSError: The shard cannot be written, for example because the disk is full.
         """
         arrays = {} if features is None else {"features": features}
         arrays |= token_arrays or {}
@@ -166,7 +167,7 @@ class RolloutSet:
             )
 
     def check_complete(self) -> None:
-        """Refuse a set whose sampling was interrupted, or that has a prompt twice; warn of failures of the verifier.
+        """Refuse a set whose sampling was interrupted or that has a duplicate prompt; warn if the verifier failed.
 
         Raises:
             ValueError: Prompts are missing or duplicates, or labels may come from two verifiers.
@@ -180,7 +181,7 @@ class RolloutSet:
             self._check_shard(shard, problems, file.with_suffix(".jsonl"))
             if problems & seen:
                 raise ValueError(
-                    f"{str(file.with_suffix('.jsonl'))!r} has prompts that are in another shard, too: sample again."
+                    f"{str(file.with_suffix('.jsonl'))!r} has prompts that are also in another shard: sample again."
                 )
             seen |= problems
         wanted = self.settings["prompts"]
@@ -197,10 +198,10 @@ class RolloutSet:
             )
 
     def _check_shard(self, shard: list[Rollout], problems: set[str], file: Path) -> None:
-        """Refuse a shard that was cut short: it counts as sampled, so that the rest would never be sampled."""
+        """Refuse a shard that was cut short: it counts as sampled, so the rest would never be sampled."""
         sampling = self.settings.get("sampling", {})
         if "prompts_per_batch" not in sampling:
-            # The set is not from [`sample_rollouts`], so how many rollouts a shard has is not known
+            # The set is not from [`sample_rollouts`], so it is unknown how many rollouts a shard has
             return
         size, n = sampling["prompts_per_batch"], sampling["n"]
         prompts = min(size, self.settings["prompts"] - size * int(file.stem.removeprefix("shard-")))
@@ -208,11 +209,11 @@ class RolloutSet:
             raise ValueError(
                 f"Expected {prompts * n} rollouts of {prompts} prompts in {str(file)!r}, got {len(shard)} of "
                 f"{len(problems)}: it is damaged. Delete it and run the command that sampled it again, which samples "
-                "this shard alone."
+                "only this shard."
             )
 
     def rollouts(self) -> list[Rollout]:
-        """All rollouts, in the order they were sampled: the n of a prompt stand together."""
+        """All rollouts, in the order in which they were sampled, with the n of a prompt adjacent."""
         return [rollout for rollouts, _ in self.shards() for rollout in rollouts]
 
     def shards(self) -> Iterator[tuple[list[Rollout], Path]]:
@@ -240,8 +241,8 @@ def _read_records(file: Path) -> list[Rollout]:
         return [Rollout(**json.loads(line)) for line in file.read_text().splitlines()]
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{str(file)!r} does not hold one rollout a line ({error}): it is damaged, or was written by a later "
-            "version. Delete it and run the command that sampled it again, which samples this shard alone."
+            f"{str(file)!r} does not hold one rollout per line ({error}): it is damaged, or was written by a later "
+            "version. Delete it and run the command that sampled it again, which samples only this shard."
         ) from error
 
 

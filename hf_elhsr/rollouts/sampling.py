@@ -37,19 +37,19 @@ def sample_rollouts(
     Args:
         model: A language model with [`enable_best_of_n`], or any other [`SamplingEngine`].
         tokenizer: The language model's; None with an engine.
-        task: Where prompts and labels come from.
-        folder: For the rollouts; made if it does not exist.
+        task: The source of prompts and labels.
+        folder: The folder for the rollouts; created if it does not exist.
         split: The task's split, e.g. "train".
-        prompts: How many prompts of the split.
-        skip: Leave out this many first prompts of the split, e.g. those that an earlier head was measured on.
+        prompts: How many prompts of the split to sample.
+        skip: Skip this many prompts at the start of the split, e.g. those that an earlier head was measured on.
         arguments: How completions are sampled. Default: `SamplingArguments()`.
         recording: What is kept of the tokens. Default: the features that a new head is trained on;
-            `Recording(head=head)` for the rewards by a head.
+            `Recording(head=head)` for a head's rewards.
 
     Raises:
-        ValueError: `skip` is negative, the folder holds rollouts with other settings, the task has too few prompts or
-            one of them twice, a head does not fit the model, the disk budget is too small for anything, or the
-            verifier failed on every rollout of the first batch.
+        ValueError: `skip` is negative, the folder holds rollouts with different settings, the task has too few prompts
+            or a duplicate, a head does not fit the model, the disk budget is too small for anything, or the verifier
+            failed on every rollout of the first batch.
     """
     if skip < 0:
         raise ValueError(f"skip={skip}: expected how many prompts to leave out, 0 or more.")
@@ -66,7 +66,7 @@ def sample_rollouts(
         "split": split,
         "prompts": prompts,
         "sampling": dataclasses.asdict(arguments),
-        # What else decides what is sampled, so that a resumed run does not mix two things
+        # Everything else that the samples depend on, so that a resumed run does not mix two kinds
         **engine.describe(),
         **_described_prompts(task, skip, prompt_ids),
         **recording.describe(engine, plan),
@@ -93,14 +93,14 @@ def sample_rollouts(
 
 
 def _refuse_duplicates(problems: list[Problem], prompt_ids: list[list[int]]) -> None:
-    """What is learned from a prompt must not be measured on it: neither ids nor prompts may repeat."""
+    """Refuse problems with the same id or prompt: a head must not be measured on prompts that it was trained on."""
     first: dict[object, Problem] = {}
     for problem, ids in zip(problems, prompt_ids, strict=True):
         for key in (problem.id, tuple(ids)):
             if key in first:
                 raise ValueError(
-                    f"The task has problem {problem.id!r} twice, first as {first[key].id!r}, or both have the same "
-                    "prompt. Training could hold out what it learns from: leave all but one of them out."
+                    f"The task's problem {problem.id!r} is a duplicate of {first[key].id!r}, by its id or its prompt. "
+                    "Training could hold out a prompt that it learns from: keep only one of them."
                 )
             first[key] = problem
 
@@ -114,7 +114,7 @@ def _described_prompts(task: Task, skip: int, prompt_ids: list[list[int]]) -> di
     if labelled_by := getattr(task, "labelled_by", None):
         described["labelled_by"] = labelled_by
     if skip:
-        # Absent at zero, so that sets sampled before there was a choice are resumed
+        # Absent at zero, so that sets sampled before this option existed can be resumed
         described["skip"] = skip
     return described
 

@@ -22,13 +22,13 @@ def score_rollouts(
     Args:
         rollouts: The set.
         head: The reward head.
-        prompts: Ids of the prompts wanted, e.g. those held out in training. Default: all.
-        subsampled: Accept rollouts of which some tokens were left out for a disk budget; those recorded are then taken
-            for all. Rewards can be judged on them, but nothing that counts tokens.
+        prompts: Ids of the prompts to score, e.g. those held out in training. Default: all.
+        subsampled: Accept rollouts of which some tokens were left out for a disk budget, and treat the recorded ones as
+            all. Their rewards can be used, but nothing that counts tokens.
 
     Raises:
-        ValueError: Rollouts followed by another head, or without token arrays; a prompt without rollouts; prompts with
-            different numbers of rollouts; layers of the head that were not recorded.
+        ValueError: The rollouts were followed by a different head or have no token arrays, a prompt has no rollouts,
+            prompts have different numbers of rollouts, or layers of the head were not recorded.
     """
     followed = rollouts.settings.get("head_sha256")
     if followed is not None and followed != head.digest():
@@ -66,7 +66,7 @@ def _token_arrays(
     if "token_rewards" not in arrays:
         features = read_features(file)[own]
         columns = head.config.columns_in(recorded)
-        # Of all layers, the mapped features themselves and no copy
+        # For all layers, these are the mapped features themselves, not a copy
         features = features[:, columns[0]] if len(columns) == 1 else torch.cat([features[:, c] for c in columns], dim=1)
         outputs = head.frozen("cpu")(features)
         computed = {"token_rewards": outputs.rewards, "token_gates": outputs.gates, "token_values": outputs.values}
@@ -75,7 +75,7 @@ def _token_arrays(
 
 
 def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: Path, aggregation: Aggregation) -> None:
-    """Refuse token arrays of other rollouts: of another number, or with other rewards than were recorded."""
+    """Refuse token arrays of different rollouts, whose number or rewards differ from what was recorded."""
     lengths = [rollout.num_rows for rollout in members]
     fits = all(len(array) == sum(lengths) for array in arrays.values())
     if fits:
@@ -86,8 +86,8 @@ def _check_rewards(members: list[Rollout], arrays: dict[str, np.ndarray], file: 
             fits &= rollout.reward is None or bool(np.isclose(rollout.reward, expected, rtol=1e-3, atol=1e-3))
     if not fits:
         raise ValueError(
-            f"The token arrays in {str(file)!r} do not belong to the .jsonl beside it. Delete both, and run the "
-            "command that sampled them again, which samples this shard alone."
+            f"The token arrays in {str(file)!r} do not belong to the .jsonl of the same name. Delete both, and run the "
+            "command that sampled them again, which samples only this shard."
         )
 
 

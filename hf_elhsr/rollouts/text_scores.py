@@ -1,4 +1,4 @@
-"""score_rollout_texts: the scores of stored rollouts by a text reward model."""
+"""score_rollout_texts: a text reward model's scores of stored rollouts."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import json
 from transformers.utils.logging import tqdm
 
 from .._files import write_text
-from ..generation.selection import TextScorer, text_scores
+from ..generation.reward_sources import TextScorer, text_scores
 from .rollout import by_prompt
 from .rollout_set import RolloutSet
 
@@ -20,14 +20,14 @@ def score_rollout_texts(
         rollouts: The set.
         prompts: By the problem's id, the prompt as the language model read it, see [`prompt_texts`].
         scorer: The text reward model.
-        name: Of the scorer. Scores are then kept in the rollouts' folder, shard by shard, and texts with scores under
-            this name are not scored again. Default: keep nothing.
+        name: The scorer's name. With it, scores are kept in the rollouts' folder, shard by shard, and texts that
+            already have scores under this name are not scored again. Default: keep nothing.
 
     Returns:
         By the problem's id, the scores of its rollouts.
 
     Raises:
-        ValueError: The prompt of a rollout is missing, or the scorer does not return one finite score a rollout.
+        ValueError: The prompt of a rollout is missing, or the scorer does not return one finite score per rollout.
     """
     scores: dict[str, list[float]] = {}
     shards = [list(by_prompt(members)) for members, _ in rollouts.shards()]
@@ -38,7 +38,7 @@ def score_rollout_texts(
             if problem not in prompts:
                 raise ValueError(f"The prompt of problem {problem!r} is missing: pass those that were sampled.")
             asked[problem] = (prompts[problem], [rollout.text for rollout in group])
-        # The hash is of the texts, too: a shard may have been sampled again
+        # The hash includes the texts, since a shard may have been sampled again
         key = hashlib.sha256(json.dumps([name, asked]).encode()).hexdigest()
         kept = rollouts.folder / f"text-scores-{key[:32]}.json"
         if name is not None and kept.is_file():

@@ -1,8 +1,8 @@
 """Arithmetic word problems that a small model can sometimes solve, generated from seeded templates.
 
-The split of a problem follows from its text alone (a hash), so training and test prompts are disjoint for any
-counts and seeds. Eight templates appear in no training prompt: they make the split `unseen_templates`, which shows
-whether a head reads correctness or only the wording it was trained on.
+The split of a problem depends only on its text (a hash), so training and test prompts are disjoint for any counts and
+seeds. Eight templates appear in no training prompt: they form the split `unseen_templates`, which shows whether a head
+reads correctness or only the wording it was trained on.
 """
 
 import random
@@ -40,7 +40,7 @@ def _add(a: int, b: int, c: int) -> int:
 
 
 def _remove(a: int, b: int, c: int) -> int:
-    # {a} is printed as the total, so templates that remove print a + b through the field {total}
+    # Templates that remove print a + b through the field {total}, so that a is left
     return a
 
 
@@ -111,10 +111,10 @@ class ArithmeticTask:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, or the split has fewer than `count` problems.
+            ValueError: The split is unknown or has fewer than `count` problems.
         """
         if split not in self.splits:
-            raise ValueError(f"Unknown split {split!r} of the arithmetic task: choose one of {self.splits}.")
+            raise ValueError(f"Unknown split {split!r} of the arithmetic task: expected one of {self.splits}.")
         templates = UNSEEN_TEMPLATES if split == "unseen_templates" else SEEN_TEMPLATES
         rng = random.Random(f"{self.name}/{split}/{seed}")
         found: dict[str, Problem] = {}
@@ -130,7 +130,7 @@ class ArithmeticTask:
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:
-        """The last number in the completion, in a canonical form ('12' for '12.0' and '1,000' as '1000')."""
+        """The last number in the completion, in a canonical form: '12' for '12.0', and '1000' for '1,000'."""
         numbers = _NUMBER.findall(completion)
         if not numbers:
             return None

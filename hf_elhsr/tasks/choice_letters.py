@@ -1,19 +1,19 @@
-"""chosen_letter: the letter that a completion chooses as its answer to a multiple-choice question."""
+"""chosen_letter: the letter that a completion gives as its answer to a multiple-choice question."""
 
 import re
 from collections.abc import Iterable, Iterator
 
 LETTERS = "ABCDEFGHIJ"
 
-# These are for texts whose blanks stand alone, and repetitions have bounds: a text that repeats itself would take its
-# length squared otherwise, or worse.
+# The patterns are for texts without repeated blanks, and their repetitions have bounds: otherwise a text that repeats
+# itself would take time quadratic in its length, or worse.
 
-# Capitals alone: "a" is an article. "A" and "I" are words, too, where others follow but those that follow a choice
+# Capitals only, as "a" is an article. "A" and "I" are words as well, unless the next word is one that follows a choice
 _GOES_ON = r"(?:and|as|based|because|but|by|due|followed|for|from|given|is|not|since|so|was|which|with)\b"
 _BARE = rf"(?<!\w)(?<!\w')(?:[AI](?!\s(?!{_GOES_ON})[a-z])|[B-HJ])(?!\w|'\w|:\w|\s?[+*/^\u00d7<>]\s?[\w(])"
-# A small letter can be nothing else in these
+# In these, a lower-case letter can only be a choice
 _MARKED = r"(?<!\w)[(\[]\s?[A-Ja-j]\s?[)\]]"
-# Of "C or D" neither is chosen
+# In "C or D", neither is chosen
 _LETTER = rf"(?<!\bor )(?P<letter>{_MARKED}|{_BARE})(?!\)?\sor\s[(\[]?[A-J]\b)"
 
 _NOUN = r"\b(?<!wrong )(?<!incorrect )(?:answer|option|choice|letter|ending|solution)\b"
@@ -30,7 +30,7 @@ _STATED = (
     re.compile(rf"(?i:{_NOUN}[^.\n:;,>]{{0,40}}?{_IS}{_FILL}){_LETTER}"),
     # Answer: c
     re.compile(rf"(?i:{_NOUN}(?:(?: is)?:\s?|\sis\s(?![ai])))(?P<letter>[a-j])[.)]?\s?$", re.MULTILINE),
-    # C is the right one
+    # C is the correct option
     re.compile(
         rf"{_LETTER}\)?\s(?:is|was|must be)\s(?:(?:the|our|my|most|best|only|clearly|indeed|also)\s){{0,4}}{_RIGHT}"
     ),
@@ -40,16 +40,16 @@ _CHOSEN = (
     re.compile(
         rf"(?i:(?:{_NOUN}|\b(?:choos|pick|select)(?:e|ed|ing)?\b|\bchose\b|\bgo(?:ing)? with\b)\s{_FILL}){_LETTER}"
     ),
-    # At the end of a line: so it must be B.
+    # At the end of a line, as in: so it must be B.
     re.compile(
         rf"(?i:\b(?:so|thus|hence|therefore|is|be|it's|say)\b|[-=]>)(?i:{_FILL}){_LETTER}[.)!]*\s?$", re.MULTILINE
     ),
-    # A line of its own; **C**, which is [C] when these are looked for; and a small letter and nothing else
+    # A line with only a letter; **C**, which has become [C] by now; and a completion of only a lower-case letter
     re.compile(r"^\s?\(?(?P<letter>[A-J])[).:]*\s?$", re.MULTILINE),
     re.compile(r"(?P<letter>\[[A-J]\])"),
     re.compile(r"\A\s?\(?(?P<letter>[a-j])[).]*\s?\Z"),
 )
-#: A letter mentioned, once or in a list of all: (C); and at a line's beginning C) 21, or C because.
+#: A letter that is mentioned, alone or in a list: (C); and at the start of a line: C) 21, or C because.
 _MENTIONED = (
     re.compile(rf"(?P<letter>{_MARKED})"),
     re.compile(r"^\s?(?P<letter>[A-J])(?:[).:,](?=\s|$)|\s(?:because|since)\b)", re.MULTILINE),
@@ -74,13 +74,13 @@ _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
 def chosen_letter(completion: str, letters: str = LETTERS) -> str | None:
-    """The letter last stated as the answer; or else the one last chosen; or else the only one mentioned.
+    """The letter last stated as the answer; otherwise the one last chosen; otherwise the only one mentioned.
 
     Options that the completion rules out do not count.
 
     Args:
         completion: The text.
-        letters: Those that the problem has; others do not count.
+        letters: The letters of the problem's options; others do not count.
     """
     text = re.sub(r"(?: ?\n ?)+", "\n", re.sub(r"[^\S\n]+", " ", completion.translate(_QUOTES)))
     text = _DECORATION.sub("", _BOLD.sub(r"[\2]", _MACRO.sub(r"\1", text)))
@@ -92,7 +92,7 @@ def chosen_letter(completion: str, letters: str = LETTERS) -> str | None:
 
 
 def _found(patterns: Iterable[re.Pattern[str]], text: str, letters: str) -> Iterator[tuple[int, str]]:
-    """Positions and letters, in capitals, of what the patterns find."""
+    """Positions of all matches, and their letters in capitals."""
     for pattern in patterns:
         for match in pattern.finditer(text):
             letter = match["letter"].strip("()[] \n").upper()

@@ -12,10 +12,10 @@ _YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 class CoinFlipTask:
     """Two to four people flip a coin or leave it; the answer is yes or no.
 
-    The split of a problem follows from its text alone, so that no prompt is in both.
+    The split of a problem depends only on its text, so no prompt is in both.
 
     Args:
-        people: The most people in a problem, at least 2.
+        people: The largest number of people in a problem, at least 2.
     """
 
     name: str = "coin_flip"
@@ -30,10 +30,10 @@ class CoinFlipTask:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, or has fewer than `count` problems.
+            ValueError: The split is unknown or has fewer than `count` problems.
         """
         if split not in self.splits:
-            raise ValueError(f"Unknown split {split!r} of the coin flip task: choose one of {self.splits}.")
+            raise ValueError(f"Unknown split {split!r} of the coin flip task: expected one of {self.splits}.")
         rng = random.Random(f"{self.name}/{split}/{seed}")
         found: dict[str, Problem] = {}
         misses = 0

@@ -15,13 +15,13 @@ Verifier = Callable[[str, str], bool]
 
 
 class JsonLinesTask(RowsTask):
-    """Rows with `question`, perhaps `answer` (passed to the verifier) and perhaps `family`.
+    """Rows with `question`, optionally `answer` (passed to the verifier) and optionally `family`.
 
     Args:
-        source: The file, one JSON object a line.
+        source: The file, with one JSON object per line.
         verifier: Called with a completion and the row's answer ("" without one); returns whether it is correct.
-        extract: Called with a completion; returns its final answer, for majority vote. Default: none, and there is no
-            majority vote.
+        extract: Called with a completion; returns its final answer, for majority vote. Default: completions have no
+            final answer, so there is no majority vote.
         functions: Entries of `labelled_by` that describe these two, from [`described_function`]. Default: none.
     """
 
@@ -54,7 +54,7 @@ class JsonLinesTask(RowsTask):
 
 
 def described_function(option: str, place: str) -> dict[str, str]:
-    """What is recorded of an option's 'file.py:name': the same without folders, and a hash of the file."""
+    """What is recorded for an option 'file.py:name': the same without folders, and a hash of the file."""
     path = Path(place.rpartition(":")[0])
     return {
         option: f"{path.name}:{place.rpartition(':')[2]}",
@@ -63,10 +63,10 @@ def described_function(option: str, place: str) -> dict[str, str]:
 
 
 def load_function(place: str) -> Callable[..., Any]:
-    """The function at 'file.py:name'. The file is run: it is the user's own.
+    """The function at 'file.py:name'. The user's file is executed.
 
     Raises:
-        ValueError: There is no such file, or no such function in it.
+        ValueError: The file does not exist, or it has no such function.
     """
     path, colon, name = place.rpartition(":")
     file = Path(path)

@@ -14,13 +14,13 @@ _BOX = re.compile(r"\\boxed|\\fbox")
 
 
 class MathTask(RowsTask):
-    """Competition problems (Hendrycks et al., 2021): rows with `problem`, `solution`, and maybe `level` and `type`."""
+    """Competition problems (Hendrycks et al., 2021): rows with `problem`, `solution`, optionally `level` and `type`."""
 
     name = "math"
     hub_dataset = ("DigitalLearningGmbH/MATH-lighteval", "default")
 
     def __init__(self, source: str | os.PathLike[str] | None = None):
-        # Now, not after hours of sampling
+        # Checked now, not after hours of sampling
         if importlib.util.find_spec("math_verify") is None:
             raise ValueError(
                 "This task needs math-verify, which compares answers: run `pip install 'hf-elhsr[tasks]'`."
@@ -28,7 +28,7 @@ class MathTask(RowsTask):
         super().__init__(source)
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        """The reference answer is what the solution has in its last \\boxed{} or \\fbox{}."""
+        """The problem of a row; its reference answer is in the solution's last \\boxed{} or \\fbox{}."""
         question = f"{text_of(row, 'problem')}\n\n{_INSTRUCTION}"
         family = "/".join(str(row[name]) for name in ("type", "level") if row.get(name))
         return Problem(question_id(question), question, _last_boxed(text_of(row, "solution")), family or self.name)
@@ -44,7 +44,7 @@ class MathTask(RowsTask):
         gold = _parsed(f"${problem.answer}$")
         if not gold:
             raise ValueError(f"The reference answer {problem.answer!r} cannot be parsed.")
-        # The package's own time limit uses the alarm that ours needs; errors would count as incorrect answers
+        # math-verify's own time limit would use the alarm that `verify` needs, and its errors would count as incorrect
         return bool(verify(gold, _parsed(completion), timeout_seconds=None, raise_on_error=True))
 
 
@@ -55,7 +55,7 @@ class Gsm8kTask(MathTask):
     hub_dataset = ("openai/gsm8k", "main")
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        """The reference answer is what follows '####'."""
+        """The problem of a row; its reference answer follows '####'."""
         question = f"{text_of(row, 'question')}\n\n{_INSTRUCTION}"
         solution = text_of(row, "answer")
         _, marker, answer = solution.rpartition("####")
@@ -65,7 +65,7 @@ class Gsm8kTask(MathTask):
 
 
 def _exact(answer: Any) -> Any:
-    """A number as a fraction where it is one: 18.00 as 18, and 50*(1/100) as 1/2. Other answers stay as they are."""
+    """Write a number as a fraction: 18.00 as 18, and 50*(1/100) as 1/2. Other answers stay as they are."""
     from sympy import Add, Mul, Number, NumberSymbol, Pow, UnevaluatedExpr, nsimplify, preorder_traversal
 
     for part in preorder_traversal(answer):

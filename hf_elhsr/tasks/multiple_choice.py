@@ -16,13 +16,13 @@ class MultipleChoiceTask(RowsTask):
         return self._asked(text_of(row, "question"), texts_of(row, "options"), text_of(row, "answer"))
 
     def extract(self, completion: str) -> str | None:
-        """The letter that a completion chooses, see [`chosen_letter`]."""
+        """The letter that a completion gives as its answer, see [`chosen_letter`]."""
         return chosen_letter(completion)
 
     def verify(self, problem: Problem, completion: str) -> bool:
         # The question ends in the list of options
-        there = "".join(letter for letter in LETTERS if f"\n{letter}) " in problem.question)
-        return chosen_letter(completion, there) == problem.answer
+        offered = "".join(letter for letter in LETTERS if f"\n{letter}) " in problem.question)
+        return chosen_letter(completion, offered) == problem.answer
 
     def _asked(self, question: str, options: list[str], answer: str) -> Problem:
         if not 2 <= len(options) <= len(LETTERS) or answer not in list(LETTERS[: len(options)]):

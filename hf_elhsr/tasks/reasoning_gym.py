@@ -13,18 +13,18 @@ _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 # '15' in '6 + 9 = 15, not 7'
 _RESULT = re.compile(rf"(?:-?\(*\d[-+*/\u00d7\u00f7().,\d\s]*=\s*)*({_NUMBER.pattern})")
 _DECORATION = " *`'\""
-# A dataset of reasoning-gym has a fixed size, but makes an entry when it is asked for
+# A dataset of reasoning-gym has a fixed size, but makes an entry only when asked for it
 _SIZE = 1_000_000
-# Answers by which a dataset of numbers is recognised
+# How many answers are read to see whether a dataset's answers are numbers
 _LOOKED_AT = 32
 
 
 class ReasoningGymTask:
-    """Problems are made from seeds; the split of a problem follows from its question alone.
+    """Problems are made from seeds; the split of a problem depends only on its question.
 
     Args:
-        dataset: Its name in reasoning-gym, e.g. "spell_backward".
-        **settings: Of that dataset, e.g. its difficulty.
+        dataset: The dataset's name in reasoning-gym, e.g. "spell_backward".
+        **settings: Settings of that dataset, e.g. its difficulty.
 
     Raises:
         ValueError: reasoning-gym is not installed, or has no such dataset or setting.
@@ -37,7 +37,7 @@ class ReasoningGymTask:
             import reasoning_gym
         except ImportError as error:
             raise ValueError("This task needs reasoning-gym: run `pip install 'hf-elhsr[tasks]'`.") from error
-        # From this name `find_task` makes the same task
+        # `find_task` makes the same task from this name
         described = ",".join(f"{name}={json.dumps(value)}" for name, value in sorted(settings.items()))
         self.name = f"reasoning_gym:{dataset}" + (f":{described}" if settings else "")
         try:
@@ -52,10 +52,10 @@ class ReasoningGymTask:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, or the dataset has too few distinct problems.
+            ValueError: The split is unknown, or the dataset has too few distinct problems.
         """
         if split not in self.splits:
-            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
+            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: expected one of {self.splits}.")
         found: dict[str, Problem] = {}
         misses = 0
         place = seed * 100_003 % _SIZE
@@ -64,7 +64,7 @@ class ReasoningGymTask:
             own_id = question_id(question)
             fresh = split_of(question) == split and own_id not in found
             if fresh:
-                # The place is the way back to the entry, which the verifier wants whole
+                # The place leads back to the entry, which the verifier needs as a whole
                 found[own_id] = Problem(own_id, f"{question}\n\n{_INSTRUCTION}", str(place), self.name)
             misses = 0 if fresh else misses + 1
             if misses > 2_000:
@@ -73,9 +73,9 @@ class ReasoningGymTask:
         return list(found.values())
 
     def extract(self, completion: str) -> str | None:
-        """What stands after the last 'Answer:', to the end of its line; without one, the whole of a single line.
+        """The text after the last 'Answer:', to the end of its line; without one, all of a completion of one line.
 
-        Where the dataset's answers are numbers, it is the first number there, or the result of the equation that begins
+        If the dataset's answers are numbers, it is the first number there, or the result of the equation that starts
         with it; without any, the last number of the completion.
         """
         *_, last = [None, *_MARK.finditer(completion)]
@@ -95,7 +95,7 @@ class ReasoningGymTask:
 
 
 def reasoning_gym_task(text: str) -> ReasoningGymTask:
-    """The task of 'DATASET', or of 'DATASET:SETTING=VALUE,...' with values in JSON or as they are.
+    """The task for 'DATASET', or for 'DATASET:SETTING=VALUE,...' with values in JSON or as plain text.
 
     Raises:
         ValueError: reasoning-gym is not installed, or has no such dataset or setting.
@@ -106,7 +106,7 @@ def reasoning_gym_task(text: str) -> ReasoningGymTask:
 
 def _settings(text: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    # Values may have commas of their own
+    # Values may contain commas
     for part in re.split(r",(?=\s*\w+=)", text) if text else []:
         name, equals, value = part.strip().partition("=")
         if not (equals and name.isidentifier()) or name in ("dataset", "self"):

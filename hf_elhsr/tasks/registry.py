@@ -11,7 +11,7 @@ from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
 from .reasoning_gym import reasoning_gym_task
 from .task import Task
 
-#: By name, what makes the task: called without arguments for 'NAME', and with the text after the colon for 'NAME:TEXT'.
+#: Factories by name: called without arguments for 'NAME', and with the text after the colon for 'NAME:TEXT'.
 TASKS: dict[str, Callable[..., Task]] = {
     "arithmetic": ArithmeticTask,
     "coin_flip": CoinFlipTask,
@@ -22,32 +22,32 @@ TASKS: dict[str, Callable[..., Task]] = {
     "multiple_choice": MultipleChoiceTask,
     "reasoning_gym": reasoning_gym_task,
 }
-# How a task is asked for that needs more than its name
+# The forms of tasks that need more than their name
 _FORMS = {"reasoning_gym": ("reasoning_gym:DATASET", "reasoning_gym:DATASET:SETTING=VALUE,...")}
 _OWN_PROMPTS = ".jsonl"
 
 
 def register_task(name: str, factory: Callable[..., Task]) -> None:
-    """Make a task known by its name, in [`find_task`] and so in the command line's `--task`.
+    """Make a task known by its name, to [`find_task`] and so to the command line's `--task`.
 
     Args:
-        name: Without a colon. The factory's tasks should have this `name`, or one that begins with it and a colon, so
-            that rollouts lead back to them.
-        factory: Makes the task, most often its class. It is called without arguments for `NAME`, and with the text
-            after the colon for `NAME:TEXT`, if it takes any.
+        name: A name without a colon. The factory's tasks should have this `name`, or one that starts with it and a
+            colon, so that rollouts lead back to them.
+        factory: Makes the task; usually its class. It is called without arguments for `NAME`, and with the text after
+            the colon for `NAME:TEXT`, if it takes any.
 
     Raises:
-        ValueError: The name is taken, has a colon, or ends in .jsonl, as files of prompts do.
+        ValueError: The name is taken, has a colon, or ends in .jsonl, like files of prompts.
     """
     if name in TASKS:
-        raise ValueError(f"There is a task {name!r} already: choose another name.")
+        raise ValueError(f"A task {name!r} already exists: use a different name.")
     if not name or ":" in name or name.endswith(_OWN_PROMPTS):
         raise ValueError(f"Expected a task's name without a colon and without the ending .jsonl, got {name!r}.")
     TASKS[name] = factory
 
 
 def task_forms() -> tuple[str, ...]:
-    """How tasks are asked for, with what stands for any text in capitals."""
+    """The forms in which tasks are asked for, with placeholders in capitals."""
     return (*(form for name in TASKS for form in _FORMS.get(name, (name,))), f"FILE{_OWN_PROMPTS}")
 
 
@@ -55,24 +55,24 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
     """The task of this name.
 
     Args:
-        name: That of a task in [`TASKS`], such as 'arithmetic'; 'gsm8k' for a task of the Hub, or 'gsm8k:my.jsonl' for
-            its rows in a file; 'reasoning_gym:DATASET', or with settings of that dataset, as
+        name: The name of a task in [`TASKS`], such as 'arithmetic'; 'gsm8k' for a task on the Hub, or 'gsm8k:my.jsonl'
+            for its rows in a file; 'reasoning_gym:DATASET', or with settings of that dataset, as in
             'reasoning_gym:chain_sum:max_terms=3'; or a .jsonl file of the user's prompts, with a verifier.
         verifier: 'file.py:function', for the user's prompts.
         extract: 'file.py:function' that finds the final answer of a completion, for the user's prompts. Default: none,
             and there is no majority vote.
 
     Raises:
-        ValueError: There is no such task, or a verifier is missing or has no use.
+        ValueError: The task does not exist, or a verifier is missing or not needed.
     """
     first, colon, rest = name.partition(":")
     own = name.endswith(_OWN_PROMPTS) and first not in TASKS
     if own and verifier is None:
         raise ValueError(f"{name!r} needs a verifier: pass it as 'file.py:function'.")
     if not own and verifier is not None:
-        raise ValueError(f"The task {name!r} has its own verifier: leave yours out.")
+        raise ValueError(f"The task {name!r} has its own verifier: leave out yours.")
     if not own and extract is not None:
-        raise ValueError(f"The task {name!r} finds final answers itself: leave out the function that does.")
+        raise ValueError(f"The task {name!r} finds final answers itself: leave out your function.")
     if own:
         places = {"verifier": str(verifier)} | ({"extract": extract} if extract is not None else {})
         loaded = {option: load_function(place) for option, place in places.items()}
@@ -80,7 +80,7 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
         return JsonLinesTask(name, **loaded, functions={key: text for of in described for key, text in of.items()})
     arguments = [rest] if colon else []
     if first not in TASKS or not _takes(TASKS[first], arguments):
-        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(task_forms())}.")
+        raise ValueError(f"Unknown task {name!r}: expected one of {', '.join(task_forms())}.")
     return TASKS[first](*arguments)
 
 

@@ -16,13 +16,13 @@ logger = logging.get_logger(__name__)
 
 
 class RowsTask(ABC):
-    """Problems made from rows, in an order that a seed decides.
+    """Problems made from rows, in an order that depends on a seed.
 
     A dataset on the Hub keeps its own splits. A file has none: a hash of the question puts about a quarter of its rows
-    into "test" and the others into "train", so that no prompt is in both, whichever other rows the file has.
+    into "test" and the rest into "train", so that no prompt is in both, whichever other rows the file has.
 
     Args:
-        source: A file with one JSON object a line. Default: the task's dataset on the Hub, through `datasets`.
+        source: A file with one JSON object per line. Default: the task's dataset on the Hub, through `datasets`.
     """
 
     name: str
@@ -32,7 +32,7 @@ class RowsTask(ABC):
 
     def __init__(self, source: str | os.PathLike[str] | None = None):
         if source is None and self.hub_dataset is None:
-            raise ValueError(f"The task {self.name!r} needs a file with one JSON object a line.")
+            raise ValueError(f"The task {self.name!r} needs a file with one JSON object per line.")
         self.source = None if source is None else Path(source)
         if source is not None:
             self.name = f"{self.name}:{Path(source).name}"
@@ -40,22 +40,22 @@ class RowsTask(ABC):
 
     @property
     def labelled_by(self) -> dict[str, str]:
-        """What decides the labels besides the task's name: a hash of the file, whose rows can be edited."""
+        """What determines the labels besides the task's name: a hash of the file, whose rows can be edited."""
         return {} if self.source is None else {"rows_sha256": hashlib.sha256(_read(self.source)).hexdigest()}
 
     @abstractmethod
     def problem(self, row: dict[str, Any]) -> Problem:
-        """The problem of a row. A KeyError names a field that is missing, a ValueError one of another type."""
+        """The problem of a row. A KeyError names a missing field, a ValueError one of an unexpected type."""
 
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
         """`count` distinct problems of a split, the same for the same seed; a longer list starts with a shorter one.
 
         Raises:
-            ValueError: `split` is unknown, a row lacks a field or has another type in it, the file repeats a prompt, or
-                there are too few problems.
+            ValueError: The split is unknown, a field of a row is missing or of an unexpected type, the file repeats a
+                prompt, or there are too few problems.
         """
         if split not in self.splits:
-            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: choose one of {self.splits}.")
+            raise ValueError(f"Unknown split {split!r} of the task {self.name!r}: expected one of {self.splits}.")
         found = self._made(self._rows(split))
         if self.source is not None:
             found = [problem for problem in found if split_of(problem.question) == split]
@@ -86,7 +86,7 @@ class RowsTask(ABC):
             if self.source is not None and problem.id in problems:
                 raise ValueError(
                     f"Row {number} of {str(self.source)!r} repeats the prompt "
-                    f"{problem.question[:80]!r}. Remove it: every prompt may occur once."
+                    f"{problem.question[:80]!r}. Remove it: every prompt may occur only once."
                 )
             problems.setdefault(problem.id, problem)
         if len(problems) < len(rows):
@@ -102,8 +102,8 @@ def text_of(row: dict[str, Any], field: str) -> str:
     """The text in a field of a row.
 
     Raises:
-        ValueError: The field holds another type.
-        KeyError: There is no such field.
+        ValueError: The field is not text.
+        KeyError: The field does not exist.
     """
     value = row[field]
     if not isinstance(value, str):
@@ -115,8 +115,8 @@ def texts_of(row: dict[str, Any], field: str) -> list[str]:
     """The list of texts in a field of a row; numbers among them become text.
 
     Raises:
-        ValueError: The field holds another type.
-        KeyError: There is no such field.
+        ValueError: The field is not a list of texts.
+        KeyError: The field does not exist.
     """
     value = row[field]
     if not isinstance(value, list) or not all(isinstance(text, str | int | float) for text in value):
@@ -135,7 +135,7 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(file)!r} is not UTF-8 ({error}): save it in this encoding.") from error
     rows = []
-    # Not splitlines: JSON strings may hold other separators of lines as they are
+    # Not splitlines: JSON strings may contain other line separators
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -151,7 +151,7 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
 
 def _read(file: Path) -> bytes:
     if not file.is_file():
-        raise ValueError(f"{str(file)!r} does not exist: expected a file with one JSON object a line.")
+        raise ValueError(f"{str(file)!r} does not exist: expected a file with one JSON object per line.")
     return file.read_bytes()
 
 
@@ -165,7 +165,7 @@ def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, An
         from datasets import load_dataset
     except ImportError as error:
         raise ValueError(
-            f"The dataset {dataset!r} comes through the package `datasets`: run `pip install 'hf-elhsr[tasks]'`, or "
-            "pass a file with one JSON object a line."
+            f"The dataset {dataset!r} needs the package `datasets`: run `pip install 'hf-elhsr[tasks]'`, or pass a "
+            "file with one JSON object per line."
         ) from error
     return [dict(row) for row in load_dataset(dataset, config, split=split)]

@@ -10,7 +10,7 @@ class Problem:
     """One problem of a task.
 
     Args:
-        id: Unique within the task, stable over runs; a prompt and all its rollouts share it.
+        id: Unique within the task and the same in all runs; a prompt and all its rollouts share it.
         question: The user's turn of the chat.
         answer: The reference answer, in the form that the task's verifier expects.
         template: The family of problems that this one belongs to.
@@ -23,11 +23,11 @@ class Problem:
 
 
 class Task(Protocol):
-    """A source of problems and the verifier that labels completions of them.
+    """A source of problems and the verifier that labels their completions.
 
-    Any class with these attributes is one; [`register_task`] makes it known by name. A task whose labels depend on
-    files, and so can change while its name does not, describes these in a dictionary `labelled_by`, such as
-    `{"rows_sha256": "..."}`. It is recorded with the rollouts, and a run cannot be resumed with another one.
+    Any class with these attributes is a task; [`register_task`] makes it known by name. A task whose labels depend on
+    files, and so can change while its name does not, describes them in a dictionary `labelled_by`, such as
+    `{"rows_sha256": "..."}`. It is recorded with the rollouts, and a run cannot be resumed with a different one.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Task(Protocol):
         ...
 
     def extract(self, completion: str) -> str | None:
-        """The final answer of a completion, or None where it has none. Majority vote counts these."""
+        """The final answer of a completion, or None if it has none. Majority vote counts these answers."""
         ...
 
     def verify(self, problem: Problem, completion: str) -> bool:
@@ -55,5 +55,5 @@ def question_id(question: str) -> str:
 
 
 def split_of(question: str) -> str:
-    """By a hash, "test" for about a quarter of all questions and "train" for the others; so no question is in both."""
+    """The split of a question by a hash: "test" for about a quarter of all questions, else "train"."""
     return "test" if hashlib.sha256(question.encode()).digest()[-1] % 4 == 0 else "train"

@@ -1,7 +1,6 @@
-"""TrainingState: all that a training needs to go on after an epoch, in one safetensors file."""
+"""TrainingState: everything that a training needs to resume after an epoch, in one safetensors file."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,16 @@ from safetensors import safe_open
 from transformers.utils import logging
 
 from .._files import write_arrays
-from .settings import RewardHeadTrainingArguments
 
 logger = logging.get_logger(__name__)
 
 
 @dataclass
 class TrainingState:
-    """What is carried from one epoch to the next.
+    """The state of a training between two epochs.
 
     Args:
-        tensors: By name: weights, averages, the optimizer's moments, the best weights, the random state.
+        tensors: By name: weights, averages, the optimizer's moments, the best weights and the random state.
         report: The training's report so far, as a dict.
     """
 
@@ -29,13 +27,13 @@ class TrainingState:
     report: dict[str, Any]
 
     def save(self, file: Path, run: dict[str, Any]) -> None:
-        """Write it whole or not at all.
+        """Write the file whole or not at all.
 
         Args:
-            run: What the training is of: its settings and rollouts.
+            run: What identifies the training: its settings and rollouts.
 
         Raises:
-            OSError: It cannot be written, as on a full disk.
+            OSError: The file cannot be written, for example because the disk is full.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"run": json.dumps(run, sort_keys=True), "report": json.dumps(self.report)}
@@ -43,37 +41,16 @@ class TrainingState:
 
     @classmethod
     def load(cls, file: Path, run: dict[str, Any]) -> "TrainingState | None":
-        """The state of this very training, or None where there is none or another's."""
+        """The saved state of this training; None if there is none, or only that of a different training."""
         if not file.is_file():
             return None
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
             if metadata["run"] != json.dumps(run, sort_keys=True):
-                logger.warning(f"{str(file)!r} is of a training with other settings or rollouts, and is overwritten.")
+                logger.warning(f"{str(file)!r} is from a training with different settings or rollouts: overwriting it.")
                 return None
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return cls(tensors, json.loads(metadata["report"]))
-
-
-def best_epoch(held_out_loss: list[float]) -> int:
-    """The epoch, from 0, with the lowest loss, the first of several; -1 while none was finite."""
-    best = -1
-    for epoch, loss in enumerate(held_out_loss):
-        # Not `<=`: a loss that stays as it is must not keep the training going
-        if loss < (math.inf if best < 0 else held_out_loss[best]):
-            best = epoch
-    return best
-
-
-def has_ended(held_out_loss: list[float], args: RewardHeadTrainingArguments) -> bool:
-    """Whether training stops after the epochs with these losses."""
-    epochs = len(held_out_loss)
-    return epochs >= args.max_epochs or (epochs > 0 and epochs - 1 - best_epoch(held_out_loss) >= args.patience)
-
-
-def went_too_far(held_out_loss: list[float], args: RewardHeadTrainingArguments) -> bool:
-    """Whether a training with these arguments would have stopped before the last of these epochs."""
-    return any(has_ended(held_out_loss[:epochs], args) for epochs in range(len(held_out_loss)))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -83,7 +60,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The reverse of [`optimizer_tensors`]."""
+    """Load what [`optimizer_tensors`] returned."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")
@@ -99,5 +76,5 @@ def prefixed(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.T
 
 
 def without_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those under `prefix.name`, by name."""
+    """The tensors under `prefix.name`, by name."""
     return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

@@ -16,15 +16,15 @@ from ..rollouts.shard_arrays import not_finite, read_features
 
 @dataclass(frozen=True)
 class Batch:
-    """Rollouts side by side, without padding.
+    """Rollouts one after the other, without padding.
 
     Args:
         features: (tokens, L * d) float32, in memory that a later batch will overwrite.
         rollout: (tokens,) long, which rollout of the batch a token belongs to.
         lengths: (rollouts,) long, how many recorded tokens each has.
-        labels: (rollouts,) float32.
+        labels: (rollouts,) float32, 1 if the final answer is correct.
         prompts: (rollouts,) long, which prompt of the batch a rollout belongs to.
-        files: The shard that each rollout's features are from.
+        files: The shard file that each rollout's features were read from.
     """
 
     features: torch.Tensor
@@ -38,7 +38,7 @@ class Batch:
         """Refuse features that hold NaN or infinity.
 
         Raises:
-            ValueError: With the file that they are in.
+            ValueError: A feature is NaN or infinite; the message names the file.
         """
         for file, features in zip(self.files, self.features.split(self.lengths.tolist()), strict=True):
             if not bool(torch.isfinite(features).all()):
@@ -54,15 +54,15 @@ class _Group:
 
 
 class PromptGroups:
-    """All prompts of a rollout set; features stay on disk, mapped, until a batch touches them.
+    """All prompts of a rollout set; features stay on disk, memory-mapped, until a batch reads them.
 
     Args:
-        rollouts: With features.
-        config: Of the head that is to read them; only its layers are read. Default: the rollouts' own.
-        first: Only the first so many prompts. Default: all.
+        rollouts: A set with features.
+        config: The config of the head that will read them; only its layers are read. Default: the rollouts' own.
+        first: How many prompts to take, from the first. Default: all.
 
     Raises:
-        ValueError: The head's layers were not recorded, or there are fewer prompts than wanted.
+        ValueError: The head's layers were not recorded, or there are fewer prompts than asked for.
     """
 
     def __init__(self, rollouts: RolloutSet, config: ElhsrConfig | None = None, first: int | None = None):
@@ -74,8 +74,8 @@ class PromptGroups:
         self.subsampled = False
         self._groups: dict[str, _Group] = {}
         self._mapped: dict[Path, torch.Tensor] = {}
-        # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic. Two, since
-        # one batch is read ahead of the one in use
+        # Allocated once: fresh memory for every batch costs more time in page faults than the arithmetic. Two buffers,
+        # since one batch is read ahead of the one in use
         self._buffers = [torch.empty(0, 0), torch.empty(0, 0)]
         for shard, file in rollouts.shards():
             self._rows[file] = sum(rollout.num_rows for rollout in shard)
@@ -107,7 +107,10 @@ class PromptGroups:
         order = torch.randperm(len(self._groups), generator=torch.Generator().manual_seed(seed)).tolist()
         count = round(held_out * len(order))
         if not 0 < count < len(order):
-            raise ValueError(f"held_out={held_out} of {len(order)} prompts leaves nothing to train on or to hold out.")
+            raise ValueError(
+                f"held_out={held_out} of {len(order)} prompts leaves nothing to train on or to hold out: sample more "
+                "prompts, or use a different share."
+            )
         prompts = self.prompts
         return [prompts[i] for i in order[count:]], [prompts[i] for i in order[:count]]
 
@@ -160,8 +163,8 @@ class PromptGroups:
         expected = (self._rows[file], self._recorded)
         if features.shape != expected:
             raise ValueError(
-                f"Expected features of shape {expected} in {str(file)!r}, got {tuple(features.shape)}: it does not "
-                "belong to the .jsonl beside it. Delete both, and give the command that sampled them again."
+                f"Expected features of shape {expected} in {str(file)!r}, got {tuple(features.shape)}: the file does "
+                "not belong to the .jsonl of the same name. Delete both, and run the command that sampled them again."
             )
         return features
 
@@ -171,7 +174,7 @@ def feature_statistics(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every feature over the tokens of these prompts: two (L * d,) float32.
 
-    The deviation of a feature that never varies is infinite, so that it counts for nothing.
+    The deviation of a feature that never varies is infinite, so that it has no effect.
 
     Raises:
         ValueError: A feature is NaN or infinite; the message names the file.
@@ -184,9 +187,9 @@ def feature_statistics(
         total=-(-len(prompts) // prompts_per_batch),
         unit="batch",
     ):
-        # Merged batch by batch (Chan et al.): a plain sum of squares drowns features whose mean dwarfs their spread
+        # Merged batch by batch (Chan et al.): a plain sum of squares is inexact if a mean is far above its deviation
         variance, batch_mean = torch.var_mean(batch.features, dim=0, correction=0)
-        # A sum is NaN where a single number is, and is looked at in place of all of them
+        # The sum is NaN or infinite if any number is, and is faster to check
         if not bool(torch.isfinite(variance.sum() + batch_mean.sum())):
             batch.check_finite()
         new = len(batch.features)
@@ -194,6 +197,6 @@ def feature_statistics(
         squares = squares + variance.double() * new + difference.square() * (count * new / (count + new))
         mean = mean + difference * (new / (count + new))
         count += new
-    # A feature that never varies says nothing, and must not be blown up
+    # A feature that never varies has no information, and must not be scaled up
     std = (squares / count).sqrt()
     return mean.float(), torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf).float()

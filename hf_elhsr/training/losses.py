@@ -1,6 +1,6 @@
 """The losses that a head can be trained with, as pure functions, and the registry `LOSSES`.
 
-All five are those of arXiv:2505.12225.
+All five come from arXiv:2505.12225.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def binary_cross_entropy(rewards: torch.Tensor, labels: torch.Tensor) -> torch.T
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), 1 where the final answer is correct.
+        labels: (rollouts,), 1 if the final answer is correct.
     """
     return F.binary_cross_entropy_with_logits(rewards, labels.to(rewards))
 
@@ -31,16 +31,16 @@ def prefix_cross_entropy(
 ) -> torch.Tensor:
     """Binary cross-entropy of V_t = (v_1 + ... + v_t) / t against the label, over prefixes of unfinished completions.
 
-    Prefixes are of interval, 2 interval, ... tokens, and shorter than the completion; the mean is over all of them.
+    Prefixes have interval, 2 interval, ... tokens and are shorter than the completion; the mean is over all of them.
     So sigmoid(V_t) becomes an estimate of P(correct | first t tokens).
 
     Args:
-        token_values: (tokens,) float32, v_t of one rollout after the other.
+        token_values: (tokens,) float32, v_t of all rollouts, one after the other.
         lengths: (rollouts,) long, how many tokens each has.
-        labels: (rollouts,), 1 where the final answer is correct.
+        labels: (rollouts,), 1 if the final answer is correct.
 
     Returns:
-        A scalar; 0 where no completion is longer than `interval`.
+        A scalar; 0 if no completion is longer than `interval`.
     """
     steps = torch.arange(interval, max(int(lengths.max()), interval + 1), interval, device=lengths.device)
     sums = token_values.cumsum(0)
@@ -60,7 +60,7 @@ def hinge(rewards: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), 1 where the final answer is correct.
+        labels: (rollouts,), 1 if the final answer is correct.
     """
     return (1 - (2 * labels.to(rewards) - 1) * rewards).clamp_min(0).mean()
 
@@ -70,11 +70,11 @@ def dpo(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor) -> t
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), 1 where the final answer is correct.
+        labels: (rollouts,), 1 if the final answer is correct.
         prompts: (rollouts,) long, which prompt each belongs to.
 
     Returns:
-        A scalar; 0 where no prompt has both kinds.
+        A scalar; 0 if no prompt has both kinds.
     """
     members, present = _by_prompt(prompts)
     correct = labels.bool()[members]
@@ -90,7 +90,7 @@ def info_nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor,
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), y: 1 where the final answer is correct.
+        labels: (rollouts,), y: 1 if the final answer is correct.
         prompts: (rollouts,) long, which prompt each belongs to.
         alpha: Temperature of the labels.
     """
@@ -105,7 +105,7 @@ def nca(rewards: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor, alph
 
     Args:
         rewards: (rollouts,) float32.
-        labels: (rollouts,), y: 1 where the final answer is correct.
+        labels: (rollouts,), y: 1 if the final answer is correct.
         prompts: (rollouts,) long, which prompt each belongs to.
         alpha: Temperature of the labels.
     """
@@ -123,8 +123,8 @@ class Loss:
     To add a loss, add an entry to [`LOSSES`]; from outside the package, `LOSSES["my_loss"] = Loss(...)`.
 
     Args:
-        title: As the model card names it, at the start of a sentence.
-        function: Maps rewards (rollouts,) float32, labels (rollouts,) float32, 1 where the final answer is correct, and
+        title: The name in the model card, at the start of a sentence.
+        function: Maps rewards (rollouts,) float32, labels (rollouts,) float32, 1 if the final answer is correct, and
             prompts (rollouts,) long, which prompt each rollout belongs to, to a scalar with a gradient.
         compares: Whether it learns from pairs of rollouts only, so that a prompt whose rollouts are all correct or all
             incorrect teaches it nothing.
@@ -152,7 +152,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def _by_prompt(prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(prompts, n) long, which rollouts each prompt has, and (prompts, n) bool, false where it has fewer."""
+    """(prompts, n) long, which rollouts each prompt has, and (prompts, n) bool, false at padding."""
     _, prompt, counts = prompts.unique(return_inverse=True, return_counts=True)
     members = prompt.argsort(stable=True).split(counts.tolist())
     padded = nn.utils.rnn.pad_sequence(list(members), batch_first=True, padding_value=-1)

@@ -7,28 +7,28 @@ from ..rollouts import RolloutSet
 from .data import PromptGroups
 from .ridge_path import LabelledRows, fit_ridge_path
 
-#: Few features, so weaker penalties than a refit's are worth trying
+# With few features, weaker penalties than a refit's are worth trying
 _RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 
 def train_last_token_probe(
     rollouts: RolloutSet, held_out: float = 0.2, seed: int = 0, prompts: int | None = None
 ) -> LastTokenProbe:
-    """Fit a baseline on the rollouts that a head is trained on, its ridge chosen on the same held-out prompts.
+    """Fit a baseline on the rollouts that a head is trained on, with the ridge that is best on its held-out prompts.
 
     Args:
-        rollouts: With features of hidden states; the last layer that was recorded is read.
+        rollouts: A set with features of hidden states; the last layer that was recorded is read.
         held_out, seed, prompts: As in [`RewardHeadTrainingArguments`], so that a probe and a head learn from the
             same prompts.
 
     Raises:
-        ValueError: Prompts missing, rollouts without hidden states, features that are not finite, or training labels
-            all of one class.
+        ValueError: Prompts are missing, the rollouts have no hidden states, features are not finite, or training
+            labels are all of one class.
     """
     rollouts.check_complete()
     if not rollouts.config.layers:
         raise ValueError(
-            f"A probe reads hidden states, and these rollouts have {rollouts.config.signal!r}: sample again."
+            f"A probe reads hidden states, but these rollouts have {rollouts.config.signal!r}: sample again."
         )
     groups = PromptGroups(rollouts, first=prompts)
     width = rollouts.config.hidden_size
@@ -43,7 +43,7 @@ def _last_tokens(groups: PromptGroups, prompts: list[str], width: int) -> Labell
     features, labels = [], []
     for batch in groups.batches(prompts, 16):
         batch.check_finite()
-        # Indexing copies, and must: the next batch but one is read into the same memory
+        # Indexing copies, as it must: the batch after the next is read into the same memory
         features.append(batch.features[batch.lengths.cumsum(0) - 1, -width:])
         labels.append(batch.labels)
     return LabelledRows(torch.cat(features), torch.cat(labels))

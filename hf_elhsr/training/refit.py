@@ -1,4 +1,4 @@
-"""refit_head: with the gates given R is linear, and V_t is anyway, so both rows are solved for to their optimum."""
+"""refit_head: with fixed gates R is linear in its weights, as V_t always is, so both rows are solved to the optimum."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from .trainer import accuracy_of_best
 
 logger = logging.get_logger(__name__)
 
-# Of the prefixes of 8, 16, ... tokens; those left out are much like those taken
+# The share of prefixes of 8, 16, ... tokens that are used; the rest are very similar
 _PREFIX_SHARE = 0.8
 _PROMPTS_AT_ONCE = 16
 
@@ -34,12 +34,12 @@ class RefitReport:
     """What happened in a refit.
 
     Args:
-        train_prompts, held_out_prompts: How many of each; the held-out ones are those of the training before.
-        reward, value: Of the rows of R and of V_t: `ridges`, `train_loss`, `held_out_loss` and `ridge`, see
-            [`RidgePath`], `rows`, how many it was solved on, and `held_out_loss_before`, of the head as it came. No
-            value for heads without V_t.
-        held_out_best_of_n: Accuracy of the refitted head's choices on the held-out prompts; slightly optimistic, since
-            these prompts chose the ridge.
+        train_prompts, held_out_prompts: How many of each; the held-out ones are those of the original training.
+        reward, value: For the rows of R and of V_t: `ridges`, `train_loss`, `held_out_loss` and `ridge`, see
+            [`RidgePath`], `rows`, the number of rows it was solved on, and `held_out_loss_before`, the loss of the
+            original head. `value` is None for heads without V_t.
+        held_out_best_of_n: Accuracy of the refitted head's winners on the held-out prompts; slightly optimistic, since
+            these prompts selected the ridge.
     """
 
     train_prompts: int
@@ -57,29 +57,30 @@ def refit_head(
     seed: int = 0,
     prompts: int | None = None,
 ) -> tuple[ElhsrRewardHead, RefitReport]:
-    """Solve for the rows of R and V_t, with the gates as they are; then fit calibration, pruning and adaptive n again.
+    """Solve for the rows of R and V_t with fixed gates; then fit calibration, pruning and adaptive n again.
 
-    Both are logistic regressions: of "the final answer is right" on sum_t g_t h_t / sum_t g_t, which gives R, and of
-    sigmoid(R) of the whole completion on the mean of h_1 ... h_t, which gives V_t. (Its expectation given a prefix is
-    that of the label, but it varies less, so fewer prefixes teach the same.) Ridges are chosen by the labels of the
-    held-out prompts. What is regressed on is held in memory: 4 * L * d bytes for every rollout, then for every prefix.
+    Both are logistic regressions: of "the final answer is correct" on sum_t g_t h_t / sum_t g_t, which gives R, and of
+    sigmoid(R) of the whole completion on the mean of h_1 ... h_t, which gives V_t. (Given a prefix, sigmoid(R) has the
+    expectation of the label but varies less, so fewer prefixes are needed.) Ridges are selected by the labels of the
+    held-out prompts. The regression's features are held in memory: 4 * L * d bytes for every rollout, and then for
+    every prefix.
 
     Args:
         head: A head with a gate, from [`RewardHeadTrainer`]. It is not changed.
-        rollouts: Those that it was trained on, with the features of all tokens.
-        pooled: More rollouts, of other prompts, with features pooled by this head's gates and means of prefixes. From
-            sets made before prefixes were recorded R alone learns, with a warning.
-        held_out, seed, prompts: As they were in training, so that the same prompts are held out.
+        rollouts: The rollouts that it was trained on, with the features of all tokens.
+        pooled: More rollouts, of other prompts, with features pooled by this head's gates and means of prefixes. Sets
+            made before prefixes were recorded are used for R only, with a warning.
+        held_out, seed, prompts: The same as in training, so that the same prompts are held out.
 
     Returns:
         A new head, and what happened.
 
     Raises:
-        ValueError: The head has no gate, what was pooled is missing or of another head's gates, a prompt is there
-            twice, or features are not finite.
+        ValueError: The head has no gate, pooled features are missing or come from a different head's gates, a prompt is
+            duplicate, or features are not finite.
     """
     if not head.config.gate:
-        raise ValueError("Expected a head with a gate: without one, R was trained on the same problem already.")
+        raise ValueError("Expected a head with a gate: without one, training has already solved the same problem.")
     digest = head.digest()
     for more in pooled:
         more.check_complete()
@@ -93,10 +94,10 @@ def refit_head(
     if groups.subsampled and head.config.value:
         raise ValueError(
             f"Some tokens of {str(rollouts.folder)!r} were left out for a disk budget, so the head's row of V_t was "
-            "not learned from them: give the rollouts that the head was trained on."
+            "not learned from them: pass the rollouts that the head was trained on."
         )
     train, kept_out = groups.split(held_out, seed)
-    _refuse_doubles([rollouts, *pooled])
+    _refuse_duplicates([rollouts, *pooled])
     # Kept-out prompts first: the training rows may fill most of the memory
     tested = _reward_rows(head, groups, kept_out)
     rows = _reward_rows(head, groups, train, pooled)
@@ -112,15 +113,15 @@ def refit_head(
     report.reward |= {"rows": len(rows.labels)} | _recorded(path)
     refitted.set_linear_row("reward", path.weight, path.bias)
     if head.config.value:
-        # Given up before the prefixes come
+        # Freed before the prefixes are read
         del rows, tested
         report.value = _refit_value(refitted, groups, train, kept_out, pooled, torch.Generator().manual_seed(seed))
     for name, losses in (("R", report.reward), ("V_t", report.value)):
         if losses is not None and min(losses["held_out_loss"]) >= losses["held_out_loss_before"]:
             logger.warning(
-                f"The refitted row of {name} is no better on held-out prompts than the head's own (loss "
-                f"{min(losses['held_out_loss']):.4f} against {losses['held_out_loss_before']:.4f}): give it more "
-                "rollouts, or keep the head as it was."
+                f"The refitted row of {name} is no better on held-out prompts than the original (loss "
+                f"{min(losses['held_out_loss']):.4f} against {losses['held_out_loss_before']:.4f}): refit with more "
+                "rollouts, or keep the original head."
             )
     scored = score_rollouts(rollouts, refitted, kept_out, groups.subsampled)
     report.held_out_best_of_n = accuracy_of_best(torch.from_numpy(scored.rewards).flatten(), scored.labels.tolist())
@@ -137,13 +138,11 @@ def _refit_value(
     pooled: Sequence[RolloutSet],
     generator: torch.Generator,
 ) -> dict[str, Any] | None:
-    """Solve for the row of V_t in place; what happened, or None, with a warning, where there are no prefixes."""
+    """Solve for the row of V_t in place; returns what happened, or None, with a warning, if there are no prefixes."""
     tested, _ = _value_rows(head, groups, kept_out, generator)
     rows, expected = _value_rows(head, groups, train, generator, pooled)
     if not len(rows.labels) or not len(tested.labels):
-        logger.warning(
-            f"The row of V_t is left as it was: too few completions are longer than {PREFIX_INTERVAL} tokens."
-        )
+        logger.warning(f"The row of V_t is not refitted: too few completions are longer than {PREFIX_INTERVAL} tokens.")
         return None
     before = _loss(tested, *head.linear_row("value"))
     path = fit_ridge_path(LabelledRows(rows.features, expected), tested, "Refitting V_t")
@@ -154,7 +153,7 @@ def _refit_value(
 def _reward_rows(
     head: ElhsrRewardHead, groups: PromptGroups, prompts: list[str], pooled: Sequence[RolloutSet] = ()
 ) -> LabelledRows:
-    """Pooled features, of these prompts and of all those pooled before, with their labels."""
+    """Pooled features of these prompts and of the sets pooled in sampling, with their labels."""
     features, labels = [], []
     for members, file in _pooled_shards(pooled, "Reading pooled features"):
         kept, own_labels = _labels(members)
@@ -174,7 +173,7 @@ def _value_rows(
     generator: torch.Generator,
     pooled: Sequence[RolloutSet] = (),
 ) -> tuple[LabelledRows, torch.Tensor]:
-    """Means of prefixes, of these prompts and of all those pooled before, with labels and sigmoid(R) of the whole."""
+    """Prefix means of these prompts and of the sets pooled in sampling, with labels and sigmoid(R) of the whole."""
     features, labels, expected = [], [], []
 
     def add(means: torch.Tensor, rollout: torch.Tensor, whole: torch.Tensor, own_labels: torch.Tensor) -> None:
@@ -194,7 +193,7 @@ def _value_rows(
 
 
 def _labels(members: list[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rollouts,) bool, which are of prompts whose rollouts all could be verified, and (rollouts,) float32 labels."""
+    """(rollouts,) bool, true for prompts whose rollouts could all be verified, and (rollouts,) float32 labels."""
     prompts = {group[0].problem for group in by_prompt(members)}
     kept = torch.tensor([rollout.problem in prompts for rollout in members])
     return kept, torch.tensor([float(bool(rollout.label)) for rollout in members])
@@ -203,7 +202,7 @@ def _labels(members: list[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
 def _with_prefixes(pooled: Sequence[RolloutSet]) -> list[RolloutSet]:
     for more in pooled:
         if not more.settings.get("prefixes"):
-            logger.warning(f"V_t learns nothing from {str(more.folder)!r}, which was sampled without prefixes.")
+            logger.warning(f"{str(more.folder)!r} was sampled without prefixes, so it is not used for V_t.")
     return [more for more in pooled if more.settings.get("prefixes")]
 
 
@@ -223,7 +222,7 @@ def prefix_means(batch: Batch, share: float, generator: torch.Generator) -> tupl
     """The mean of h_1 ... h_t for some prefixes of t = 8, 16, ... tokens that are shorter than the rollout.
 
     Args:
-        share: How many of all such prefixes, chosen at random.
+        share: The share of all such prefixes, drawn at random.
 
     Returns:
         (prefixes, L * d) float32, and (prefixes,) long, the rollout of each.
@@ -239,7 +238,7 @@ def prefix_means(batch: Batch, share: float, generator: torch.Generator) -> tupl
 
 
 def _joined(blocks: list[torch.Tensor], width: int) -> torch.Tensor:
-    """The blocks one under the other; each is given up once it is copied, since all twice may not fit into memory."""
+    """Concatenate the blocks' rows; each block is freed once copied, since two copies of all may not fit in memory."""
     joined = torch.empty(sum(len(block) for block in blocks), width)
     row = 0
     blocks.reverse()
@@ -264,13 +263,13 @@ def _recorded(path: RidgePath) -> dict[str, Any]:
     }
 
 
-def _refuse_doubles(sets: Sequence[RolloutSet]) -> None:
+def _refuse_duplicates(sets: Sequence[RolloutSet]) -> None:
     seen: dict[str, str] = {}
     for rollouts in sets:
         for problem in dict.fromkeys(rollout.problem for rollout in rollouts.rollouts()):
             if problem in seen:
                 raise ValueError(
-                    f"Prompt {problem!r} is in {seen[problem]!r} and in {str(rollouts.folder)!r}: what was held out "
-                    "would be trained on. Sample others with `--skip`."
+                    f"Prompt {problem!r} is in {seen[problem]!r} and in {str(rollouts.folder)!r}: held-out prompts "
+                    "would be trained on. Sample different prompts with `--skip`."
                 )
             seen[problem] = str(rollouts.folder)

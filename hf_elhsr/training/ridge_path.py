@@ -1,4 +1,4 @@
-"""fit_ridge_path: logistic regression on many features, solved to its optimum, its ridge chosen on held-out rows."""
+"""fit_ridge_path: logistic regression on many features, solved to its optimum, with the ridge that is best held out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from transformers.utils.logging import tqdm
 
 from .losses import binary_cross_entropy
 
-#: Penalties that are tried, strongest first, each from the weights of the one before.
+#: Penalties that are tried, strongest first, each starting from the weights of the previous one.
 RIDGES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-# Where more iterations still lower the training loss, the held-out loss has long risen
+# If more iterations still lowered the training loss, the held-out loss would long have risen
 _ITERATIONS = 100
 
 
@@ -29,14 +29,14 @@ class LabelledRows:
 
 @dataclass
 class RidgePath:
-    """The row of weights that was found, for features as they came, and how.
+    """The weights that were found, for features before standardisation, and how they were found.
 
     Args:
         weight: (k,) float32.
         bias: Scalar.
-        ridges: Those that were tried.
-        train_loss, held_out_loss: For each of them, mean over rows, in nats.
-        ridge: The one whose weights were kept: with the lowest held-out loss.
+        ridges: The penalties that were tried.
+        train_loss, held_out_loss: For each of them, the mean loss over rows, in nats.
+        ridge: The penalty whose weights were kept, with the lowest held-out loss.
     """
 
     weight: torch.Tensor
@@ -55,8 +55,8 @@ def fit_ridge_path(
     z are the features, standardised over the training rows; the standardisation is folded into the weights returned.
 
     Args:
-        train, held_out: Their features are standardised in place, since they may fill most of the memory.
-        description: Of the progress bar.
+        train, held_out: Features are standardised in place, since they may fill most of the memory.
+        description: The title of the progress bar.
 
     Raises:
         ValueError: Features are not finite.
@@ -65,7 +65,7 @@ def fit_ridge_path(
     if not bool(torch.isfinite(variance).all()):
         raise ValueError("The recorded features contain NaN or infinity: sample again with the model in bfloat16.")
     std = variance.sqrt()
-    # A feature that never varies says nothing, and must not be blown up
+    # A feature that never varies has no information, and must not be scaled up
     scale = torch.where(std > 1e-6 * mean.abs() + 1e-12, 1 / std, 0.0)
     for rows in (train, held_out):
         rows.features.sub_(mean).mul_(scale)
@@ -92,7 +92,7 @@ def solve_logistic(
 
     Args:
         rows: z and y.
-        weight, bias: Where to start: (k,) and a scalar.
+        weight, bias: The start: (k,) and a scalar.
 
     Returns:
         w, (k,), and b, a scalar.

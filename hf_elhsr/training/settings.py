@@ -1,4 +1,4 @@
-"""RewardHeadTrainingArguments: how a head is trained, our default and the paper's recipe."""
+"""RewardHeadTrainingArguments: how a head is trained, with the default and the paper's recipe as presets."""
 
 import copy
 import dataclasses
@@ -12,31 +12,32 @@ from .losses import LOSSES
 
 @dataclass(frozen=True)
 class RewardHeadTrainingArguments:
-    """How a head is trained; [`PRESETS`] has two sets by name.
+    """How a head is trained; [`PRESETS`] has two sets of arguments by name.
 
     Args:
-        loss: Of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability, and starts at the share
-            of right rollouts; with the others R is scaled and shifted to one in the end. Right and wrong rollouts weigh
-            the same, however rare the right ones are: weights would spoil the probabilities.
-        learning_rate, weight_decay: Of AdamW, on weights that act on features as `standardization` leaves them. Biases
+        loss: The loss of R, a name in [`LOSSES`]. Binary cross-entropy makes sigmoid(R) a probability, starting at the
+            share of correct rollouts; with the other losses, R is scaled and shifted to log-odds after training.
+            Correct and incorrect rollouts have the same weight, however rare correct ones are: any other weights would
+            bias the probabilities.
+        learning_rate, weight_decay: For AdamW, on weights that act on features as `standardization` leaves them. Biases
             do not decay.
         prompts_per_batch: Prompts per step, with all their rollouts.
         averaging: Decay of the exponential moving average of the weights, per step; smaller in the first steps, so
-            that the start is forgotten. The average is what is evaluated and kept: single steps are noisy. 0 for none.
-        max_epochs: At most so many passes over the training prompts.
-        patience: Stop after so many epochs without a better held-out loss.
+            that the start is forgotten. The average is evaluated and kept, since single steps are noisy. 0 for none.
+        max_epochs: The maximal number of passes over the training prompts.
+        patience: Stop after this many epochs without a better held-out loss.
         held_out: Share of the prompts held out for early stopping.
-        seed: Of the split and of the order of prompts.
-        prompts: Use the first so many prompts of the rollouts alone, those held out included. Default: all.
-        gate: Whether tokens are weighted by a learned gate. None: as the rollouts' configuration says, which is on
-            unless they were sampled for a head without.
+        seed: Seed of the split and of the order of prompts.
+        prompts: Use only this many prompts of the rollouts, from the first, held-out ones included. Default: all.
+        gate: Whether tokens are weighted by a learned gate. None: as in the rollouts' configuration, which has one
+            unless they were sampled for a head without a gate.
         layers: Which of the recorded layers the head reads, as indices into `hidden_states`; their order does not
             matter. Default: all that were recorded.
         standardization: "per_feature", to mean 0 and variance 1 over the training tokens, or None, for features as
             the language model gives them.
 
     Raises:
-        ValueError: A value that is none of those above.
+        ValueError: A value is not allowed; the message names the argument.
     """
 
     loss: str = "binary_cross_entropy"
@@ -82,7 +83,7 @@ class RewardHeadTrainingArguments:
         """The arguments of one of [`PRESETS`]; "default" is adapted to the signal that a head reads.
 
         Raises:
-            ValueError: There is no such preset.
+            ValueError: The preset does not exist.
         """
         if name not in PRESETS:
             raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}.")
@@ -90,12 +91,12 @@ class RewardHeadTrainingArguments:
         return dataclasses.replace(PRESETS[name], **changes)
 
     def head_config(self, recorded: ElhsrConfig) -> ElhsrConfig:
-        """The configuration of the head to be trained on features that were recorded for another.
+        """The configuration of the head to be trained on features recorded with the configuration `recorded`.
 
         Raises:
-            ValueError: Layers that were not recorded, or layers of a signal that has none.
+            ValueError: Layers were not recorded, or the signal has no layers.
         """
-        # A copy: the standardisation and what is fitted will be recorded in it
+        # A copy: the standardisation and the fitted decisions will be recorded in it
         config = copy.deepcopy(recorded)
         if self.gate is not None:
             config.gate = self.gate
@@ -104,7 +105,7 @@ class RewardHeadTrainingArguments:
             if missing:
                 raise ValueError(
                     f"layers={list(self.layers)}: layers {missing} were not recorded with these rollouts, which have "
-                    f"{recorded.layers or f'{recorded.signal} and no layers'}. Choose among these, or sample again."
+                    f"{recorded.layers or f'{recorded.signal} and no layers'}. Choose from these, or sample again."
                 )
             config.layers = list(self.layers)
         return config
@@ -120,8 +121,8 @@ def _checked_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
 
 
 #: By the names that `hf-elhsr train --preset` takes. "paper" is the recipe of arXiv:2505.12225: AdamW on batches of 16
-#: rollouts, on features as they are, without averaged weights. Our batches never split a prompt, so the 16 are two
-#: prompts of eight; with another n, `prompts_per_batch=16 // n` comes closest.
+#: rollouts, on features without standardisation, without averaged weights. Batches here never split a prompt, so the 16
+#: are two prompts of eight; with a different n, `prompts_per_batch=16 // n` comes closest.
 PRESETS: dict[str, RewardHeadTrainingArguments] = {
     "default": RewardHeadTrainingArguments(),
     "paper": RewardHeadTrainingArguments(

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +20,17 @@ from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
 from .checkpoint import (
     TrainingState,
-    best_epoch,
-    has_ended,
     load_optimizer_tensors,
     optimizer_tensors,
     prefixed,
-    went_too_far,
     without_prefix,
 )
 from .data import Batch, PromptGroups, feature_statistics
+from .early_stopping import TrainingReport, best_epoch, has_ended, went_too_far
 from .losses import LOSSES, prefix_cross_entropy
 from .settings import RewardHeadTrainingArguments
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class TrainingReport:
-    """What happened in training.
-
-    Args:
-        train_prompts, held_out_prompts: How many of each; no prompt is in both.
-        base_rate: Share of correct rollouts among the held-out ones.
-        train_loss, held_out_loss: The loss of R per epoch, see `RewardHeadTrainingArguments.loss`; in training the
-            mean over batches, weighted by their rollouts.
-        held_out_prefix_loss: The loss of V_t per epoch, mean over prefixes, in nats. Empty for rollouts of which some
-            tokens were left out for a disk budget: their heads have no V_t.
-        best_epoch, best_value_epoch: The epochs (from 0) whose weights were kept for R and for V_t: those with the
-            lowest held-out losses.
-        held_out_best_of_n: Accuracy of the head's winners on the held-out prompts, with the kept weights. Slightly
-            optimistic, since these prompts chose the epoch.
-    """
-
-    train_prompts: int
-    held_out_prompts: int
-    base_rate: float
-    train_loss: list[float] = field(default_factory=list)
-    held_out_loss: list[float] = field(default_factory=list)
-    held_out_prefix_loss: list[float] = field(default_factory=list)
-    best_epoch: int = -1
-    best_value_epoch: int = -1
-    held_out_best_of_n: float = float("nan")
 
 
 class RewardHeadTrainer:
@@ -71,20 +41,20 @@ class RewardHeadTrainer:
         trainer.head.save_pretrained("my-head")
 
     Features are standardised to mean 0 and variance 1 over the training tokens, unless `args` turn that off, and the
-    standardisation is folded into the weights of the trained head. The rows of R and the row of V_t are trained side
-    by side and share nothing but the pass over the features. Losses that only compare rewards leave their scale and
-    origin open: unless the loss makes R log-odds by itself, R becomes a R + b with the a > 0 and b that make sigmoid(R)
-    the best estimate of P(correct) on the held-out prompts, which changes no winner. In the end calibration, pruning
-    and adaptive n are fitted on the held-out prompts.
+    standardisation is folded into the weights of the trained head. The rows of R and the row of V_t are trained
+    together but share only the pass over the features. Losses that only compare rewards leave their scale and origin
+    open: unless the loss itself makes R log-odds, R becomes a R + b with the a > 0 and b that make sigmoid(R) the best
+    estimate of P(correct) on the held-out prompts, which changes no winner. Finally, calibration, pruning and adaptive
+    n are fitted on the held-out prompts.
 
     Args:
-        rollouts: With the features of their tokens.
+        rollouts: A set with the features of all tokens.
         args: Default: `RewardHeadTrainingArguments.preset("default", signal)` for the signal that was recorded.
-        checkpoint: A file that keeps the state after every epoch, so that a training that was killed resumes where it
-            stopped, with the same result to the bit. It is deleted when training has finished. Default: none is kept.
+        checkpoint: A file that keeps the state after every epoch, so that a killed training resumes where it stopped,
+            with the same result to the bit. It is deleted when training has finished. Default: no file is kept.
 
     Attributes:
-        head: After `train`, the head with the weights of the best epoch; before, the one that training starts from.
+        head: After `train`, the head with the weights of the best epoch; before, the head that training starts from.
 
     Raises:
         ValueError: Prompts are missing, duplicate or too few, layers were not recorded, labels are all of one class,
@@ -149,12 +119,12 @@ class RewardHeadTrainer:
         if len({label for own in labels for label in own}) < 2:
             raise ValueError(
                 f"All {part} rollouts have the same label, so there is nothing to learn from: sample more prompts, or "
-                "choose a task that the model solves sometimes."
+                "use a task that the model solves sometimes."
             )
         if self._loss.compares and not any(len(set(own)) == 2 for own in labels):
             raise ValueError(
                 f"The loss {self.args.loss!r} compares correct with incorrect rollouts of the same prompt, and no "
-                f"{part} prompt has both: sample more prompts, or choose another loss, such as 'binary_cross_entropy'."
+                f"{part} prompt has both: sample more prompts, or use a different loss, such as 'binary_cross_entropy'."
             )
 
     def _new_head(self) -> ElhsrRewardHead:
@@ -196,7 +166,7 @@ class RewardHeadTrainer:
         return feature_statistics(self._groups, self._train_prompts, self.args.prompts_per_batch)
 
     def _train_epoch(self) -> float:
-        """One pass over the training prompts; the mean loss of R, weighted by the batches' rollouts."""
+        """Train for one pass over the prompts; returns the mean loss of R, weighted by the batches' rollouts."""
         total, count = 0.0, 0
         for batch in self._groups.batches(self._train_prompts, self.args.prompts_per_batch, self._random):
             rewards, values = batch_outputs(self.head, batch, self._mean, self._std)
@@ -212,7 +182,7 @@ class RewardHeadTrainer:
 
     @torch.no_grad()
     def _evaluate(self, head: ElhsrRewardHead) -> tuple[torch.Tensor, float | None]:
-        """On the held-out prompts: (rollouts,) rewards R, and the prefix loss if the head has V_t."""
+        """Rewards R of the held-out rollouts, (rollouts,), and the prefix loss if the head has V_t."""
         rewards, values, lengths, labels = [], [], [], []
         for batch in self._groups.batches(self._held_out_prompts, self.args.prompts_per_batch):
             batch_rewards, batch_values = batch_outputs(head, batch, self._mean, self._std)
@@ -280,8 +250,8 @@ class RewardHeadTrainer:
         self.head.transform("reward", line.slope, line.offset)
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have been written for, so that this training can resume from it."""
-        # A resumed training may have more epochs or more patience than it began with
+        """What must agree with a checkpoint for this training to resume from it."""
+        # A resumed training may have more epochs or more patience than it started with
         free = ("max_epochs", "patience")
         settings = {name: value for name, value in asdict(self.args).items() if name not in free}
         # Rollouts can be labelled again while their settings stay the same
@@ -293,7 +263,7 @@ class RewardHeadTrainer:
             return None
         state = TrainingState.load(self.checkpoint, self._identity())
         if state is not None and went_too_far(state.report["held_out_loss"], self.args):
-            logger.warning(f"{str(self.checkpoint)!r} has more epochs than are wanted now, and is overwritten.")
+            logger.warning(f"{str(self.checkpoint)!r} has more epochs than are asked for now: overwriting it.")
             return None
         return state
 
@@ -320,14 +290,14 @@ class RewardHeadTrainer:
 
 @torch.no_grad()
 def start_at_base_rate(head: ElhsrRewardHead, log_odds: bool, labels: list[list[bool]]) -> None:
-    """Set the biases of what learns by cross-entropy to the log-odds of the labels; weights are 0 before training.
+    """Set the biases of rows that learn by cross-entropy to the log-odds of the labels; weights are 0 before training.
 
-    From 0 a bias would not get there in the steps of a few epochs. The weights would, along directions in which all
-    tokens are alike, and with few prompts the held-out loss could rise before they tell correct from incorrect.
+    A bias that starts at 0 would not reach them within a few epochs. The weights would, along directions in which all
+    tokens are alike, and with few prompts the held-out loss could rise before they separate correct from incorrect.
 
     Args:
         log_odds: Whether the loss makes R log-odds; if not, R starts at 0.
-        labels: Of the training rollouts by prompt, of both classes.
+        labels: Labels of the training rollouts by prompt, with both classes.
     """
     correct = [float(label) for own in labels for label in own]
     start = math.log(sum(correct)) - math.log(len(correct) - sum(correct))
@@ -340,10 +310,10 @@ def start_at_base_rate(head: ElhsrRewardHead, log_odds: bool, labels: list[list[
 def batch_outputs(
     head: ElhsrRewardHead, batch: Batch, mean: torch.Tensor, std: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(rollouts,) rewards R and (tokens,) values v_t, if it has them, of a head whose weights act on standardised
-    features. R is the gated mean over the tokens that were recorded.
+    """Rewards R, (rollouts,), and values v_t, (tokens,), if there are any, of a head that reads standardised features.
 
-    The standardisation is applied to the weights, which are few, and not to the features, which are many.
+    R is the gated mean over the tokens that were recorded. The standardisation is applied to the weights, which are
+    few, and not to the features, which are many.
     """
     outputs = head.token_outputs(batch.features, mean, std)
     summands = head.aggregation.summands(outputs)
@@ -352,7 +322,7 @@ def batch_outputs(
 
 
 def _check_finite(rewards: torch.Tensor, batch: Batch) -> None:
-    # The rewards show it at no cost, since no weight, not even zero, makes NaN or infinity finite
+    # Checking the rewards costs nothing, and no weight, not even zero, makes NaN or infinity finite
     if not bool(torch.isfinite(rewards.detach()).all()):
         batch.check_finite()
 

@@ -1,4 +1,4 @@
-"""Calibration: maximum likelihood against scipy, the truth recovered, and nothing where there is nothing."""
+"""Calibration: maximum likelihood compared with scipy, true parameters recovered, and what cannot be calibrated."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def drawn(rows=2000, seed=0, slope=0.6, offset=-1.0):
 
 def test_the_fit_is_the_maximum_of_the_likelihood():
     rewards, labels = drawn()
-    right, wrong = labels.sum(), (~labels).sum()
-    targets = np.where(labels, (right + 1) / (right + 2), 1 / (wrong + 2))
+    correct, incorrect = labels.sum(), (~labels).sum()
+    targets = np.where(labels, (correct + 1) / (correct + 2), 1 / (incorrect + 2))
 
     def loss(parameters):
         logits = parameters[0] * rewards + parameters[1]
@@ -38,7 +38,7 @@ def test_probabilities_are_those_of_the_equation():
     np.testing.assert_allclose(Line(0.5, -1.0).probability(rewards).numpy(), expected, rtol=1e-5)
 
 
-def test_rewards_that_part_the_labels_have_a_finite_slope():
+def test_rewards_that_separate_the_labels_have_a_finite_slope():
     fitted = fit_line(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
     assert 0 < fitted.slope < 10
 
@@ -51,7 +51,7 @@ def test_rewards_that_part_the_labels_have_a_finite_slope():
         ([1.0, np.nan], [True, False], "finite"),
     ],
 )
-def test_what_cannot_be_calibrated(rewards, labels, message):
+def test_refuses_what_cannot_be_calibrated(rewards, labels, message):
     with pytest.raises(ValueError, match=message):
         fit_line(np.array(rewards), np.array(labels))
 

@@ -1,4 +1,4 @@
-"""Combinations: worked out by hand, laws that hold whatever the rewards, and what is refused."""
+"""Combinations: worked out by hand, laws that hold for any rewards, and what is refused."""
 
 import numpy as np
 import pytest
@@ -27,12 +27,12 @@ def test_min_max_by_hand():
     assert min_max(rewards([10.0, 30.0, 20.0], [-1.0, -2.0, 0.0])).tolist() == [[0.5, 1.0, 1.5]]
 
 
-def test_min_max_of_rewards_far_from_zero_and_of_one_without_opinion():
+def test_min_max_of_rewards_far_from_zero_and_of_a_source_without_a_preference():
     assert min_max(rewards([1e6, 1e6 + 1, 1e6 + 0.5], [7.0, 7.0, 7.0])).tolist() == [[0.0, 1.0, 0.5]]
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_scales_of_sources_prompts_beside_it_and_orders_do_not_matter(name):
+def test_scales_other_prompts_and_orders_do_not_matter(name):
     generator = torch.Generator().manual_seed(0)
     given = torch.randn(5, 6, 3, generator=generator)
     combined = COMBINATIONS[name](given)
@@ -64,7 +64,7 @@ def test_a_learned_combination_finds_the_weights_that_made_the_labels():
     np.testing.assert_allclose(applied.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_a_learned_combination_refuses():
+def test_a_learned_combination_refuses_mismatched_shapes_and_labels_of_one_class():
     with pytest.raises(ValueError, match="fitted on 2 sources, and 3 are given"):
         LearnedCombination((1.0, 2.0), 0.0)(torch.zeros(1, 4, 3))
     with pytest.raises(ValueError, match=r"\(prompts, n, sources\)"):

@@ -1,4 +1,4 @@
-"""Decisions fitted on held-out prompts keep their word on unseen ones; a head that knows nothing gets none."""
+"""Decisions fitted on held-out prompts keep their tolerance on unseen ones; a misleading head gets no decisions."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def adaptive_rule(fitted, tolerance):
     return fitted["adaptive"].rule(tolerance, fitted["calibration"].winner)
 
 
-def test_they_are_fields_of_a_config_that_survive_saving(fitted, tmp_path):
+def test_decisions_are_fields_of_a_config_that_survive_saving(fitted, tmp_path):
     config = ElhsrConfig(hidden_size=2, layers=[0], **fitted)
     config.save_pretrained(tmp_path)
     loaded = ElhsrConfig.from_pretrained(tmp_path)
@@ -59,7 +59,7 @@ def test_unseen_prompts_lose_no_more_than_was_asked_for(fitted):
 
 
 def test_winners_are_calibrated_apart_from_candidates(fitted):
-    """A maximum is optimistic: read as any candidate's, winners' rewards promise more than is kept."""
+    """A maximum is optimistic, so the calibration of single candidates would overrate winners."""
     unseen = made_rollouts(prompts=4000, n=8, seed=2)
     exact = replay_exact(unseen)
     winner = fitted["calibration"].winner
@@ -67,22 +67,22 @@ def test_winners_are_calibrated_apart_from_candidates(fitted):
     assert confidence.mean() == pytest.approx(exact.correct.mean(), abs=0.04)
 
 
-def test_a_head_that_is_wrong_about_everything_gets_no_decisions():
+def test_a_head_that_ranks_in_reverse_gets_no_decisions():
     """The negative control."""
     scored = made_rollouts(prompts=400, n=4, signal=-1.0)
     assert fit_decisions(scored) == {"calibration": None, "pruning": None, "adaptive": None}
 
 
-def test_too_few_prompts_are_no_error():
+def test_too_few_prompts_raise_no_error():
     fields = fit_decisions(made_rollouts(prompts=3, n=2))
     assert fields["pruning"] is None
 
 
 def test_accuracy_loss_by_hand():
-    """Two of 100 prompts lost by labels; in calibrated P nothing changes but one prompt in ten, by 0.1 each."""
-    right = np.ones(100)
-    exact = Replay(np.ones(100), right, np.zeros(100))
-    lost_two = right.copy()
+    """Two of 100 prompts are lost by labels; calibrated P falls by 0.1 for one prompt in ten."""
+    correct = np.ones(100)
+    exact = Replay(np.ones(100), correct, np.zeros(100))
+    lost_two = correct.copy()
     lost_two[:2] = 0
     labels = 1 - lost_two
     rewards = np.where(np.arange(100) < 10, np.log(0.4 / 0.6), 0.0)

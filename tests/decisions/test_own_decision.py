@@ -1,4 +1,4 @@
-"""A decision rule from outside the package: a frozen artefact, what fits it, and the argument of generate it makes."""
+"""A decision rule from outside the package: a frozen artefact, its fitter, and its argument of `generate`."""
 
 from dataclasses import dataclass
 
@@ -56,7 +56,7 @@ def own_decision(monkeypatch):
     monkeypatch.setitem(STOPPING_RULES, "cutoff", cutoff)
 
 
-def test_it_is_fitted_with_the_others_saved_and_loaded(tmp_path):
+def test_it_is_fitted_saved_and_loaded_with_the_others(tmp_path):
     fitted = fit_decisions(made_rollouts())
     assert isinstance(fitted["cutoff"], Cutoff)
     head = tiny_head(tiny_model())

@@ -1,4 +1,4 @@
-"""The pruning rule: equal to a plain NumPy oracle, never the best, no prompt for another."""
+"""The pruning rule equals a plain NumPy oracle, never drops the best, and treats every prompt on its own."""
 
 from dataclasses import replace
 
@@ -68,7 +68,7 @@ def run(schedule, features, running, pruned, steps):
 
 
 @pytest.mark.parametrize("price", [0.0, 0.03, 0.08, 0.3, 1.0])
-def test_the_rule_is_the_oracles(price):
+def test_the_rule_equals_the_oracle(price):
     schedule = replace(SCHEDULE, price=price)
     arrays = case()
     dropped = run(schedule, *arrays)
@@ -77,7 +77,7 @@ def test_the_rule_is_the_oracles(price):
     assert not (dropped & ~arrays[1]).any()
 
 
-def test_someone_is_always_left():
+def test_a_candidate_is_always_left():
     features, running, pruned, steps = case(prompts=300)
     running[:], pruned[:], steps[:] = True, False, 8
     features[:20] = features[:20, :1]
@@ -97,8 +97,8 @@ def test_a_prompt_does_not_depend_on_its_neighbours():
     assert np.array_equal(np.concatenate(alone), together)
 
 
-def test_pruned_candidates_are_out_of_the_comparison():
-    """A pruned candidate that looked best takes nobody with it, whatever its features, NaN included."""
+def test_pruned_candidates_are_left_out_of_the_comparison():
+    """A pruned candidate that looked best does not cause others to be dropped, whatever its features, even NaN."""
     features, running, pruned, steps = case()
     before = run(SCHEDULE, features, running, pruned, steps)
     for value in (1e6, np.nan):
@@ -124,13 +124,13 @@ def test_prefix_features_by_hand():
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
 
 
-def test_the_setting_for_a_regret_is_the_largest_not_above_it():
+def test_the_setting_for_a_tolerance_is_that_of_the_largest_not_above_it():
     table = {"0.005": 0.1, "0.01": 0.2, "0.05": 0.3}
-    found = [setting_for(table, regret, "prune") for regret in (0.005, 0.0099, 0.01, 0.04, 0.05, 0.9)]
+    found = [setting_for(table, tolerance, "prune") for tolerance in (0.005, 0.0099, 0.01, 0.04, 0.05, 0.9)]
     assert found == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
-    for regret in (0.001, 0.0, -1, 1.0, float("nan"), True):
+    for tolerance in (0.001, 0.0, -1, 1.0, float("nan"), True):
         with pytest.raises(ValueError, match=r"prune=.*0\.005, 0\.01, 0\.05"):
-            setting_for(table, regret, "prune")
+            setting_for(table, tolerance, "prune")
 
 
 def test_heads_without_decisions_say_so():
@@ -147,7 +147,7 @@ def test_waves_end_where_n_does():
     assert sampling.wave_ends(2) == [2]
 
 
-def test_enough_looks_at_sampled_candidates_only():
+def test_only_sampled_candidates_can_be_enough():
     sampling = AdaptiveRule(2, 0.6, Line(2.0, -1.0))
     rewards = torch.tensor([[0.71, -1.0, 9.0], [0.69, 0.0, 9.0], [float("nan"), 3.0, 0.0]])
     sampled = torch.tensor([[True, True, False], [True, True, False], [False, True, False]])

@@ -1,4 +1,4 @@
-"""Replays on whole rollouts: equal to a plain loop over tokens, and exact best-of-n where nothing is dropped."""
+"""Replays on whole rollouts equal a plain loop over tokens, and exact best-of-n if nothing is dropped."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from made_rollouts import made_rollouts
 from oracle import oracle_reward
 
 
-def test_rewards_and_prefixes_are_the_equations():
+def test_rewards_and_prefixes_follow_the_equations():
     scored = made_rollouts(prompts=5)
     for prompt, candidate in ((0, 0), (3, 2), (4, 5)):
         length = scored.lengths[prompt, candidate]
@@ -42,7 +42,7 @@ def test_exact_best_of_n():
 
 
 def token_by_token(scored, schedule, prompt):
-    """One prompt, every candidate a token further at a time, from running sums."""
+    """One prompt, all candidates advancing one token at a time, from running sums."""
     n = scored.lengths.shape[1]
     sums, count = np.zeros((3, n)), np.zeros(n, dtype=int)
     pruned = np.zeros(n, dtype=bool)
@@ -63,7 +63,7 @@ def token_by_token(scored, schedule, prompt):
 
 
 @pytest.mark.parametrize("price", [0.01, 0.05, 0.3])
-def test_a_pruning_replay_is_the_loop_told_token_by_token(price):
+def test_a_pruning_replay_equals_a_loop_over_tokens(price):
     scored = made_rollouts(prompts=60)
     schedule = replace(fit_pruning_rule(made_rollouts(seed=1)), price=price)
     replay = replay_pruning(scored, schedule)
@@ -79,12 +79,12 @@ def test_at_price_zero_nothing_is_pruned():
     assert np.array_equal(replay.correct, exact.correct)
 
 
-def test_what_is_lost_without_a_rollout():
-    """Nothing but the winner's lead in P(right) over the second; the more of it, the further it is ahead."""
+def test_the_loss_without_a_rollout():
+    """Only the winner's lead in P(correct) over the second is lost, and a larger lead in R is a larger loss."""
     rewards = [[2.0, -1.0, -3.0], [2.0, 1.9, -3.0], [-3.0, 0.5, -2.0], [-1.0, -2.0, 0.5]]
     lengths = np.full((4, 3), 2)
     scored = constant_rewards(rewards, lengths)
-    # The second prompt's winner is wrong all the same, so that the labels are not parted by a line
+    # The second prompt's winner is incorrect, so that no threshold separates the labels
     scored = replace(scored, labels=scored.labels ^ (np.arange(12).reshape(4, 3) == 3))
     lost = lost_without(scored)
     assert (lost > 0).tolist() == [
@@ -107,7 +107,7 @@ def shares(scored, prices):
 
 
 def test_pruning_by_a_signal_beats_cutting_blindly():
-    """With a planted signal a third of the tokens costs little; dropping all but the best of the moment costs more."""
+    """With a planted signal, saving a third of the tokens costs little; keeping only the current best costs more."""
     (tokens, lost), (_, most) = shares(made_rollouts(prompts=600, signal=2.5), (0.02, 1.0))
     assert tokens < 0.7
     assert lost < 0.03
@@ -115,14 +115,14 @@ def test_pruning_by_a_signal_beats_cutting_blindly():
 
 
 def test_pruning_by_noise_saves_nothing():
-    """The negative control: judged by log-probabilities that know nothing, nobody is cheap enough to drop."""
+    """The negative control: by log-probabilities without information, no candidate is cheap enough to drop."""
     scored = made_rollouts(prompts=600, signal=2.5)
     replay = cross_fitted_replays(scored, ScoredRollouts.mean_log_probability, prices=(0.02,))[0]
     assert replay.tokens.sum() > 0.95 * scored.lengths.sum()
 
 
-def test_cross_fitting_never_fits_on_the_prompt_it_judges():
-    """Turning one prompt's labels round changes others' replays at most, through the folds it was fitted in."""
+def test_cross_fitting_never_fits_on_the_prompt_it_replays():
+    """Inverting one prompt's labels may change the replays of others, but not its own."""
     scored = made_rollouts(prompts=100)
     before = cross_fitted_replays(scored, prices=[0.1])[0]
     labels = scored.labels.copy()
@@ -143,7 +143,7 @@ def test_adaptive_candidates_by_hand():
     sampling = AdaptiveRule(2, 0.5, Line(1.0, 0.0))
     rewards = [[1.0, -1, -1, -1, -1], [-1.0, -1, -1, 1, -1], [-1.0, -1, -1, -1, -1]]
     lengths = [[4, 9, 5, 5, 5], [3, 3, 7, 6, 6], [2, 2, 2, 2, 2]]
-    # The wave-mate of a trusted candidate is cut where that one ends
+    # The other candidate of a trusted one's wave is cut where the trusted one ends
     expected = [[4, 4, 0, 0, 0], [3, 3, 6, 6, 0], [2, 2, 2, 2, 2]]
     tokens, finished = adaptive_candidates(sampling, constant_rewards(rewards, lengths))
     assert tokens.tolist() == expected
@@ -151,7 +151,7 @@ def test_adaptive_candidates_by_hand():
 
 
 def waves_token_by_token(scored, sampling, schedule, prompt):
-    """One prompt, wave after wave, every candidate of a wave a token further at a time."""
+    """One prompt, wave after wave, all candidates of a wave advancing one token at a time."""
     n = scored.lengths.shape[1]
     lengths, rewards = scored.lengths[prompt], scored.rewards[prompt]
     count, pruned, done = np.zeros(n, dtype=int), np.zeros(n, dtype=bool), False
@@ -177,21 +177,21 @@ def waves_token_by_token(scored, sampling, schedule, prompt):
 
 
 @pytest.mark.parametrize(("price", "threshold"), [(0.01, 0.6), (0.05, 0.9), (0.2, 0.7), (0.6, 0.2)])
-def test_a_replay_of_pruning_inside_waves_is_the_loop_told_token_by_token(price, threshold):
+def test_a_replay_of_pruning_inside_waves_equals_a_loop_over_tokens(price, threshold):
     scored = made_rollouts(prompts=40, n=6)
     schedule = replace(fit_pruning_rule(made_rollouts(seed=1)), price=price)
     sampling = AdaptiveRule(2, threshold, Line(1.0, 0.0))
     tokens, finished = adaptive_candidates(sampling, scored, pruned_waves(scored, schedule, sampling.wave_ends(6)))
     winners = np.where(finished, scored.rewards, -np.inf).argmax(1)
-    right = np.take_along_axis(scored.labels, winners[:, None], 1)[:, 0]
+    correct = np.take_along_axis(scored.labels, winners[:, None], 1)[:, 0]
     expected = [waves_token_by_token(scored, sampling, schedule, prompt) for prompt in range(40)]
-    assert np.array_equal(np.stack([tokens.sum(1), right], -1), expected)
-    # Some were pruned, and some never begun
+    assert np.array_equal(np.stack([tokens.sum(1), correct], -1), expected)
+    # Some were pruned, and some never started
     assert tokens.sum() < adaptive_candidates(sampling, scored)[0].sum()
     assert (tokens == 0).any()
 
 
-def test_pruning_inside_waves_that_drops_nobody_changes_nothing():
+def test_pruning_inside_waves_that_drops_no_candidate_changes_nothing():
     scored, sampling = made_rollouts(), AdaptiveRule(2, 0.7, Line(1.0, 0.0))
     (plain,), (with_price_zero,) = (
         replay_adaptive(scored, [sampling], schedule) for schedule in (None, fit_pruning_rule(scored))
@@ -252,7 +252,7 @@ def small_head():
 
 
 @pytest.mark.parametrize("with_features", [True, False])
-def test_scored_rollouts_of_a_set_have_the_oracles_rewards(tmp_path, small_head, with_features):
+def test_scored_rollouts_of_a_set_have_the_rewards_of_the_oracle(tmp_path, small_head, with_features):
     rollouts, features = stored(tmp_path, small_head, with_features)
     scored = score_rollouts(rollouts, small_head)
     weight, bias = small_head.weight.detach().numpy(), small_head.bias.detach().numpy()
@@ -273,13 +273,15 @@ def test_sets_of_another_head_or_without_arrays_are_refused(tmp_path, small_head
     gone, _ = stored(tmp_path / "gone", small_head, False)
     for file in gone.folder.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ValueError, match=r"does not exist.*delete the .jsonl beside it.*samples this shard alone"):
+    with pytest.raises(
+        ValueError, match=r"does not exist.*delete the .jsonl of the same name.*samples only this shard"
+    ):
         score_rollouts(gone, small_head)
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-def test_token_arrays_of_other_rollouts_are_refused(tmp_path, small_head, cut):
-    """Shards that changed places: with as many tokens, or with fewer."""
+def test_token_arrays_of_different_rollouts_are_refused(tmp_path, small_head, cut):
+    """Shards were swapped: with as many tokens, or with fewer."""
     rollouts, features = stored(tmp_path, small_head, False)
     weight, bias = small_head.weight.detach().numpy(), small_head.bias.detach().numpy()
     rewards = iter([oracle_reward(own, weight, bias) for own in features])
@@ -301,7 +303,7 @@ def test_token_arrays_of_other_rollouts_are_refused(tmp_path, small_head, cut):
         ({"token_gates": np.full((4, 2, 5), np.nan, dtype=np.float32)}, "NaN"),
     ],
 )
-def test_scored_rollouts_that_do_not_fit_together(change, message):
+def test_scored_rollouts_that_do_not_match_are_refused(change, message):
     ones = np.ones((4, 2, 5), dtype=np.float32)
     fields = {"lengths": np.full((4, 2), 5), "labels": np.zeros((4, 2), dtype=bool)}
     with pytest.raises(ValueError, match=message):

@@ -6,7 +6,7 @@ import torch
 from hf_elhsr.decisions.selection import VOTES, votes_for_answers
 
 
-def test_candidates_get_the_votes_of_all_with_their_answer():
+def test_candidates_get_the_votes_of_all_candidates_with_their_answer():
     votes = torch.tensor([[1.0, 2.0, 4.0, 8.0], [1.0, 1.0, 1.0, 1.0]])
     answers = [["7", "3", "7", None], [None, None, None, None]]
     assert votes_for_answers(votes, answers).tolist() == [[5.0, 2.0, 5.0, 0.0], [0.0] * 4]

@@ -1,4 +1,4 @@
-"""Best of k against enumeration of all subsets."""
+"""Best of k compared with an enumeration of all subsets."""
 
 from itertools import combinations
 
@@ -41,28 +41,28 @@ def test_many_rollouts_do_not_overflow():
 @pytest.mark.parametrize(
     ("rewards", "labels", "words"),
     [
-        (np.zeros((2, 3)), np.zeros((2, 4)), "one shape"),
-        (np.zeros(3), np.zeros(3), "one shape"),
-        (np.zeros((0, 3)), np.zeros((0, 3)), "one shape"),
+        (np.zeros((2, 3)), np.zeros((2, 4)), "the same shape"),
+        (np.zeros(3), np.zeros(3), "the same shape"),
+        (np.zeros((0, 3)), np.zeros((0, 3)), "the same shape"),
         (np.array([[0.0, np.nan]]), np.zeros((1, 2)), "NaN"),
     ],
 )
-def test_bad_input(rewards, labels, words):
+def test_invalid_input_is_refused(rewards, labels, words):
     with pytest.raises(ValueError, match=words):
         best_of_k(rewards, labels)
 
 
 def majority_enumerated(answers, labels, k):
-    """Every subset of k: each rollout's chance to be the one that the vote comes to, and whether it is right.
+    """For every subset of k, the probability that the rollout selected by the vote is correct.
 
-    Only rollouts whose answer is given most often have a chance: one of these answers is drawn, then one of its
-    rollouts. Where nobody votes, all have the same.
+    Only rollouts with a most frequent answer can be selected: one of these answers is drawn, then one of its rollouts.
+    Without any votes, all rollouts are equally likely.
     """
     outcomes = []
     for subset in combinations(range(len(answers)), k):
         supporters = [sum(answers[j] == answers[i] is not None for j in subset) for i in subset]
         leaders = [i for i, count in zip(subset, supporters, strict=True) if count == max(supporters)]
-        # Every leader has as many supporters as the others, so that drawing answers or rollouts comes to the same
+        # All leading answers have equally many rollouts, so drawing an answer first or a rollout directly is the same
         outcomes.append(sum(bool(labels[i]) for i in leaders) / len(leaders))
     return sum(outcomes) / len(outcomes)
 
@@ -70,20 +70,20 @@ def majority_enumerated(answers, labels, k):
 @pytest.mark.parametrize("seed", range(3))
 def test_majority_vote_is_the_mean_over_all_subsets(seed):
     rng = np.random.default_rng(seed)
-    choices = np.array(["a", "b", "c", "d", None], dtype=object)
-    answers = rng.choice(choices, size=(25, 7), p=[0.3, 0.25, 0.15, 0.1, 0.2]).tolist()
-    # Two spellings are right, and now and then a rollout without an answer
+    possible = np.array(["a", "b", "c", "d", None], dtype=object)
+    answers = rng.choice(possible, size=(25, 7), p=[0.3, 0.25, 0.15, 0.1, 0.2]).tolist()
+    # Two spellings are correct, and so are some rollouts without an answer
     labels = np.array(
         [[answer in ("a", "c") or (answer is None and i == 2) for i, answer in enumerate(row)] for row in answers]
     )
-    # And labels that differ within an answer
-    for judged in (labels, rng.random(labels.shape) < 0.5):
-        expected = [[majority_enumerated(a, y, k) for k in range(1, 8)] for a, y in zip(answers, judged, strict=True)]
-        np.testing.assert_allclose(majority_of_k(answers, judged), expected, atol=1e-12)
+    # The second labels differ within an answer
+    for given in (labels, rng.random(labels.shape) < 0.5):
+        expected = [[majority_enumerated(a, y, k) for k in range(1, 8)] for a, y in zip(answers, given, strict=True)]
+        np.testing.assert_allclose(majority_of_k(answers, given), expected, atol=1e-12)
 
 
-def test_a_vote_is_as_right_as_the_rollouts_that_give_its_answer():
-    """Of five votes for "5" one was said to be right: no vote for "5" that is right in every case."""
+def test_a_vote_is_as_often_correct_as_the_rollouts_with_its_answer():
+    """One of five rollouts that answer "5" is labelled correct, so a vote for "5" is correct in one case of five."""
     curve = majority_of_k([["5"] * 5], np.array([[True, False, False, False, False]]))
     np.testing.assert_allclose(curve, [[0.2] * 5], atol=1e-12)
 

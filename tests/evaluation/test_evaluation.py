@@ -1,4 +1,4 @@
-"""Evaluation: worked by hand, against scipy, and with intervals that cover."""
+"""Evaluation: worked out by hand, compared with scipy, and with intervals that cover."""
 
 import dataclasses
 
@@ -48,14 +48,14 @@ def test_strategies_by_hand():
     assert strategies.reward_head([GROUP[0], GROUP[3]]) == 1.0
 
 
-def test_a_vote_is_as_right_as_the_rollouts_that_give_its_answer():
-    """Verifiers may judge more than the final answer."""
+def test_a_vote_is_as_often_correct_as_the_rollouts_with_its_answer():
+    """Verifiers may check more than the final answer."""
     fives = [rollout("p", "5", number == 0) for number in range(5)]
     seven = rollout("p", "7", True, reward=-3.0)
     for vote in (strategies.majority_vote, strategies.weighted_vote):
         assert vote(fives) == pytest.approx(0.2)
         assert vote([*fives, seven]) == pytest.approx(0.2)
-    # Both answers have two votes, 1/2 and 1 of them right
+    # Both answers have two votes, of which 1/2 and 1 are correct
     tied = [*fives[:2], seven, seven]
     assert strategies.majority_vote(tied) == pytest.approx(0.75)
 
@@ -138,12 +138,12 @@ def test_evaluation_of_a_set(tmp_path):
     assert head[[0, 3]] == pytest.approx([evaluation.base_rate, best])
     assert oracle[[0, 3]] == pytest.approx([evaluation.base_rate, accuracy["oracle"]])
     assert evaluation.by_k["majority vote"][3].value == pytest.approx(accuracy["majority vote"])
-    # Of an informative head more candidates are better, and no head is better than the oracle
+    # With an informative head more candidates are better, and no head is better than the oracle
     assert (np.diff(head) > 0).all()
     assert (head <= oracle + 1e-12).all()
 
 
-def test_a_text_reward_model_beside_the_head(tmp_path):
+def test_a_text_reward_model_in_addition_to_the_head(tmp_path):
     rollouts = make_set(tmp_path)
     groups = [rollouts.rollouts()[i : i + 4] for i in range(0, 800, 4)]
     rng = np.random.default_rng(5)
@@ -162,13 +162,13 @@ def test_a_text_reward_model_beside_the_head(tmp_path):
     judged = [min_max([r.reward for r in group]) + min_max(scores[group[0].problem]) for group in groups]
     expected = np.mean([group[int(np.argmax(own))].label for group, own in zip(groups, judged, strict=True)])
     assert scaled == pytest.approx(expected, abs=1e-9)
-    # Two independent judges know more than one
+    # Two independent sources are better than one
     assert min(ranks, scaled) > max(alone, evaluation.accuracy["reward head"].value)
     assert evaluation.head_minus["text reward model"].value == pytest.approx(
         plain.accuracy["reward head"].value - alone
     )
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
-    # The control: one that says the same of all changes nothing but the breaking of ties
+    # The control: a source that scores all alike changes only how ties are broken
     silent = evaluate_rollouts(rollouts, {problem: [0.0] * 4 for problem in scores})
     assert silent.accuracy["text reward model"].value == pytest.approx(plain.base_rate)
     assert silent.accuracy["head and text, min-max"] == plain.accuracy["reward head"]
@@ -184,7 +184,7 @@ def test_rollouts_without_a_final_answer(tmp_path, silent, expected):
 
 
 def test_comparisons_are_paired(tmp_path):
-    """Against a judge that always says what the head says there is nothing to be unsure of."""
+    """A judge with the same rewards as the head differs from it by exactly 0."""
     rollouts = make_set(tmp_path)
     [(rows, _)] = rollouts.shards()
     rng = np.random.default_rng(1)
@@ -195,7 +195,7 @@ def test_comparisons_are_paired(tmp_path):
     assert evaluation.accuracy["twin"] == evaluation.accuracy["reward head"]
     for other, minus in evaluation.judges_minus["twin"].items():
         assert minus == evaluation.head_minus[other]
-    # What a subset of all is, is no other number than that of all
+    # The subset of all n is all rollouts
     assert evaluation.by_k["reward head"][3] == evaluation.accuracy["reward head"]
 
 
@@ -217,9 +217,9 @@ def test_combined_ties_go_to_the_head_as_generate_breaks_them(tmp_path):
 def test_a_set_that_was_not_scored_whole(tmp_path):
     rollouts = make_set(tmp_path)
     scores = {rollout.problem: [0.5] * 4 for rollout in rollouts.rollouts()}
-    for wrong in ({**scores, "p7": [0.5] * 3}, {name: own for name, own in scores.items() if name != "p7"}):
+    for partial in ({**scores, "p7": [0.5] * 3}, {name: own for name, own in scores.items() if name != "p7"}):
         with pytest.raises(ValueError, match="each of the 4 rollouts of problem 'p7'"):
-            evaluate_rollouts(rollouts, wrong)
+            evaluate_rollouts(rollouts, partial)
 
 
 def test_self_certainty_is_measured_where_all_have_it(tmp_path):
@@ -238,7 +238,7 @@ def test_self_certainty_is_measured_where_all_have_it(tmp_path):
     assert "self-certainty" not in evaluate_rollouts(rollouts).accuracy
 
 
-def test_a_head_that_knows_nothing_gains_nothing(tmp_path):
+def test_an_uninformative_head_gains_nothing(tmp_path):
     """The negative control."""
     evaluation = evaluate_rollouts(make_set(tmp_path, prompts=400, quality=0.0))
     ahead = evaluation.head_minus["single sample"]
@@ -247,7 +247,7 @@ def test_a_head_that_knows_nothing_gains_nothing(tmp_path):
 
 
 def test_bootstrap_intervals_cover(tmp_path):
-    """About 95 of 100 intervals of a mean hold the true one, and they are as wide as theory says."""
+    """About 95 of 100 intervals of a mean contain the true mean, and they are as wide as in theory."""
     rng = np.random.default_rng(0)
     hits, widths = 0, []
     for seed in range(200):
@@ -286,7 +286,7 @@ def test_expected_calibration_error():
         (lambda rows: [r.replace('"label": true', '"label": false') for r in rows], "No prompt has both"),
     ],
 )
-def test_sets_that_cannot_be_evaluated(tmp_path, change, message):
+def test_sets_that_cannot_be_evaluated_are_refused(tmp_path, change, message):
     rollouts = make_set(tmp_path, prompts=5)
     file = tmp_path / "shard-00000.jsonl"
     file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
@@ -294,12 +294,12 @@ def test_sets_that_cannot_be_evaluated(tmp_path, change, message):
         evaluate_rollouts(rollouts)
 
 
-def test_judges_beside_the_head(tmp_path):
+def test_judges_in_addition_to_the_head(tmp_path):
     rollouts = make_set(tmp_path)
     [(rows, _)] = rollouts.shards()
     rng = np.random.default_rng(3)
-    said = [{"perfect": float(r.label), "blind": float(rng.normal())} for r in rows]
-    rollouts.write_shard(0, [dataclasses.replace(r, judged=own) for r, own in zip(rows, said, strict=True)])
+    judged = [{"perfect": float(r.label), "blind": float(rng.normal())} for r in rows]
+    rollouts.write_shard(0, [dataclasses.replace(r, judged=own) for r, own in zip(rows, judged, strict=True)])
     evaluation = evaluate_rollouts(rollouts)
     assert evaluation.accuracy["perfect"] == evaluation.accuracy["oracle"]
     blind = evaluation.accuracy["blind"]
@@ -319,7 +319,7 @@ def test_judges_beside_the_head(tmp_path):
 
 
 def test_a_learned_combination_of_head_and_text(tmp_path):
-    """Fitted on other prompts, where the text's word counts ten times less than it is loud."""
+    """Fitted on other prompts, with text scores ten times larger than their weight."""
     rng = np.random.default_rng(5)
 
     def scores_of(rollouts):
@@ -334,8 +334,8 @@ def test_a_learned_combination_of_head_and_text(tmp_path):
     rollouts = make_set(tmp_path / "test")
     scores, both, rows = scores_of(rollouts)
     evaluation = evaluate_rollouts(rollouts, scores, combination=combination)
-    said = both @ np.array(combination.weights)
-    expected = np.array([r.label for r in rows]).reshape(-1, 4)[np.arange(200), said.argmax(axis=1)].mean()
+    combined = both @ np.array(combination.weights)
+    expected = np.array([r.label for r in rows]).reshape(-1, 4)[np.arange(200), combined.argmax(axis=1)].mean()
     assert evaluation.accuracy[LEARNED_STRATEGY].value == pytest.approx(expected)
     assert expected > max(evaluation.accuracy[name].value for name in ("reward head", "text reward model"))
     assert combination.weights[0] == pytest.approx(10 * combination.weights[1], rel=0.5)
@@ -344,9 +344,9 @@ def test_a_learned_combination_of_head_and_text(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["reward head", "oracle", "text reward model", "head and text, learned"])
-def test_a_judge_may_not_be_called_as_a_strategy(tmp_path, name):
+def test_a_judge_may_not_have_the_name_of_a_strategy(tmp_path, name):
     rollouts = make_set(tmp_path)
     [(rows, _)] = rollouts.shards()
     rollouts.write_shard(0, [dataclasses.replace(r, judged={name: 0.5}) for r in rows])
-    with pytest.raises(ValueError, match=f"Judges are called \\['{name}'\\], as strategies are"):
+    with pytest.raises(ValueError, match=f"Judges are called \\['{name}'\\], which are names of strategies"):
         evaluate_rollouts(rollouts)

@@ -1,4 +1,4 @@
-"""The metric for `evaluate`, loaded by its path as a user loads it."""
+"""The metric for `evaluate`, loaded by its path as users load it."""
 
 import inspect
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_it_computes_what_the_functions_do(metric):
     ):
         assert [entry["value"] for entry in result[name]] == pytest.approx(expected.mean(axis=0))
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in result[name])
-    right, wrong = rewards[labels], rewards[~labels]
-    assert result["area_under_curve"] == pytest.approx((right[:, None] > wrong).mean())
+    correct, incorrect = rewards[labels], rewards[~labels]
+    assert result["area_under_curve"] == pytest.approx((correct[:, None] > incorrect).mean())
     assert result["brier_score"] == pytest.approx(np.square(1 / (1 + np.exp(-rewards)) - labels).mean())
     assert "majority_vote" not in metric.compute(predictions=rewards.tolist(), references=labels.tolist())
     assert "brier_score" not in metric.compute(
@@ -51,6 +51,6 @@ def test_it_computes_what_the_functions_do(metric):
         ([[1.0, 2.0]], [[False, False]], "the same label"),
     ],
 )
-def test_what_it_refuses(metric, predictions, references, message):
+def test_invalid_input_is_refused(metric, predictions, references, message):
     with pytest.raises(ValueError, match=message):
         metric.compute(predictions=predictions, references=references)

@@ -39,9 +39,9 @@ def test_markdown_says_what_was_measured(evaluation):
     assert "| single sample | 12.3 [10.3, 14.3] | 33.3 [31.3, 35.3] |" in text
     assert "| **reward head** | **45.6 [43.6, 47.6]** |  |" in text
     assert "| probe | 11.1 [9.1, 13.1] | -5.0 [-7.0, -3.0] |" in text
-    assert "150 rollouts, 12.3 % of them right: AUC 0.810, expected calibration error of sigmoid(R) 0.050." in text
+    assert "150 rollouts, 12.3 % of them correct: AUC 0.810, expected calibration error of sigmoid(R) 0.050." in text
     whole = evaluation_markdown(dataclasses.replace(evaluation, answered=0.5, brier_score=0.0714))
-    assert "150 rollouts, 50.0 % of them with a final answer and 12.3 % of them right: AUC" in whole
+    assert "150 rollouts, 50.0 % of them with a final answer and 12.3 % of them correct: AUC" in whole
     assert "sigmoid(R) 0.050, Brier score 0.071." in whole
     assert [line for line in text.splitlines() if line.startswith("| 2 |")] == ["| 2 | 30.0 [28.0, 32.0] |"]
 
@@ -60,7 +60,7 @@ def test_svg_is_the_same_for_the_same_numbers_and_png_is_an_image(evaluation, tm
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.svg", "b.svg", "c.png"]
 
 
-def test_what_cannot_be_drawn(evaluation, tmp_path):
+def test_refuses_what_cannot_be_drawn(evaluation, tmp_path):
     with pytest.raises(ValueError, match=r"as \.svg or \.png, not as 'plot\.pdf'"):
         plot_evaluation(evaluation, tmp_path / "plot.pdf")
     with pytest.raises(ValueError, match="evaluate the rollouts again"):

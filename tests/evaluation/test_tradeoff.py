@@ -1,4 +1,4 @@
-"""The trade-off: its numbers are those of the replays, its plot is a file, its errors say what is missing."""
+"""The trade-off: its numbers equal those of the replays, its plot is a file, its errors say what is missing."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_elhsr import ElhsrConfig
-from hf_elhsr.cli.tables import explain_calibration, tradeoff_table
+from hf_elhsr.cli.terminal_tables import explain_calibration, tradeoff_table
 from hf_elhsr.decisions.decision import TOLERANCES
 from hf_elhsr.decisions.fit import fit_decisions
 from hf_elhsr.decisions.replay import replay_adaptive, replay_exact, replay_pruning
@@ -33,7 +33,7 @@ def measured(fields):
     return TradeOff(**NAMES, **replayed(made_rollouts(), config_with(fields)))
 
 
-def test_points_are_the_replays_paired_with_exact_best_of_n(fields, measured):
+def test_points_equal_replays_paired_with_exact_best_of_n(fields, measured):
     scored = made_rollouts()
     exact = replay_exact(scored)
     assert measured.exact.value == pytest.approx(exact.correct.mean())
@@ -69,7 +69,7 @@ def test_curves_go_from_everything_to_little(measured):
         assert max(tokens) <= 1
 
 
-def test_log_probabilities_that_know_nothing_save_less_than_the_head(measured):
+def test_log_probabilities_without_information_save_less_than_the_head(measured):
     def tokens_at_small_loss(name):
         return min(point.tokens for point in measured.curves[name] if point.difference.value >= -0.02)
 
@@ -104,7 +104,7 @@ def test_json_table_and_plot(measured, tmp_path):
     ("missing", "message"),
     [("calibration", "no calibration"), ("pruning", "no pruning schedule"), ("adaptive", "no settings for adaptive n")],
 )
-def test_a_head_without_decisions(fields, missing, message):
+def test_a_head_without_decisions_is_refused(fields, missing, message):
     with pytest.raises(ValueError, match=message):
         replayed(made_rollouts(prompts=20), config_with(fields | {missing: None}))
 

@@ -38,7 +38,7 @@ CALLS_OUT = (
 
 @pytest.fixture
 def browse(tmp_path):
-    """Opens a page; gives the elements that the browser made of it, the paths it asked for, and what it logged."""
+    """Opens a page; returns the elements that the browser made of it, the paths it requested, and its log."""
     asked = []
 
     class Evil(http.server.BaseHTTPRequestHandler):
@@ -70,14 +70,14 @@ def title(structure):
     return shown
 
 
-def test_a_page_that_does_not_escape_is_seen_to_run_and_to_ask(browse):
-    """The negative control: were the page not careful, the next test would see it."""
+def test_a_page_that_does_not_escape_runs_and_requests(browse):
+    """The negative control: if the page did not escape texts, the next test would fail."""
     structure, asked, _ = browse(f"<title>Why this candidate won</title>{CALLS_OUT}")
     assert title(structure) == "run"
     assert sorted(asked) == ["/image", "/style"]
 
 
-def test_hostile_texts_run_nothing_and_ask_for_nothing(browse):
+def test_hostile_texts_run_nothing_and_request_nothing(browse):
     texts = hostile_texts()
     hostile, asked, log = browse(explanation_of(texts).to_html())
     assert asked == []

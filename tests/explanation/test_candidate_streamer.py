@@ -1,4 +1,4 @@
-"""Candidates while they are written: what is shown is what is sampled, ending with the winner."""
+"""The live view of candidates shows what is sampled, and ends with the winner."""
 
 import io
 
@@ -22,7 +22,7 @@ def console(terminal=True):
 
 
 def last_frame(printed):
-    """Lines after the terminal was last told to go up and erase."""
+    """The lines after the last command to go up and erase."""
     return [line.split() for line in printed.split("\x1b[2K")[-1].replace("\x1b[?25h", "").splitlines()]
 
 
@@ -52,7 +52,7 @@ def test_frames_are_shown_while_candidates_are_written(model, head, monkeypatch)
         out = generate(model, head, ragged_prompts(batch=1), streamer)
     frames = shown.file.getvalue().split("Candidate")[1:]
     assert len(frames) == int(out.lengths.max()) + 1
-    # After the first tokens everybody has one, and its reward is that of the token
+    # After the first step every candidate has one token, and the token's reward
     first = [line.split() for line in frames[0].splitlines()[1:5]]
     assert [line[1] for line in first] == ["1"] * 4
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_frames_are_shown_while_candidates_are_written(model, head, monkeypatch)
     assert [line[2] for line in first] == [f"{reward:+.2f}" for reward in processor.token_rewards[:, 0].tolist()]
 
 
-def test_nothing_moves_in_a_pipe(model, head):
+def test_only_the_winner_is_written_to_a_pipe(model, head):
     inputs, tokenizer, shown = ragged_prompts(batch=1), tiny_tokenizer(), console(terminal=False)
     out = generate(model, head, inputs, CandidateStreamer(tokenizer, head, shown))
     assert shown.file.getvalue() == winner_text(out, tokenizer) + "\n"
@@ -77,14 +77,14 @@ def test_several_prompts(model, head, inputs):
     assert [" ".join(line) for line in frame[-3:]] == [winner_text(out, tokenizer, row) for row in range(3)]
 
 
-def test_the_samples_are_those_without_it(model, head, inputs):
+def test_it_does_not_change_the_samples(model, head, inputs):
     with_it = generate(model, head, inputs, CandidateStreamer(tiny_tokenizer(), head, console(terminal=False)))
     without = generate(model, head, inputs, None)
     assert torch.equal(with_it.candidates, without.candidates)
     assert torch.equal(with_it.rewards, without.rewards)
 
 
-def test_the_terminal_is_set_right_after_an_error(model, head):
+def test_the_terminal_is_restored_after_an_error(model, head):
     shown = console()
 
     def fail(input_ids, scores):
@@ -99,7 +99,7 @@ def test_the_terminal_is_set_right_after_an_error(model, head):
     assert shown.file.getvalue().rindex(visible_again) > shown.file.getvalue().rindex(hidden)
 
 
-def test_what_a_model_writes_is_only_text(model, head):
+def test_markup_that_a_model_writes_is_plain_text(model, head):
     tokenizer = tiny_tokenizer()
 
     class Hostile:
@@ -120,7 +120,7 @@ def test_plain_generate_is_refused(model, head):
         model.generate(**ragged_prompts(batch=1), streamer=streamer, max_new_tokens=4)
 
 
-def test_a_pruned_candidate_that_begins_like_the_winner_is_not_it(head):
+def test_a_pruned_prefix_of_the_winner_is_not_shown_as_the_winner(head):
     shown = console()
     streamer = CandidateStreamer(tiny_tokenizer(), head, shown)
     streamer.put(torch.tensor([[5, 6]]))

@@ -1,4 +1,4 @@
-"""What an explanation says: shares add up to R, candidates come best first, and nothing is said that is not known."""
+"""Explanations: shares add up to R, candidates come best first, and unknown values are left out."""
 
 import json
 
@@ -21,7 +21,7 @@ def generate(model, head, inputs, seed=0, **kwargs):
 
 
 def oracle_shares(model, head, prompt, completion):
-    """R taken apart in float64 NumPy: what R would be with the reward's weights of one layer alone, without bias."""
+    """Shares in float64 NumPy: R with the reward's weights of only one layer, without bias."""
     features = plain_features(model, prompt, completion, head.config.layers)
     weight, bias = head.weight.detach().double().numpy(), head.bias.detach().double().numpy()
     width = head.config.hidden_size
@@ -30,7 +30,7 @@ def oracle_shares(model, head, prompt, completion):
         only = weight.copy()
         only[-1] = 0
         only[-1, i * width : (i + 1) * width] = weight[-1, i * width : (i + 1) * width]
-        # The gate keeps its bias, the reward loses it
+        # The gate keeps its bias, the reward does not
         shares.append(oracle_reward(features, only, np.append(bias[:-1], 0.0)))
     return shares
 
@@ -78,7 +78,7 @@ def test_candidates_come_best_first_with_their_numbers(model, head, inputs):
             assert candidate.layer_shares is None
 
 
-def test_a_calibrated_head_and_what_was_cut_short(model, head, inputs):
+def test_a_calibrated_head_and_pruned_candidates(model, head, inputs):
     line = {"slope": 0.5, "offset": -1.0}
     head.config.calibration = {**line, "winner": {"slope": 2.0, "offset": 0.5}, "n": 6, "prompts": 100}
     prefix = {"prefix": [[0.0, 1.0, 0.0, 0.0]], "final": [0.0, 1.0], "value": [[0.0, 3.0, -3.0, 0.0, 0.0]]}
@@ -102,7 +102,7 @@ def test_a_calibrated_head_and_what_was_cut_short(model, head, inputs):
                 assert candidate.probability is None
             assert (candidate.layer_shares is None) == (kinds[-1] == 2)
             assert (candidate.reward is None) == (kinds[-1] == 2)
-        # Who could win, then the pruned, then those never sampled
+        # Candidates that could win, then pruned ones, then those never sampled
         assert kinds == sorted(kinds)
         pruned, never = pruned + kinds.count(1), never + kinds.count(2)
     assert pruned
@@ -112,7 +112,7 @@ def test_a_calibrated_head_and_what_was_cut_short(model, head, inputs):
     assert page.count('<span class="mark">never sampled</span>') == never
 
 
-def test_votes_decide_and_the_reward_is_still_the_heads(model, head, inputs):
+def test_votes_decide_and_the_reward_is_still_that_of_the_head(model, head, inputs):
     tokenizer = tiny_tokenizer()
     vote = {"combine": "majority_vote", "extract_answer": lambda text: text.split()[0], "tokenizer": tokenizer}
     out = generate(model, head, inputs, temperature=0.4, **vote)
@@ -124,7 +124,7 @@ def test_votes_decide_and_the_reward_is_still_the_heads(model, head, inputs):
         assert prompt.candidates[0].reward == float(out.source_rewards[row, prompt.candidates[0].index, 0])
 
 
-def test_a_head_of_another_signal_has_no_layers(model, inputs):
+def test_a_head_of_a_different_signal_has_no_layers(model, inputs):
     head = tiny_head_of_logits(model)
     out = generate(model, head, inputs)
     assert explain(out, tiny_tokenizer(), head, model).prompts[0].candidates[0].layer_shares is None
@@ -143,7 +143,7 @@ def test_what_cannot_be_explained_is_refused(model, head, inputs):
     with pytest.raises(ValueError, match="output_token_rewards=True"):
         explain(generate(model, head, inputs, output_token_rewards=False), tokenizer)
     out = generate(model, head, inputs)
-    with pytest.raises(ValueError, match="needs the head"):
+    with pytest.raises(ValueError, match="need the head"):
         explain(out, tokenizer, model=model)
     with pytest.raises(ValueError, match="begins with the padding token"):
         explain(out, tokenizer, head, model)
@@ -169,7 +169,7 @@ def test_token_texts_join_to_the_text(smollm2_folder):
     assert "".join(texts) == text + tokenizer.eos_token
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(texts)
     assert "" in texts
-    # Half a character at the end, and bytes that never become one
+    # Half a character at the end, and bytes that never form a character
     half = tokenizer("🙂")["input_ids"][:1]
     assert "".join(token_texts(tokenizer, half)) == tokenizer.decode(half)
     many = half * 12
@@ -188,5 +188,5 @@ def test_json_and_a_saved_page(model, head, inputs, tmp_path):
 
 
 def test_a_tokens_text_depends_on_the_one_before():
-    """As in tokenizers of words, and of SentencePiece: the space before a word is known only after another."""
+    """As in word-level and SentencePiece tokenizers, a space is decoded only between two words."""
     assert token_texts(tiny_tokenizer(), [5, 6, 7]) == ["w5", " w6", " w7"]

@@ -12,7 +12,7 @@ from made_explanations import explanation_of
 from page_structure import Structure
 from rich.console import Console
 
-from hf_elhsr.cli.tables import candidates_table
+from hf_elhsr.cli.terminal_tables import candidates_table
 from hf_elhsr.explanation.texts import print_text, visible, visible_pieces
 
 TEXTS = hostile_texts()
@@ -38,14 +38,14 @@ def test_the_page_is_built_as_for_harmless_texts(page):
     harmless = Structure(HARMLESS.to_html())
     assert hostile.structure == harmless.structure
     assert ("script", []) not in hostile.structure
-    # and each text is there, to be read
+    # Each text is present and readable
     shown = [text.replace("\n", "↵\n").replace("\t", "⇥\t") for text in map(visible, TEXTS)]
     assert len(hostile.texts["span", "t"]) >= 2 * len(TEXTS)
     assert hostile.texts["span", "t"][-len(TEXTS) :] == shown
     assert hostile.texts["div", "prompt"][1:] == [visible(text) for text in TEXTS]
 
 
-def test_the_page_has_no_unseen_characters_and_asks_for_nothing(page):
+def test_the_page_has_no_invisible_characters_and_requests_nothing(page):
     assert printable(page.replace("\t", " "))
     page.encode("utf-8")
     structure = Structure(page).structure
@@ -72,7 +72,7 @@ def test_the_terminal_gets_nothing_but_text_and_styles(colours, shown):
     assert bool(re.search(styles, printed)) == (colours is not None)
     plain = re.sub(styles, "", printed)
     assert printable(plain)
-    # Markup is text, and what a hostile text names is told
+    # Markup is plain text, and invisible characters are named
     assert "[bold red]" in plain
     assert "⟨U+001B⟩]0;title⟨U+0007⟩" in plain
     assert "⟨U+202E⟩" in plain
@@ -116,7 +116,7 @@ def test_json_keeps_the_texts_in_ascii():
     assert [token["text"] for candidate in candidates for token in candidate["tokens"]] == TEXTS
 
 
-def test_what_is_seen_stays_as_it_is():
+def test_visible_characters_stay_as_they_are():
     plain = "Ça va? 日本語 שלום ٣ é e\u0301 🙂 x²\n\t<b> {}"
     assert visible(plain) == plain
     assert visible("a\x00\u202e\ud800\r") == "a⟨U+0000⟩⟨U+202E⟩⟨U+D800⟩⟨U+000D⟩"

@@ -1,4 +1,4 @@
-"""PEFT adapters: allowed on the base model with one warning, and known to heads that were made with them."""
+"""PEFT adapters: allowed on the base model with one warning, and recognised by heads that were made with them."""
 
 import logging
 
@@ -20,7 +20,7 @@ from hf_elhsr import ElhsrConfig, ElhsrRewardHead, enable_best_of_n
 from oracle import assert_rewards_close, oracle_rewards
 from tiny_models import ragged_prompts, tiny_head, tiny_model
 
-# Started at random, so that they change what the model computes
+# Initialised at random, so that they change what the model computes
 ADAPTERS = {
     "lora": lambda: LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False),
     "lora on queries": lambda: LoraConfig(target_modules=["q_proj"], init_lora_weights=False),
@@ -91,7 +91,7 @@ def tiny_model_enabled():
     return enable_best_of_n(tiny_model())
 
 
-def test_a_head_made_with_an_adapter_knows_it(caplog, tmp_path):
+def test_a_head_made_with_an_adapter_recognises_it(caplog, tmp_path):
     tiny_head(adapted(), base_model="org/adapted").save_pretrained(tmp_path)
     head = ElhsrRewardHead.from_pretrained(tmp_path)
     transformers_logging.enable_propagation()
@@ -112,7 +112,7 @@ def test_a_head_made_with_an_adapter_knows_it(caplog, tmp_path):
 
 
 def test_one_kind_of_weights_is_enough_to_tell_adapters_apart():
-    """As after two fine-tunings from the same start, whose A have hardly moved."""
+    """For example after two fine-tunings from the same start, in which the A have hardly changed."""
     model = adapted()
     config = ElhsrConfig.for_model(model)
     for name, parameter in model.named_parameters():
@@ -156,7 +156,9 @@ def test_merged_adapters():
     merged.unmerge_adapter()
     config.check_fits(merged)
     merged = adapted("lora on queries").merge_and_unload()
-    with pytest.raises(ValueError, match=r"merged permanently into the model's weights, set head.config.adapter = None"):
+    with pytest.raises(
+        ValueError, match=r"merged permanently into the model's weights, set head.config.adapter = None"
+    ):
         config.check_fits(merged)
     config.adapter = None
     config.check_fits(merged)
@@ -194,7 +196,7 @@ def test_learned_prompts_are_refused(kind, inputs):
     for call in (enable_best_of_n, ElhsrConfig.for_model, head.config.check_fits):
         with pytest.raises(ValueError, match="adapter learns prompts"):
             call(wrapped)
-    with pytest.raises(ValueError, match="cannot follow adapters that learn prompts"):
+    with pytest.raises(ValueError, match="does not support adapters that learn prompts"):
         generate(wrapped, head)
-    # The wrapper without best_of_n, and the model inside without the wrapper, are as ever
+    # The wrapper still works without best_of_n
     assert wrapped.generate(**inputs, max_new_tokens=2, min_new_tokens=2).shape == (3, 11)

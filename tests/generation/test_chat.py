@@ -1,4 +1,4 @@
-"""Best-of-n through an OpenAI-compatible interface: answers that llama.cpp's server gave, replayed over HTTP."""
+"""Best-of-n through an OpenAI-compatible API: recorded answers of llama.cpp's server, replayed over HTTP."""
 
 import json
 import math
@@ -20,7 +20,7 @@ RECORDINGS = Path(__file__).parents[1] / "data" / "llama_cpp_answers.json"
 
 @pytest.fixture(autouse=True)
 def online(monkeypatch):
-    """The server is on this machine, but the client counts it as the network."""
+    """The server is local, but the client treats it as the network."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
@@ -66,7 +66,7 @@ def test_the_best_of_the_answers_of_a_real_server(head, question):
     assert out.winner == int(np.argmax(expected))
     assert out.text == out.texts[out.winner]
     assert len(set(out.texts)) > 1
-    # llama.cpp gives one answer whatever n is, so it was asked again, each time with another seed
+    # llama.cpp returns one answer whatever n is, so requests were repeated, each with a different seed
     assert [request["n"] for _, request in requests] == [4, 3, 2, 1]
     assert [request["seed"] for _, request in requests] == [7, 8, 9, 10]
     assert {path for path, _ in requests} == {"/v1/chat/completions"}
@@ -81,7 +81,7 @@ def made_choice(text, logprob, tokens=2, top=20):
     return {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": {"content": [entry] * tokens}}
 
 
-def test_a_server_that_gives_all_at_once_is_asked_once(head):
+def test_a_server_that_returns_all_answers_at_once_gets_one_request(head):
     choices = [made_choice(f"answer {i}", -0.1 * i) for i in range(5)]
     with chat_server(lambda request: (200, {"choices": choices[: request["n"]]})) as (url, requests):
         out = best_of_n_chat(client(url), conversation("?"), 5, head)
@@ -91,8 +91,8 @@ def test_a_server_that_gives_all_at_once_is_asked_once(head):
     assert requests[0][1]["logprobs"] is True
 
 
-def test_an_answer_of_one_token_may_have_nothing_but_merged_log_probabilities(head):
-    """llama.cpp's server showed down to 16 of 20; one that shows fewer than 15 gives too few."""
+def test_an_answer_of_one_token_may_have_only_merged_log_probabilities(head):
+    """llama.cpp's server returned down to 16 of 20; fewer than 15 are too few."""
     choices = [made_choice("Yes", -0.1, tokens=1, top=16), made_choice("No, no", -2.0)]
     with chat_server(lambda request: (200, {"choices": choices})) as (url, _):
         out = best_of_n_chat(client(url), conversation("?"), 2, head)
@@ -105,8 +105,8 @@ def test_an_answer_of_one_token_may_have_nothing_but_merged_log_probabilities(he
         best_of_n_chat(client(url), conversation("?"), 2, head)
 
 
-def test_seeds_go_on_by_answers(head):
-    """A server that gives two at a time may make its second answer from the next seed."""
+def test_seeds_are_raised_by_the_number_of_answers(head):
+    """A server that returns two at a time may make its second answer from the next seed."""
     with chat_server(lambda request: (200, {"choices": [made_choice("a", -0.1)] * min(2, request["n"])})) as (
         url,
         asked,
@@ -122,7 +122,7 @@ def test_more_answers_than_asked_for_do_not_count(head):
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("", 1), (" \n", 1)])
 def test_an_empty_answer_cannot_win(head, text, tokens):
-    """Servers may show the token that ends, or leave it out."""
+    """Servers may return the token that ends the answer, or leave it out."""
     choices = [made_choice(text, 0.0, tokens=tokens), made_choice("b", -3.0)]
     with chat_server(lambda request: (200, {"choices": choices})) as (url, _):
         out = best_of_n_chat(client(url), conversation("?"), 2, head)
@@ -144,7 +144,7 @@ def test_an_empty_answer_cannot_win(head, text, tokens):
         ([made_choice("a", 0.7)], "expected a number of at most 0"),
     ],
 )
-def test_servers_that_do_not_show_what_is_needed(head, choices, message):
+def test_servers_that_do_not_return_what_is_needed_are_refused(head, choices, message):
     with (
         chat_server(lambda request: (200, {"choices": choices})) as (url, _),
         pytest.raises(ValueError, match=message),
@@ -152,12 +152,12 @@ def test_servers_that_do_not_show_what_is_needed(head, choices, message):
         best_of_n_chat(client(url), conversation("?"), 1, head)
 
 
-def test_an_error_of_the_server_is_the_clients(head):
+def test_an_error_of_the_server_is_raised_by_the_client(head):
     with chat_server(lambda request: (500, {"error": "out of memory"})) as (url, _), pytest.raises(HfHubHTTPError):
         best_of_n_chat(client(url), conversation("?"), 1, head)
 
 
-def test_refusals_before_anything_is_asked(head):
+def test_refusals_before_any_request(head):
     class Unasked:
         def chat_completion(self, *arguments, **kwargs):
             raise AssertionError("the server was asked")
@@ -165,7 +165,7 @@ def test_refusals_before_anything_is_asked(head):
     for n in (0, -1, True, 2.0):
         with pytest.raises(ValueError, match="whole number of at least 1"):
             best_of_n_chat(Unasked(), conversation("?"), n, head)
-    with pytest.raises(ValueError, match="logprobs, n: best_of_n_chat decides"):
+    with pytest.raises(ValueError, match="logprobs, n: best_of_n_chat sets this itself"):
         best_of_n_chat(Unasked(), conversation("?"), 2, head, n=3, logprobs=True)
     with pytest.raises(ValueError, match="reads 'hidden_states', and an interface returns only log-probabilities"):
         best_of_n_chat(Unasked(), conversation("?"), 2, ElhsrRewardHead(ElhsrConfig(hidden_size=4, layers=[0])))

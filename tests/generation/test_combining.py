@@ -1,4 +1,4 @@
-"""Several sources in one generate: each says what it says alone, and the winner is who the combination names."""
+"""Several sources in one generate: each gives the same rewards as alone, and the combination selects the winner."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tiny_models import tiny_classifier, tiny_head
 
 
 def length_of_text(prompts, completions):
-    """A scorer of one's own: how many words."""
+    """A user's scorer: the number of words."""
     return [float(len(completion.split())) for completion in completions]
 
 
@@ -32,7 +32,7 @@ def texts(out, prompt_length=9):
 
 
 def assert_winners_are(out, combined, ties):
-    """Of the highest combined reward, and of equal ones of the highest first reward."""
+    """Winners have the highest combined reward, and among equal ones the highest reward from the first source."""
     for prompt, (own, first) in enumerate(zip(combined.tolist(), ties.tolist(), strict=True)):
         expected = max(range(len(own)), key=lambda candidate: (own[candidate], first[candidate]))
         assert int(out.winners[prompt, 0]) == expected
@@ -49,7 +49,7 @@ def test_heads_a_text_reward_model_and_a_function_together(model, inputs, combin
     assert torch.equal(alone.candidates, out.candidates)
     assert torch.equal(alone.rewards, out.source_rewards[..., 0])
     assert torch.equal(generate(model, inputs, second).rewards, out.source_rewards[..., 1])
-    # Scored anew from the token ids, prompts without their padding
+    # Scored again from the token ids, prompts without their padding
     for row, (own, ids, mask) in enumerate(zip(texts(out), inputs["input_ids"], inputs["attention_mask"], strict=True)):
         prompt = " ".join(f"w{i}" for i in ids[mask.bool()].tolist())
         torch.testing.assert_close(out.source_rewards[row, :, 2], reward_model([prompt] * 6, own), rtol=0, atol=1e-4)
@@ -94,7 +94,7 @@ def test_prompts_without_a_mask_are_given_without_their_padding(model, inputs):
 
 
 def first_word(text):
-    """Answers with few values, so that candidates agree; some give none."""
+    """Answers with few values, so that candidates agree; some have none."""
     words = text.split()
     return None if not words or int(words[0][1:]) % 4 == 0 else str(int(words[0][1:]) % 4)
 
@@ -103,16 +103,16 @@ def first_word(text):
 def test_votes(model, inputs, combine):
     head = tiny_head(model)
     out = generate(model, inputs, head, best_of_n=12, combine=combine, extract_answer=first_word)
-    said = out.source_rewards[..., 0]
-    assert torch.equal(said, generate(model, inputs, head, best_of_n=12).rewards)
-    votes = torch.ones_like(said) if combine == "majority_vote" else said.sigmoid()
+    rewards = out.source_rewards[..., 0]
+    assert torch.equal(rewards, generate(model, inputs, head, best_of_n=12).rewards)
+    votes = torch.ones_like(rewards) if combine == "majority_vote" else rewards.sigmoid()
     answers = [[first_word(text) for text in row] for row in texts(out)]
     assert any(answer is None for row in answers for answer in row)
     for row, own in enumerate(answers):
         for candidate, answer in enumerate(own):
             expected = sum(float(v) for v, a in zip(votes[row], own, strict=True) if a == answer and a is not None)
             assert float(out.rewards[row, candidate]) == pytest.approx(expected, abs=1e-5)
-    assert_winners_are(out, out.rewards, said)
+    assert_winners_are(out, out.rewards, rewards)
 
 
 def test_without_any_answer_the_head_decides(model, inputs):
@@ -133,7 +133,7 @@ def test_heads_of_several_signals(model, inputs):
     ("sources", "kwargs", "message"),
     [
         (lambda head: [], {}, "reward_head is empty"),
-        (lambda head: [head, head], {}, "names 2 sources: say with combine="),
+        (lambda head: [head, head], {}, "names 2 sources: pass combine="),
         (
             lambda head: [head, head],
             {"combine": "mean"},
@@ -148,13 +148,13 @@ def test_heads_of_several_signals(model, inputs):
         (
             lambda head: [head, head],
             {"combine": "min_max", "prune": 0.01},
-            "prune given, which needs a head that decides",
+            "prune can only be used with a head that decides alone",
         ),
-        (lambda head: length_of_text, {"min_confidence": 0.5}, "min_confidence given, which needs a head"),
-        (lambda head: [head, head], {"combine": "min_max", "output_token_rewards": True}, "for a single head"),
+        (lambda head: length_of_text, {"min_confidence": 0.5}, "min_confidence can only be used with a head"),
+        (lambda head: [head, head], {"combine": "min_max", "output_token_rewards": True}, "needs a single head"),
         (lambda head: [head, head], {"combine": ["min_max"]}, "expected a function or one of worse_of_ranks"),
         (lambda head: head, {"combine": "weighted_vote", "extract_answer": "last"}, "expected a function of a text"),
-        (lambda head: [head, tiny_classifier()], {"combine": "min_max"}, r"as TextRewardModel\(model, tokenizer\)"),
+        (lambda head: [head, tiny_classifier()], {"combine": "min_max"}, r"pass TextRewardModel\(model, tokenizer\)"),
         (lambda head: [head, 3], {"combine": "min_max"}, "got int"),
         (lambda head: lambda p, c: [1.0], {}, r"given 18 completions and returned scores of shape \(1,\)"),
         (lambda head: lambda p, c: [float("nan")] * 18, {}, "scored completion 0 as nan"),
@@ -162,7 +162,7 @@ def test_heads_of_several_signals(model, inputs):
         (lambda head: [head, head], {"combine": lambda r: r[..., 0] / 0}, "combine returned NaN or infinity"),
     ],
 )
-def test_what_is_refused(model, head, inputs, sources, kwargs, message):
+def test_sources_and_combinations_that_cannot_work_are_refused(model, head, inputs, sources, kwargs, message):
     with pytest.raises(ValueError, match=message):
         generate(model, inputs, sources(head), **kwargs)
 

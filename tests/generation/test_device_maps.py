@@ -1,4 +1,4 @@
-"""Models that accelerate has spread over devices or offloaded: the same candidates and rewards."""
+"""Models that accelerate distributes over devices or offloads give the same candidates and rewards."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_weights_that_were_offloaded_cannot_be_sampled(load):
 
 
 @pytest.mark.parametrize("device_map", DEVICE_MAPS.values(), ids=DEVICE_MAPS)
-def test_what_can_be_read_is_compared(load, device_map):
+def test_weights_that_can_be_read_are_compared(load, device_map):
     head = tiny_head(tiny_model(seed=1))
     model = load(device_map)
     if device_map == DEVICE_MAPS["all weights on disk"]:

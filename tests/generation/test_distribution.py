@@ -38,9 +38,9 @@ def counts(tokens: torch.Tensor) -> np.ndarray:
     return np.bincount(tokens.flatten().numpy(), minlength=64)
 
 
-def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray) -> None:
+def assert_same_distribution(own: np.ndarray, expected: np.ndarray) -> None:
     """Chi-square test of homogeneity; the bound is far in the tail, since the seeds are fixed."""
-    table = np.stack([ours, theirs])
+    table = np.stack([own, expected])
     rare = table.sum(0) < 10
     table = np.concatenate([table[:, ~rare], table[:, rare].sum(1, keepdims=True)], axis=1)
     table = table[:, table.sum(0) > 0]
@@ -60,21 +60,21 @@ def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray) -> None:
     ids=str,
 )
 def test_token_frequencies_match_generate(settings):
-    """First and second tokens of many samples, ours against generate(num_return_sequences=...)."""
+    """First and second tokens of many samples, compared with generate(num_return_sequences=...)."""
     model = opinionated_model()
     head = tiny_head(model)
     model.generation_config.eos_token_id = 2
     inputs = ragged_prompts(batch=1)
     torch.manual_seed(1)
-    theirs = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=2, **settings)
+    expected = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=2, **settings)
     torch.manual_seed(2)
     out = model.generate(
         **inputs, best_of_n=SAMPLES, reward_head=head, max_new_tokens=2, return_dict_in_generate=True, **settings
     )
     for position in (9, 10):
-        ours = counts(out.candidates[0, :, position])
-        assert len(ours.nonzero()[0]) > 3
-        assert_same_distribution(ours, counts(theirs[:, position]))
+        actual = counts(out.candidates[0, :, position])
+        assert len(actual.nonzero()[0]) > 3
+        assert_same_distribution(actual, counts(expected[:, position]))
 
 
 def test_the_comparison_can_fail():
@@ -82,10 +82,10 @@ def test_the_comparison_can_fail():
     model = opinionated_model()
     inputs = ragged_prompts(batch=1)
     torch.manual_seed(1)
-    theirs = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=1, top_k=0)
-    ours = model.sample_candidates(**inputs, n=SAMPLES, max_new_tokens=1, top_k=0, temperature=1.15)
+    expected = model.generate(**inputs, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=1, top_k=0)
+    actual = model.sample_candidates(**inputs, n=SAMPLES, max_new_tokens=1, top_k=0, temperature=1.15)
     with pytest.raises(AssertionError):
-        assert_same_distribution(counts(ours.token_ids[0, :, 9]), counts(theirs[:, 9]))
+        assert_same_distribution(counts(actual.token_ids[0, :, 9]), counts(expected[:, 9]))
 
 
 def test_draw_tokens_follows_the_softmax():
@@ -101,7 +101,7 @@ def test_draw_tokens_follows_the_softmax():
 
 @pytest.mark.parametrize("uniform", [0.0, 0.49999997, 0.5, 1 - 2**-24])
 def test_draw_tokens_at_the_edges(monkeypatch, uniform):
-    """No uniform number leads to a token of no probability, or past the vocabulary."""
+    """No uniform number selects a token of probability zero, or one past the vocabulary."""
     monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: torch.full(size, uniform))
     inf = float("inf")
     scores = torch.tensor([[-inf, 0.0, -inf, 0.0, -inf], [-inf, -inf, 3.0, -inf, -inf], [0.1, 0.2, 0.3, 0.4, 0.5]])
@@ -117,13 +117,13 @@ def test_partial_top_p_keeps_what_the_warper_keeps(spread, top_p):
     scores = torch.randn(40, 5000) * spread
     scores[::3, 7] = -float("inf")
     warper = TopPLogitsWarper(top_p)
-    theirs, ours = warper(None, scores), PartialTopP(warper)(torch.zeros(40, 1), scores)
-    kept_by_one = torch.isfinite(theirs) != torch.isfinite(ours)
-    # Sums are rounded in another order, so a token on the boundary may fall on the other side
+    expected, actual = warper(None, scores), PartialTopP(warper)(torch.zeros(40, 1), scores)
+    kept_by_one = torch.isfinite(expected) != torch.isfinite(actual)
+    # Sums are rounded in a different order, so a token on the boundary may fall on the other side
     assert kept_by_one.sum(-1).max() <= 1
     assert kept_by_one.sum() <= 2
-    both = torch.isfinite(theirs) & torch.isfinite(ours)
-    assert torch.equal(theirs[both], ours[both])
+    both = torch.isfinite(expected) & torch.isfinite(actual)
+    assert torch.equal(expected[both], actual[both])
     assert both.any(-1).all()
 
 
@@ -141,10 +141,10 @@ WARPERS = {
 @pytest.mark.parametrize("spread", [0.3, 1.5, 3.0], ids=["flat", "middling", "peaked"])
 @pytest.mark.parametrize("warpers", WARPERS)
 def test_sampled_tokens_follow_the_warped_softmax(warpers, spread):
-    """A vocabulary of many blocks and a remainder; flat rows take the long way, the others do not, or a shorter one."""
+    """A vocabulary of many blocks and a remainder; flat rows need the full sort, the others a partial one or none."""
     torch.manual_seed(0)
     logits = torch.randn(1, 12_345) * spread
-    # bfloat16 logits tie often, at the boundary of top-k, too
+    # bfloat16 logits tie often, also at the boundary of top-k
     logits = logits.bfloat16().float()
     processors = LogitsProcessorList(WARPERS[warpers])
     expected = processors(torch.zeros(1, 1, dtype=torch.long), logits.clone())[0].double().softmax(-1).numpy()
@@ -154,10 +154,10 @@ def test_sampled_tokens_follow_the_warped_softmax(warpers, spread):
         tokens, scores = sample_tokens(processors, torch.zeros(250, 1, dtype=torch.long), rows, do_sample=True)
         assert scores is None
         drawn += np.bincount(tokens.numpy(), minlength=12_345)
-    # Which of the tokens that tie at the boundary of top-p are kept is nobody's promise
+    # Which of the tokens that tie at the boundary of top-p are kept is not specified
     boundary = logits[0].numpy()[expected > 0].min()
     assert (logits[0].numpy()[(expected == 0) & (drawn > 0)] == boundary).all()
-    # Forty bins of tokens that stand together, of about equal probability
+    # Forty bins of neighbouring tokens, of about equal probability
     order = np.argsort(expected, kind="stable")
     places = np.minimum((expected[order].cumsum() * 40).astype(int), 39)
     counted, wanted = (np.bincount(places, weights=values[order], minlength=40) for values in (drawn, expected))
@@ -179,8 +179,8 @@ def test_sampled_tokens_are_those_of_the_warpers_one_by_one_when_scores_are_want
     assert torch.equal(greedy, logits.argmax(-1))
 
 
-def test_ties_at_the_boundary_of_top_k_go_the_long_way():
-    """The warper keeps all that tie with the k-th, be they more than the fused draw looks at."""
+def test_ties_at_the_boundary_of_top_k_need_the_full_sort():
+    """The warper keeps all tokens that tie with the k-th, even more than the fused draw reads."""
     logits = torch.zeros(4, 40_000)
     logits[0, :5] = 4.0
     logits[1, :100] = 4.0

@@ -1,4 +1,4 @@
-"""enable_best_of_n changes nothing but generate: name, pickles, copies, saving, pipelines, wrappers, hooks."""
+"""enable_best_of_n changes only generate: name, pickles, copies, saving, pipelines, wrappers and hooks stay."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ def test_reversible(inputs):
     assert disable_best_of_n(model) is model
 
 
-def test_a_class_of_ones_own_with_the_mixin(inputs):
+def test_a_users_class_with_the_mixin(inputs):
     class Mine(BestOfNGenerationMixin, LlamaForCausalLM):
         pass
 
@@ -84,7 +84,7 @@ def test_pipeline(smollm2):
     torch.nn.init.normal_(head.weight, std=1e-4)
     pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
     chat = [{"role": "user", "content": "Name a colour."}]
-    # the pipeline would choose a temperature of its own
+    # The pipeline would set its own temperature
     arguments = {"best_of_n": 3, "reward_head": head, "max_new_tokens": 8, "do_sample": True, "temperature": 0.9}
     torch.manual_seed(0)
     answer = pipe(chat, **arguments)[0]["generated_text"][-1]
@@ -137,7 +137,7 @@ def test_peft_enables_the_base_model(inputs):
     assert abs(without - out.rewards.numpy()).max() > 1e-3
 
 
-def test_tied_hidden_states_need_no_hooks_of_ours(model, head, inputs):
+def test_hidden_states_need_no_hooks_of_the_package(model, head, inputs):
     before = [len(module._forward_hooks) for module in model.modules()]
     best_of_n(model, head, inputs)
     assert [len(module._forward_hooks) for module in model.modules()] == before
@@ -149,7 +149,7 @@ def test_training_mode_is_kept(model, head):
     assert model.training
 
 
-def test_a_view_leaves_the_model_its_class_and_shares_all_else(inputs):
+def test_a_view_leaves_the_model_its_class_and_shares_everything_else(inputs):
     model = tiny_model()
     head = tiny_head(model)
     view = best_of_n_view(model)

@@ -1,4 +1,4 @@
-"""Every argument of generate has a stated fate: it works for the winners, or it is refused."""
+"""Every argument of generate either works for the winners or is refused."""
 
 import copy
 import threading
@@ -97,7 +97,7 @@ def test_finished_candidates_leave_the_batch(model, head, inputs):
     handle.remove()
     lengths = out.lengths.flatten()
     running = [int((lengths >= t).sum()) for t in range(1, int(lengths.max()) + 1)]
-    # the forward that feeds token t has the rows of all candidates with at least t tokens, and few idle ones beside
+    # The forward pass of token t has the rows of all candidates with at least t tokens, and few idle ones
     assert all(fed >= needed for fed, needed in zip(rows[1:], running, strict=True))
     assert rows[-1] < rows[1]
     assert sum(rows[1:]) < sum(running) + rows[1]
@@ -153,7 +153,7 @@ def test_settings_work_and_the_law_holds(model, head, inputs, kwargs, monkeypatc
 
 
 def assert_scores_are_transformers_own(model, head, inputs, kwargs, monkeypatch):
-    """The scores each winner was drawn from are those of transformers' own loop, made to choose the same tokens."""
+    """The scores each winner was drawn from are those of transformers' own loop, forced to draw the same tokens."""
     out = generate(model, head, inputs, output_scores=True, **kwargs)
     winners = iter(())
     monkeypatch.setattr(torch, "multinomial", lambda probabilities, num_samples: next(winners).view(-1, 1))
@@ -162,14 +162,14 @@ def assert_scores_are_transformers_own(model, head, inputs, kwargs, monkeypatch)
         length = int(out.lengths[row, out.winners[row, 0]])
         winners = iter(out.sequences[row, 9 : 9 + length])
         alone = {name: value[row : row + 1] for name, value in inputs.items()}
-        theirs = model.generate(**alone, **(settings | kwargs))
-        assert len(theirs.scores) == length
-        for step, scores in enumerate(theirs.scores):
+        plain = model.generate(**alone, **(settings | kwargs))
+        assert len(plain.scores) == length
+        for step, scores in enumerate(plain.scores):
             torch.testing.assert_close(out.scores[step][row], scores[0], rtol=1e-3, atol=1e-3)
 
 
 def test_repetition_penalty_follows_its_rows(head, inputs):
-    """The penalty ignores each row's padding: it must be the right row's as rows leave."""
+    """The penalty ignores each row's padding, and must still match the rows after some have left."""
     model = enable_best_of_n(tiny_model())
     seen = []
 
@@ -294,7 +294,7 @@ def test_custom_stopping_criterion_gets_scores_when_they_are_recorded(model, hea
     assert [len(scores) for scores in criterion.scores_seen] == list(range(1, len(criterion.scores_seen) + 1))
 
 
-def test_prefix_function_is_told_the_prompt(model, head, inputs):
+def test_prefix_function_is_called_with_the_prompt(model, head, inputs):
     def allowed(prompt, ids):
         return [10 + prompt, 20 + prompt, 2]
 
@@ -411,7 +411,7 @@ def test_inputs_embeds(model, head, inputs):
 
 
 def test_quantised_cache(model, head, inputs):
-    """Quantising changes what is decoded, so the law cannot hold to rounding; all else does."""
+    """Quantising changes what is decoded, so the law cannot hold to rounding; everything else does."""
     out = generate(model, head, inputs, cache_implementation="quantized", cache_config={"backend": "fp8"})
     assert out.lengths.max() == 10
     assert len(set(out.lengths.flatten().tolist())) > 2
@@ -450,7 +450,7 @@ def test_text_streamer_prints_the_winner(smollm2, capsys):
 
 
 def test_text_iterator_streamer_receives_the_winner(model, head):
-    """As web servers use it: generate in a thread, the text in another."""
+    """As in web servers: generate runs in one thread, another reads the text."""
     tokenizer, inputs, results = tiny_tokenizer(), ragged_prompts(batch=1), []
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
     thread = threading.Thread(target=lambda: results.append(generate(model, head, inputs, streamer=streamer)))
@@ -464,7 +464,7 @@ def test_text_iterator_streamer_receives_the_winner(model, head):
 
 @pytest.mark.parametrize("own", [False, True])
 def test_embeddings_with_a_static_cache(model, head, inputs, own):
-    """max_length does not count a prompt given as embeddings, the cache must."""
+    """max_length does not count a prompt given as embeddings, but the cache must."""
     embeds = model.get_input_embeddings()(inputs["input_ids"])
     arguments = {"best_of_n": 2, "reward_head": head, "max_new_tokens": 10, "eos_token_id": 63, "pad_token_id": 0}
     mask = inputs["attention_mask"]
@@ -492,7 +492,7 @@ def test_autocast_and_default_dtype(model, head, inputs):
     assert out.rewards.dtype == torch.float32
 
 
-def test_a_processor_that_works_in_place_does_not_spoil_the_raw_logits(model, head, inputs):
+def test_a_processor_that_works_in_place_does_not_change_the_raw_logits(model, head, inputs):
     from hf_elhsr import RunningLogProbability
 
     class Triples(LogitsProcessor):
@@ -527,7 +527,7 @@ def test_positional_arguments(model, head):
 
 
 def test_compiled_decoding_steps_keep_their_rows(model, head, inputs):
-    """With a static cache generate compiles its steps; so do we, and the batch keeps its shape."""
+    """With a static cache generate compiles its steps, and so does best-of-n; the batch keeps its shape."""
     config = CompileConfig(backend="eager", mode=None, fullgraph=False)
     config._compile_all_devices = True
     rows = []

@@ -1,4 +1,4 @@
-"""What a notebook displays of `out`."""
+"""The table that a notebook displays for `out`."""
 
 import re
 
@@ -47,12 +47,12 @@ def test_many_are_summed_up():
     assert html.count("<table>") == 8
     assert "And 12 more prompts." in html
     assert html.count("And 8 more candidates.") == 8
-    # Those returned come first, though votes made others equal
+    # Returned candidates come first, although votes made others equal
     assert [row[0] for row in rows(html.split("<caption>")[1])[1:4]] == ["7", "6", "0"]
     assert [row[3] for row in rows(html.split("<caption>")[1])[1:4]] == ["winner", "returned", ""]
 
 
-def test_an_output_that_lacks_parts_is_left_to_the_plain_text():
+def test_an_incomplete_output_is_shown_as_plain_text():
     assert made(rewards=None)._repr_html_() is None
 
 

@@ -1,4 +1,4 @@
-"""pipeline("text-generation") with best_of_n: what it returns is what generate chose, in every form it takes."""
+"""pipeline("text-generation") with best_of_n: it returns what generate selects, for every form of input."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def tokenizer():
 
 @pytest.fixture
 def arguments(head):
-    # The pipeline would choose a temperature of its own
+    # The pipeline would set its own temperature
     return {"best_of_n": 4, "reward_head": head, "max_new_tokens": 6, "do_sample": True, "temperature": 0.9}
 
 
@@ -108,5 +108,5 @@ def test_refusals_reach_the_caller(model, tokenizer, arguments):
     pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
     with pytest.raises(ValueError, match="makes all 4 candidates the same"):
         pipe(TEXTS[0], **arguments | {"do_sample": False})
-    with pytest.raises(ValueError, match="num_return_sequences=5 of best_of_n=4"):
+    with pytest.raises(ValueError, match="num_return_sequences=5 is more than the best_of_n=4"):
         pipe(TEXTS[0], num_return_sequences=5, **arguments)

@@ -1,4 +1,4 @@
-"""Pruning, adaptive n, abstention and max_parallel while decoding: the laws hold, and what was cut short is marked."""
+"""Pruning, adaptive n, abstention and max_parallel while decoding: the laws hold, and pruned candidates are marked."""
 
 import copy
 from dataclasses import replace
@@ -15,7 +15,7 @@ LINE = {"slope": 1.0, "offset": 0.0}
 
 
 def decisive(head, price=0.2, threshold=0.6, n=6, interval=2, wave_price=0.0):
-    """The head with settings made by hand."""
+    """The head with hand-made settings."""
     head.config.calibration = {**LINE, "winner": {"slope": 2.0, "offset": 0.5}, "n": n, "prompts": 100}
     head.config.pruning = {
         "interval": interval,
@@ -51,7 +51,7 @@ def sampled(out):
     "kwargs", [{"prune": 0.01}, {"adaptive": 0.01}, {"max_parallel": 5}, {"adaptive": 0.01, "max_parallel": 4}], ids=str
 )
 def test_the_central_law_holds_in_every_mode(architecture, kwargs):
-    """Rewards are those of the returned token ids, be they whole or cut short."""
+    """Rewards are those of the returned token ids, whole or cut short."""
     model = enable_best_of_n(tiny_model(architecture))
     head, inputs = decisive(tiny_head(model), wave_price=0.1), ragged_prompts()
     out = generate(model, head, inputs, **kwargs)
@@ -69,7 +69,7 @@ def test_the_central_law_holds_in_every_mode(architecture, kwargs):
 
 
 def _only(out, begun):
-    """The oracle needs at least one token of everybody: those never begun borrow one, and are not looked at."""
+    """The oracle needs at least one token of each: candidates that never started get one, and are ignored."""
     changed = copy.copy(out)
     changed["lengths"] = out.lengths.clamp_min(1)
     return changed
@@ -79,13 +79,13 @@ def test_a_price_of_zero_changes_nothing(model, head, inputs):
     head = decisive(head, price=0.0)
     exact, unpruned = generate(model, head, inputs), generate(model, head, inputs, prune=0.01)
     assert torch.equal(exact.candidates, unpruned.candidates)
-    # To rounding: tokens that were scored when pruning asked are summed in other company
+    # Up to rounding: pruning reads rewards early, so that tokens are summed in different groups
     assert_rewards_close(exact.rewards, unpruned.rewards)
     assert not unpruned.pruned.any()
 
 
 def test_a_high_price_leaves_the_best_at_the_first_check(model, head, inputs):
-    """Every running candidate but the best one is dropped after `interval` tokens, and not a token later."""
+    """Every running candidate but the best is dropped after exactly `interval` tokens."""
     out = generate(model, decisive(head, price=1.0, interval=3), inputs, prune=0.01)
     assert (out.lengths[out.pruned] % 3 == 0).all()
     assert ((~out.pruned).sum(-1) >= 1).all()
@@ -96,8 +96,8 @@ def test_a_high_price_leaves_the_best_at_the_first_check(model, head, inputs):
     assert (out.candidates[row, column, 9 + int(out.lengths[row, column]) :] == 0).all()
 
 
-def test_pruned_is_what_the_rule_says(model, head, inputs):
-    """Re-played by hand from token rewards: who is dropped when, with the rule written out in NumPy."""
+def test_pruned_candidates_are_those_of_the_rule(model, head, inputs):
+    """Replayed from token rewards, with the rule written out in NumPy: which are dropped, and when."""
     head = decisive(head, price=0.3)
     out = generate(model, head, inputs, prune=0.01, output_token_rewards=True)
     rewards, gates = out.token_rewards.double().numpy(), out.token_gates.double().numpy()
@@ -123,7 +123,7 @@ def test_pruned_is_what_the_rule_says(model, head, inputs):
 
 
 def test_adaptive_n_prunes_inside_its_waves(model, head, inputs):
-    """Nobody is ever trusted, so whoever was stopped was hopeless: at a check, and beside a better one."""
+    """No candidate is ever trusted, so those that were stopped were hopeless: at a check, with a better rival."""
     pruned = generate(model, decisive(head, threshold=1.0, wave_price=0.3), inputs, adaptive=0.01)
     assert sampled(pruned).all()
     assert pruned.pruned.any()
@@ -137,7 +137,7 @@ def test_waves_stop_once_a_candidate_is_trusted(model, head, inputs):
     assert not never.pruned.any()
     at_once = generate(model, decisive(head, threshold=0.0), inputs, adaptive=0.01)
     assert sampled(at_once).sum(-1).tolist() == [2, 2, 2]
-    # whoever runs on when the first one finishes is cut there
+    # A candidate that is still running when the first one finishes is cut there
     assert (at_once.lengths[:, 0] == at_once.lengths[:, 1]).all()
     assert at_once.pruned.any()
     assert ((~at_once.pruned) & sampled(at_once)).any(-1).all()
@@ -164,7 +164,7 @@ def test_max_parallel_bounds_the_batch(model, head, inputs):
 
 
 def test_max_parallel_with_everything_else(model, head, inputs):
-    """Records of steps, token rewards, hidden states: put together from all parts."""
+    """Step records, token rewards and hidden states are assembled from all parts."""
     asked = {"output_scores": True, "output_hidden_states": True, "output_token_rewards": True, "output_logits": True}
     out = generate(model, head, inputs, max_parallel=4, num_return_sequences=2, **asked)
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
@@ -193,15 +193,15 @@ def test_parts_do_not_disturb_each_other(architecture):
     torch.testing.assert_close(whole.rewards, parts.rewards)
 
 
-def test_a_trusted_prompt_starts_nobody_in_later_parts(model, head, inputs):
-    """One candidate at a time: the first to finish is trusted at once, and its wave-mates are never begun."""
+def test_a_trusted_prompt_starts_no_candidate_in_later_parts(model, head, inputs):
+    """One candidate at a time: the first to finish is trusted at once, and the others of its wave never start."""
     out = generate(model, decisive(head, threshold=0.0), inputs, adaptive=0.01, max_parallel=1)
     assert sampled(out).sum(-1).tolist() == [1, 1, 1]
     assert not out.pruned.any()
 
 
 @pytest.mark.parametrize("kwargs", [{"adaptive": 0.01}, {"max_parallel": 2}], ids=str)
-def test_max_time_would_cut_those_who_start_last(model, head, inputs, kwargs):
+def test_max_time_would_cut_the_candidates_that_start_last(model, head, inputs, kwargs):
     with pytest.raises(ValueError, match="max_time would cut the last"):
         generate(model, decisive(head), inputs, max_time=60.0, **kwargs)
     assert generate(model, decisive(head), inputs, max_time=60.0, prune=0.01).pruned.any()
@@ -225,9 +225,9 @@ def test_confidence_and_abstention(model, head, inputs, caplog):
     torch.testing.assert_close(out.confidence, torch.sigmoid(2 * best + 0.5))
     assert out.abstained is None
     threshold = float(out.confidence.sort().values[1])
-    told = generate(model, head, inputs, min_confidence=threshold)
-    assert told.abstained.tolist() == (out.confidence < threshold).tolist()
-    assert 0 < told.abstained.sum() < 3
+    marked = generate(model, head, inputs, min_confidence=threshold)
+    assert marked.abstained.tolist() == (out.confidence < threshold).tolist()
+    assert 0 < marked.abstained.sum() < 3
     head.config.calibration = None
     assert generate(model, head, inputs).confidence is None
 
@@ -242,7 +242,7 @@ def test_every_architecture_prunes(architecture):
 
 
 def test_a_head_with_values_keeps_their_sums(model, inputs):
-    """V_t is the plain mean of v_t = u h_t + c, told from one plain forward pass; R is as without."""
+    """V_t is the plain mean of v_t = u h_t + c, computed from one plain forward pass; R does not change."""
     plain, valued = decisive(tiny_head(model)), decisive(tiny_head(model, value=True))
     with torch.no_grad():
         valued.value_weight.copy_(torch.randn_like(valued.value_weight) * 0.1)
@@ -266,8 +266,8 @@ def test_a_head_with_values_keeps_their_sums(model, inputs):
     assert generate(model, valued, inputs, prune=0.01).pruned.any()
 
 
-def test_candidates_not_begun_are_no_rivals(model, head, inputs):
-    """Some of a prompt's candidates start later; until then they must not be what the others are measured against."""
+def test_candidates_that_have_not_started_are_not_rivals(model, head, inputs):
+    """Some of a prompt's candidates start later; until then the others must not be compared with them."""
     head = decisive(head, price=1.0)
     head.config.pruning = replace(head.config.pruning, final=[50.0, 0.0])
     out = generate(model, head, inputs, prune=0.01, max_parallel=4)
@@ -293,7 +293,7 @@ def test_candidates_not_begun_are_no_rivals(model, head, inputs):
     ],
     ids=str,
 )
-def test_bad_settings(model, head, inputs, kwargs, message):
+def test_invalid_settings_are_refused(model, head, inputs, kwargs, message):
     with pytest.raises(ValueError, match=message):
         generate(model, decisive(head), inputs, **kwargs)
 
@@ -307,13 +307,13 @@ def test_bad_settings(model, head, inputs, kwargs, message):
     ],
     ids=str,
 )
-def test_a_head_without_decisions(model, head, inputs, kwargs, message):
+def test_a_head_without_decisions_is_refused(model, head, inputs, kwargs, message):
     with pytest.raises(ValueError, match=message):
         generate(model, head, inputs, **kwargs)
 
 
 @pytest.mark.parametrize("kwargs", [{"prune": 0.01}, {"adaptive": 0.01}, {"max_parallel": 2}], ids=str)
-def test_rows_that_cannot_leave(model, head, inputs, kwargs):
+def test_options_that_need_leaving_rows_are_refused_where_rows_cannot_leave(model, head, inputs, kwargs):
     """A processor that may keep state per row, and a compiled step, need all rows to stay."""
     from transformers import LogitsProcessor
 
@@ -331,12 +331,12 @@ def test_without_best_of_n_they_are_refused(model, inputs):
             model.generate(**inputs, **{name: 1})
 
 
-def test_prune_and_adaptive_are_not_asked_for_together(model, head, inputs):
-    with pytest.raises(ValueError, match="adaptive prunes candidates within its waves already: pass one"):
+def test_prune_and_adaptive_exclude_each_other(model, head, inputs):
+    with pytest.raises(ValueError, match="adaptive already prunes candidates within its waves: pass only one"):
         generate(model, decisive(head), inputs, prune=0.01, adaptive=0.01)
 
 
-def test_a_price_for_waves_without_a_schedule_is_damage(model, head, inputs):
+def test_a_price_for_waves_without_a_pruning_schedule_is_refused_as_damaged(model, head, inputs):
     decisive(head, wave_price=0.1).config.pruning = None
-    with pytest.raises(ValueError, match=r"damaged adaptive: a price of 0\.1 and no pruning schedule"):
+    with pytest.raises(ValueError, match=r"damaged adaptive: a price of 0\.1 but no pruning schedule"):
         generate(model, head, inputs, adaptive=0.01)

@@ -1,7 +1,7 @@
-"""Quantised models: rewards are those of what the model computes, and what can be unpacked is held against the head.
+"""Quantised models: rewards follow from what the model computes, and weights that unpack are compared with the head's.
 
-torchao's int8 is tested for real where it is installed. bitsandbytes 0.50.2 in 8 bits was tried by hand on a CPU; its
-weights cannot be read, which stands here for packed weights of any kind.
+torchao's int8 is tested itself where it is installed. bitsandbytes 0.50.2 in 8 bits was tried by hand on a CPU; its
+weights cannot be read, which is simulated here as an example of packed weights of any kind.
 """
 
 import logging
@@ -17,7 +17,7 @@ from tiny_models import tiny_head, tiny_model
 
 
 class Packed(torch.Tensor):
-    """Says that it is float32, and does next to nothing that a tensor does."""
+    """Reports float32, and supports almost no tensor operation."""
 
     @staticmethod
     def __new__(cls, dense):
@@ -53,9 +53,9 @@ def test_weights_that_unpack_are_compared():
         config.check_fits(other)
 
 
-def test_weights_that_do_not_are_not_and_a_warning_says_so(caplog):
+def test_weights_that_do_not_unpack_are_not_compared_and_a_warning_says_so(caplog):
     config = ElhsrConfig.for_model(tiny_model())
-    # Whoever ran before may have used up the one warning
+    # A test that ran before may have used up the one warning
     transformers_logging.warning_once.cache_clear()
     transformers_logging.enable_propagation()
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""What cannot work is refused with one clear error, and nothing about the model is left changed."""
+"""What cannot work is refused with one clear error that leaves nothing about the model changed."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def head(watched):
         ({"best_of_n": -3}, "best_of_n=-3: expected a whole number of at least 1"),
         ({"best_of_n": 2.0}, "best_of_n=2.0: expected a whole number of at least 1"),
         ({"best_of_n": True}, "best_of_n=True: expected a whole number of at least 1"),
-        ({"num_return_sequences": 5}, "num_return_sequences=5 of best_of_n=4"),
+        ({"num_return_sequences": 5}, "num_return_sequences=5 is more than the best_of_n=4 candidates"),
         ({"num_return_sequences": 0}, "num_return_sequences=0: expected a whole number of at least 1"),
         ({"num_return_sequences": -1}, "num_return_sequences=-1: expected a whole number of at least 1"),
         ({"num_return_sequences": 2.0}, "num_return_sequences=2.0: expected a whole number of at least 1"),
@@ -93,12 +93,12 @@ def test_assistant_model(model, inputs):
 @pytest.mark.parametrize(
     "kwargs", [{"reward_head": "org/head"}, {"signal_processor": []}, {"output_token_rewards": True}], ids=str
 )
-def test_our_arguments_without_best_of_n(model, inputs, kwargs):
+def test_arguments_of_best_of_n_without_it_are_refused(model, inputs, kwargs):
     with pytest.raises(ValueError, match="without best_of_n"):
         model.generate(**inputs, **kwargs)
 
 
-def test_different_ends_need_a_padding_token(model, inputs):
+def test_ends_at_different_lengths_need_a_padding_token(model, inputs):
     model.generation_config.pad_token_id = None
     model.generation_config.eos_token_id = None
     model.config.pad_token_id = model.config.eos_token_id = None
@@ -123,7 +123,7 @@ def test_cache_passed_in_is_untouched_by_a_refusal(model, inputs):
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
-def test_a_failure_in_mid_decoding_leaves_the_model_as_it_was(model, inputs, failure):
+def test_a_failure_during_decoding_leaves_the_model_as_it_was(model, inputs, failure):
     head = tiny_head(model)
     attributes = set(vars(model))
 
@@ -157,7 +157,7 @@ def test_models_that_cannot_be_enabled(make, message):
 def test_a_model_with_a_custom_generate_of_its_own():
     model = tiny_model()
     model.generate = lambda *args, **kwargs: None
-    with pytest.raises(ValueError, match="custom generate of its own"):
+    with pytest.raises(ValueError, match="has a custom generate"):
         enable_best_of_n(model)
 
 
@@ -259,7 +259,7 @@ def test_hidden_states_with_nan_are_not_ranked(inputs):
                 hidden[1] = float("nan")
             return hidden
 
-    # the last layer's hidden state is spoiled for row 1, after the logits were taken from the sound one
+    # Row 1 of the last layer's hidden state becomes NaN, after the logits were computed from the valid one
     model.model.norm = torch.nn.Sequential(model.model.norm, Spoils())
     weight = model.lm_head.weight
     model.lm_head = torch.nn.Linear(32, 64, bias=False)
@@ -354,7 +354,7 @@ def test_a_language_model_named_as_reward_head(model, inputs, tmp_path):
         model.generate(**inputs, best_of_n=2, reward_head=tmp_path / "llama", max_new_tokens=2)
 
 
-def test_a_model_whose_state_is_no_cache_works_without_one_only():
+def test_a_model_whose_state_is_not_a_cache_works_only_without_one():
     torch.manual_seed(0)
     sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64}
     model = enable_best_of_n(tf.RwkvForCausalLM(tf.RwkvConfig(**sizes, bos_token_id=1, eos_token_id=2)).eval())

@@ -1,4 +1,4 @@
-"""The central law: a reward while decoding is the reward of the returned token ids, whatever is around it."""
+"""The central law: a reward while decoding is the reward of the returned token ids, whatever else is decoded."""
 
 import numpy as np
 import pytest
@@ -23,11 +23,11 @@ def test_equal_to_the_oracle_on_every_architecture(architecture):
     out = generate(model, head, inputs, best_of_n=9)
     expected = oracle_rewards(model, head, out, inputs)
     assert_rewards_close(out.rewards, expected)
-    # The cases that matter are there: several ends by EOS at different steps, and ends at the length limit
+    # The cases that matter occur: several ends by EOS at different steps, and ends at the length limit
     lengths = out.lengths.flatten().tolist()
     assert len(set(lengths)) > 3
     assert 14 in lengths
-    # and the rewards are not all alike, which any formula would get right
+    # The rewards differ; if they were all alike, any formula would pass
     assert np.std(expected) > 0.05
 
 
@@ -55,7 +55,7 @@ def test_layer_subsets_with_and_without_gate(model, inputs, layers, gate):
 
 
 def test_the_last_token_counts(model, head, inputs):
-    """A negative control: leaving out each candidate's last token must show."""
+    """A negative control: leaving out each candidate's last token changes rewards."""
     out = generate(model, head, inputs)
     shorter = out.copy()
     shorter["lengths"] = (out.lengths - 1).clamp_min(1)
@@ -70,7 +70,7 @@ class _Namespace:
 
 
 def test_independent_of_neighbours_order_n_and_padding(model, head):
-    """The same completions, sampled in other company, get the same rewards."""
+    """The same completions, sampled in different batches, get the same rewards."""
     inputs = ragged_prompts(batch=4, length=11)
     out = generate(model, head, inputs, seed=3)
     alone = oracle_rewards(model, head, out, inputs)
@@ -91,7 +91,7 @@ def _one(inputs, row):
 
 
 @pytest.mark.parametrize("score", ["whole batch", "reversed", "padded", "one by one"])
-def test_rescoring_is_independent_of_company(model, head, score):
+def test_rescoring_is_independent_of_the_batch(model, head, score):
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 64, (4, 12), generator=generator)
     completion = torch.zeros_like(ids)
@@ -113,7 +113,7 @@ def test_rescoring_is_independent_of_company(model, head, score):
 
 
 def test_rows_that_stay_score_as_rows_that_leave(model, head, inputs):
-    """A user's own criterion keeps finished rows in the batch; nothing after the end may be scored."""
+    """A user's criterion keeps finished rows in the batch; nothing after the end may be scored."""
     from transformers import StoppingCriteria
 
     class Never(StoppingCriteria):
@@ -141,8 +141,8 @@ def test_token_rewards_and_gates_make_the_reward(model, head, inputs):
     assert (out.token_gates[~past_end] > 0).all()
 
 
-def test_bfloat16_stays_near(inputs):
-    """Bfloat16 is no equality; the difference on SmolLM2 is measured in benchmarks/bfloat16.py."""
+def test_bfloat16_stays_close(inputs):
+    """bfloat16 rewards are not equal; the difference on SmolLM2 is measured in benchmarks/bfloat16.py."""
     model = enable_best_of_n(tiny_model(dtype=torch.bfloat16))
     head = tiny_head(model)
     out = generate(model, head, inputs)

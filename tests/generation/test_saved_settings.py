@@ -1,4 +1,4 @@
-"""best_of_n in a generation config, passed or saved with the model, is honoured, and the call comes first."""
+"""best_of_n in a generation config, passed or saved with the model, applies unless the call differs."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_the_call_beats_the_config_passed_which_beats_the_models(model, head, he
     passed = GenerationConfig(
         best_of_n=3, reward_head=head_folder, max_new_tokens=5, return_dict_in_generate=True, pad_token_id=0
     )
-    # As transformers has it, both by name and by position
+    # As in transformers, by name or by position
     assert model.generate(**inputs, generation_config=passed).rewards.shape == (3, 3)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     assert model.generate(ids, passed, attention_mask=mask).rewards.shape == (3, 3)
@@ -62,7 +62,7 @@ def test_other_settings_that_json_can_hold(model, head, head_folder, inputs):
     assert generate(model, inputs, best_of_n=3).source_rewards.shape == (3, 3, 2)
 
 
-def test_without_best_of_n_anywhere_the_rest_is_not_looked_at(model, head_folder, inputs):
+def test_without_best_of_n_anywhere_other_settings_are_ignored(model, head_folder, inputs):
     expected = tiny_model().generate(**inputs, max_new_tokens=5)
     model.generation_config.reward_head = head_folder
     model.generation_config.prune = 0.01
@@ -85,7 +85,7 @@ def test_settings_survive_saving(head_folder, inputs, tmp_path, from_model_confi
     model = tiny_model()
     if enabled_when_saved:
         enable_best_of_n(model)
-    # What transformers writes of a model without a generation_config.json, and then drops what it does not know
+    # Set by transformers for a model without a generation_config.json; settings it does not know are then dropped
     model.generation_config._from_model_config = from_model_config
     model.generation_config.best_of_n = 3
     model.generation_config.reward_head = head_folder
@@ -102,7 +102,7 @@ def test_settings_survive_saving(head_folder, inputs, tmp_path, from_model_confi
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "again").generation_config.best_of_n == 3
 
 
-def test_a_model_without_settings_of_ours_is_saved_as_ever(model, tmp_path):
+def test_a_model_without_settings_of_best_of_n_is_saved_as_before(model, tmp_path):
     model.generation_config._from_model_config = True
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "generation_config.json").read_text())["_from_model_config"] is True
@@ -110,7 +110,7 @@ def test_a_model_without_settings_of_ours_is_saved_as_ever(model, tmp_path):
     assert loaded.generation_config._from_model_config is True
 
 
-def test_what_was_set_in_hand_is_not_overwritten(head_folder, tmp_path):
+def test_a_setting_made_after_loading_is_not_overwritten(head_folder, tmp_path):
     model = tiny_model()
     model.generation_config._from_model_config = True
     model.generation_config.best_of_n = 3
@@ -123,14 +123,14 @@ def test_what_was_set_in_hand_is_not_overwritten(head_folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward_head": tiny_head(tiny_model())}, "reward_head in the model's generation_config must be text"),
-        ({"reward_head": ["org/name", 3]}, "reward_head in the model's generation_config must be text"),
-        ({"extract_answer": str.strip}, "extract_answer in the model's generation_config could not be saved"),
+        ({"reward_head": tiny_head(tiny_model())}, "reward_head in the model's generation_config must be a string"),
+        ({"reward_head": ["org/name", 3]}, "reward_head in the model's generation_config must be a string"),
+        ({"extract_answer": str.strip}, "extract_answer in the model's generation_config cannot be saved"),
         ({"best_of_n": 2.5}, "best_of_n=2.5: expected a whole number"),
     ],
     ids=["head", "list", "function", "count"],
 )
-def test_what_a_config_cannot_hold(model, head_folder, inputs, settings, message):
+def test_settings_that_a_config_cannot_hold_are_refused(model, head_folder, inputs, settings, message):
     for name, value in ({"best_of_n": 3, "reward_head": head_folder} | settings).items():
         setattr(model.generation_config, name, value)
     with pytest.raises(ValueError, match=message):

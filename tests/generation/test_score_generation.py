@@ -57,11 +57,11 @@ def test_rewards_within_the_context_and_of_the_latest_call(head, inputs):
             torch.manual_seed(seed)
             sequences = model.generate(**inputs, do_sample=True, max_new_tokens=length)
             assert_rewards_close(scored.rewards, expected_rewards(model, head, sequences, inputs))
-            # asking twice does not feed the last token twice
+            # Reading rewards twice does not feed the last token twice
             assert_rewards_close(scored.rewards, expected_rewards(model, head, sequences, inputs))
 
 
-def test_a_returned_cache_is_as_generate_left_it(head):
+def test_a_returned_cache_is_unchanged(head):
     model, inputs = tiny_model(), ragged_prompts(batch=1)
     cache = DynamicCache(config=model.config)
     with score_generation(model, head) as scored:
@@ -76,8 +76,8 @@ def test_output_hidden_states_of_the_user_are_unchanged(head, inputs):
     plain = model.generate(**inputs, max_new_tokens=5, output_hidden_states=True, return_dict_in_generate=True)
     with score_generation(model, head):
         out = model.generate(**inputs, max_new_tokens=5, output_hidden_states=True, return_dict_in_generate=True)
-    for ours, theirs in zip(out.hidden_states, plain.hidden_states, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for actual, expected in zip(out.hidden_states, plain.hidden_states, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_any_processor(inputs):

@@ -1,4 +1,4 @@
-"""The prompt is stored once and shared by its candidates: same numbers, and nothing left behind."""
+"""The prompt is stored once and shared by its candidates, with the same results, and nothing is left behind."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ def positions(mask):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gpt2", "mixtral"])
-def test_logits_are_those_of_a_cache_with_multiplied_rows(architecture):
+def test_logits_equal_those_of_a_cache_with_multiplied_rows(architecture):
     """Five steps of the same tokens; rows leave unevenly, one prompt loses all of its rows."""
     model = tiny_model(architecture)
     inputs = ragged_prompts()
@@ -52,7 +52,7 @@ def test_logits_are_those_of_a_cache_with_multiplied_rows(architecture):
             for either in (shared, plain):
                 either.reorder_cache(leaving[step])
             mask = mask[leaving[step]]
-    # after the last leave, prompt 1 has no row
+    # After the last rows leave, prompt 1 has none
     assert len(shared.layers[0].prompt_keys) == 2
 
 
@@ -70,7 +70,7 @@ def test_the_prompts_cache_is_read_not_changed():
 
 
 def test_the_prompt_is_not_multiplied_while_decoding(model, head, inputs, monkeypatch):
-    """Nothing as long as prompt times candidates is ever in the cache."""
+    """The cache never holds prompt times candidates."""
     seen = []
     attend = SharedPromptCache.attend
     monkeypatch.setattr(
@@ -85,7 +85,7 @@ def test_the_prompt_is_not_multiplied_while_decoding(model, head, inputs, monkey
 
 @pytest.mark.parametrize("architecture", ["gemma3", "mistral", "mamba", "lfm2"])
 def test_other_caches_multiply_their_rows(architecture, monkeypatch):
-    """Sliding windows and recurrent states go the general way."""
+    """Sliding windows and recurrent states do not share prompts."""
     monkeypatch.setattr(SharedPromptCache, "__init__", lambda *args: pytest.fail("shared"))
     model = enable_best_of_n(tiny_model(architecture))
     inputs = ragged_prompts()
@@ -96,7 +96,7 @@ def test_other_caches_multiply_their_rows(architecture, monkeypatch):
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
 
 
-def test_eager_attention_goes_the_general_way(inputs):
+def test_eager_attention_does_not_share_prompts(inputs):
     model = enable_best_of_n(tiny_model(attn_implementation="eager"))
     head = tiny_head(model)
     torch.manual_seed(0)
@@ -104,8 +104,8 @@ def test_eager_attention_goes_the_general_way(inputs):
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
 
 
-def test_attention_that_does_not_pass_through_the_interface_is_noticed(model, head, inputs):
-    """A model may say that it supports the interface and not use it: its completions would not see the prompt."""
+def test_attention_that_bypasses_the_interface_is_detected(model, head, inputs):
+    """A model may claim to support the interface but not use it: its completions would not see the prompt."""
     layer = model.model.layers[1].self_attn
     forward, shared = layer.forward, []
 
@@ -125,7 +125,7 @@ def test_attention_that_does_not_pass_through_the_interface_is_noticed(model, he
 @pytest.mark.parametrize("architecture", ["jetmoe", "doge", "diffllama"])
 @pytest.mark.parametrize("max_parallel", [None, 5])
 def test_unusual_attention_falls_back_to_multiplied_rows(architecture, max_parallel, monkeypatch):
-    """Such models look plain until their first step; sharing is tried once."""
+    """Such models look plain until their first step; sharing is attempted once."""
     tried = []
     in_use = SharedPromptCache.in_use
     monkeypatch.setattr(SharedPromptCache, "in_use", lambda *args: tried.append(args) or in_use(*args))
@@ -146,7 +146,7 @@ def test_unusual_attention_falls_back_to_multiplied_rows(architecture, max_paral
 
 
 def test_a_sliding_window_in_a_cache_that_keeps_everything(inputs):
-    """A cache made without the model's config has plain layers for a model whose masks are not."""
+    """A cache made without the model's config has plain layers, but the model masks a sliding window."""
     model = enable_best_of_n(tiny_model("mistral"))
     head = tiny_head(model)
     out = model.generate(
@@ -175,7 +175,7 @@ def test_another_thread_sees_plain_attention_meanwhile(inputs):
 
 
 def test_threads_decode_with_the_same_model(model, head, inputs):
-    """Whoever is done first leaves the attention to the others."""
+    """A thread that finishes first leaves the attention in place for the others."""
 
     def decode(number):
         out = model.generate(
@@ -214,7 +214,7 @@ def test_packed_linears_give_the_same_bits():
 
 
 def test_packed_linears_leave_everything_else_alone():
-    """float32 weights, and layers that somebody has wrapped or replaced; and all is undone after a failure."""
+    """float32 weights and wrapped or replaced layers are not packed, and a failure restores everything."""
     model = tiny_model()
     with packed_linears(model):
         assert not any("forward" in vars(module) for module in model.modules())

@@ -218,13 +218,13 @@ def test_every_step_of_a_migration_is_taken(monkeypatch):
         ("pruning", {"interval": 0}, "interval must be a count"),
         ("pruning", {"interval": True}, "interval must be a count"),
         ("pruning", {"prefix": [[0.1, 0.2], [0.3]]}, "prefix must be rows"),
-        ("pruning", {"prefix": [[0.1, 0.2]]}, "prefix and value must have a row each per check, got 1 and 2"),
+        ("pruning", {"prefix": [[0.1, 0.2]]}, "prefix and value must each have one row per check, got 1 and 2"),
         ("pruning", {"value": [[0.0, float("inf"), 1.0, 0.0, 0.0]] * 2}, "value must be rows of five numbers"),
         ("pruning", {"prices": {"1%": 0.1}}, "prices must be a table"),
         ("pruning", {"prices": {}}, "prices must be a table"),
         ("adaptive", {"thresholds": {"0.01": 1.5}}, "thresholds must be a table"),
         ("adaptive", {"wave": 2.5}, "wave must be a count"),
-        ("adaptive", {"prices": {"0.02": 0.002}}, "thresholds and prices must be of the same tolerances"),
+        ("adaptive", {"prices": {"0.02": 0.002}}, "thresholds and prices must have the same tolerances"),
     ],
 )
 def test_damaged_decisions_are_refused(name, change, message):

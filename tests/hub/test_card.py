@@ -231,7 +231,7 @@ def test_damaged_and_misplaced_records_are_named(copied, name, content, message)
 def test_numbers_of_an_incorrect_type_are_refused(copied, changes):
     folder, change = copied
     change("evaluation/test.json", **changes)
-    with pytest.raises(ValueError, match=r"test\.json' cannot be summarised. This is no evaluation"):
+    with pytest.raises(ValueError, match=r"test\.json' cannot be summarised. This is not an evaluation"):
         write_card(folder)
 
 

@@ -14,10 +14,13 @@ ROOT = Path(__file__).parents[2]
 # A page each
 MODULES = (
     "hf_elhsr",
-    "hf_elhsr.rollouts",
+    "hf_elhsr.models",
     "hf_elhsr.tasks",
+    "hf_elhsr.rollouts",
     "hf_elhsr.training",
     "hf_elhsr.evaluation",
+    "hf_elhsr.explanation",
+    "hf_elhsr.rewards",
     "hf_elhsr.hub",
 )
 

@@ -1,4 +1,4 @@
-"""The probe of the last token against a plain forward pass, while decoding."""
+"""The probe of the last token while decoding, compared with a plain forward pass."""
 
 import pytest
 import torch
@@ -20,11 +20,11 @@ def test_it_reads_the_last_sampled_token_and_no_other(model, inputs, layer):
         features = plain_features(model, prompt, candidates.completion(row, column), [layer])
         expected.append(float(features[-1].astype("float64") @ probe.weight.double().numpy() + 0.25))
     assert running.rewards.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    # Candidates end at different tokens, so those that had left must have kept what they had
+    # Candidates end at different tokens, so those that had left must have kept their rewards
     assert len({int(length) for length in candidates.lengths.flatten()}) > 1
 
 
-def test_its_digest_is_of_all_that_decides():
+def test_its_digest_depends_on_layer_weight_and_bias():
     probe = LastTokenProbe(3, torch.ones(4), 0.5)
     others = [
         LastTokenProbe(2, torch.ones(4), 0.5),

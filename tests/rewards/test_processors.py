@@ -1,4 +1,4 @@
-"""SignalProcessors: what they are shown, when, and how they compose; a user's own works as ours do."""
+"""SignalProcessors: what they are shown, when, and how they compose; a user's own works like the package's."""
 
 import gc
 
@@ -21,7 +21,7 @@ from tiny_models import tiny_head
 
 
 class Journal(SignalProcessor):
-    """A user's processor: writes down everything it is told."""
+    """A user's processor that records every call."""
 
     needs = SignalNeeds(layers=frozenset([1]), logits=True)
 
@@ -63,7 +63,7 @@ def test_a_users_processor_sees_every_sampled_token_once(model, inputs):
         for column in range(4):
             length = int(out.lengths[row, column])
             assert journal.tokens[4 * row + column] == out.candidates[row, column, 9 : 9 + length].tolist()
-    # With another layer asked for beside the head's, the head's rewards are what they were
+    # The journal's needs, a further layer, do not change the head's rewards
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
 
 
@@ -145,8 +145,8 @@ def test_nothing_is_kept_per_token_unless_asked(small_head):
 
 
 @pytest.mark.parametrize(("layers", "tokens"), [(1, 256), (64, 128)])
-def test_features_wait_for_few_steps_alone(layers, tokens):
-    """However many tokens there are: what is held grows to 256 of them, or 2^20 numbers, and no further."""
+def test_features_of_only_a_few_steps_are_buffered(layers, tokens):
+    """Memory grows to 256 tokens, or 2^20 numbers, and no further, however many tokens there are."""
     head = ElhsrRewardHead(ElhsrConfig(hidden_size=128, layers=list(range(layers))))
     running = RunningReward(head)
     running.begin(1, torch.device("cpu"))
@@ -162,8 +162,8 @@ def test_features_wait_for_few_steps_alone(layers, tokens):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_steps_that_wait_are_scored_as_if_alone(dtype):
-    """Steps of several sizes, scored together or asked for one by one: what R of the equations is, either way."""
+def test_buffered_steps_are_scored_as_if_alone(dtype):
+    """Steps of several sizes, scored together or one by one: R follows the equations either way."""
     torch.manual_seed(0)
     head = ElhsrRewardHead(ElhsrConfig(hidden_size=48, layers=[0, 2, 3], value=True))
     torch.nn.init.normal_(head.weight)
@@ -194,8 +194,8 @@ def test_steps_that_wait_are_scored_as_if_alone(dtype):
             assert_rewards_close(running.token_rewards[candidate][: len(h)], token_rewards.float().detach())
 
 
-def test_states_that_are_changed_while_they_wait_are_refused(model, inputs):
-    """Silently, the reward would be another one."""
+def test_states_that_are_changed_while_buffered_are_refused(model, inputs):
+    """The reward would silently be a different one."""
 
     class Centring(Journal):
         def __call__(self, input_ids, signal):
@@ -208,7 +208,7 @@ def test_states_that_are_changed_while_they_wait_are_refused(model, inputs):
         _ = running.rewards
 
 
-def test_rewards_of_inference_mode_can_be_asked_for_outside_of_it(model, inputs):
+def test_rewards_of_inference_mode_can_be_read_outside_it(model, inputs):
     running, usual = RunningReward(tiny_head(model)), RunningReward(tiny_head(model))
     for processor, mode in ((running, torch.inference_mode()), (usual, torch.no_grad())):
         torch.manual_seed(0)
@@ -218,7 +218,7 @@ def test_rewards_of_inference_mode_can_be_asked_for_outside_of_it(model, inputs)
 
 
 def test_states_need_not_outlive_a_step_without_a_cache(model, inputs):
-    """What waits holds the last position alone, not the row that was fed again."""
+    """The buffer holds only the last position, not the whole row that was fed again."""
     held = []
 
     class Sizes(Journal):
@@ -239,7 +239,7 @@ def test_padding_with_nan_is_not_scored(small_head):
     assert torch.isfinite(running.rewards).all()
 
 
-def test_begin_starts_afresh(model, head, inputs):
+def test_begin_resets_the_state(model, head, inputs):
     running = RunningReward(head)
     for _ in range(2):
         torch.manual_seed(0)
@@ -262,7 +262,7 @@ def test_list_unites_needs():
     assert SignalProcessorList().needs == SignalNeeds()
 
 
-def test_signal_refuses_what_was_not_asked_for():
+def test_signal_refuses_to_show_what_was_not_asked_for():
     signal = StepSignal(torch.tensor([0]), torch.tensor([True]), hidden_states=(torch.zeros(1, 4), None))
     for layer in (1, 2):
         with pytest.raises(ValueError, match=f"no hidden state {layer}"):
@@ -275,7 +275,7 @@ def test_signal_refuses_what_was_not_asked_for():
         log_probability(torch.zeros(1, 1, dtype=torch.long), signal)
 
 
-def test_a_layer_the_model_does_not_have(model, inputs):
+def test_a_layer_that_the_model_does_not_have_is_refused(model, inputs):
     class Asks(Journal):
         needs = SignalNeeds(layers=frozenset([9]))
 
@@ -283,7 +283,7 @@ def test_a_layer_the_model_does_not_have(model, inputs):
         model.sample_candidates(**inputs, n=2, signal_processor=[Asks()], max_new_tokens=4)
 
 
-def test_what_is_kept_of_every_token_makes_up_the_sums(model, inputs):
+def test_kept_tokens_add_up_to_the_sums(model, inputs):
     reward, plain = RunningReward(tiny_head(model), keep_tokens=True), RunningLogProbability()
     log_probability = RunningLogProbability(keep_tokens=True)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Self-certainty against a float64 oracle, from one forward pass over each candidate."""
+"""Self-certainty compared with a float64 oracle that runs one forward pass over each candidate."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hf_elhsr.rewards import RunningSelfCertainty
 
 
 def oracle(logits):
-    """Mean over tokens of KL(U || p), by the sum as it is written: (tokens, vocabulary) -> number."""
+    """Mean over tokens of KL(U || p), summed as defined: (tokens, vocabulary) -> number."""
     logits = logits.double().numpy()
     p = np.exp(logits - logits.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
@@ -17,7 +17,7 @@ def oracle(logits):
     return float((uniform * np.log(uniform / p)).sum(axis=-1).mean())
 
 
-def test_of_candidates_of_ragged_prompts(model, inputs):
+def test_candidates_of_ragged_prompts_have_the_certainty_of_the_oracle(model, inputs):
     running = RunningSelfCertainty()
     torch.manual_seed(0)
     candidates = model.sample_candidates(**inputs, n=4, signal_processor=[running], max_new_tokens=10, temperature=0.7)

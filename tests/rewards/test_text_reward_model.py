@@ -1,4 +1,4 @@
-"""A text reward model: scores do not depend on the batch, and are those of one text at a time."""
+"""A text reward model: scores do not depend on the batch, and equal those of one text at a time."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ COMPLETIONS = ["w20 w21", "w22", "w23 w24 w25 w26 w27", "w30", "w31 w32 w33"]
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("labels", [1, 2])
-def test_scores_are_those_of_one_text_at_a_time(architecture, labels):
+def test_scores_equal_those_of_one_text_at_a_time(architecture, labels):
     model = tiny_classifier(architecture, labels)
     tokenizer = tiny_tokenizer()
     expected = []
@@ -37,7 +37,7 @@ def test_by_default_the_completion_follows_the_prompt():
     assert plain == TextRewardModel(model, tokenizer, format=lambda p, c: "w5 w6 w20")(["x"], ["y"])
 
 
-def test_a_prompt_that_begins_as_the_tokenizer_would_is_not_begun_twice():
+def test_a_prompt_with_a_bos_token_does_not_get_a_second_one():
     tokenizer = tiny_tokenizer()
     tokenizer.bos_token = "w6"
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -51,7 +51,7 @@ def test_a_prompt_that_begins_as_the_tokenizer_would_is_not_begun_twice():
     assert both == pytest.approx([with_it, with_it], abs=1e-5)
 
 
-def test_what_is_refused():
+def test_classifiers_texts_and_padding_that_cannot_work_are_refused():
     tokenizer = tiny_tokenizer()
     with pytest.raises(ValueError, match="one or two labels; got a LlamaForSequenceClassification with 3"):
         TextRewardModel(tiny_classifier(labels=3), tokenizer)

@@ -138,7 +138,7 @@ def test_what_was_left_out_is_reported(caplog):
 
 
 def test_features_of_no_tokens_need_no_budget():
-    with pytest.raises(ValueError, match="with a head none are recorded"):
+    with pytest.raises(ValueError, match="which a head does not record"):
         Recording(head=tiny_head(tiny_model()), disk_budget=9)
 
 
@@ -256,7 +256,7 @@ def test_a_head_is_learned_from_what_was_recorded(tmp_path):
     assert min(after.reward["held_out_loss"]) <= after.reward["held_out_loss_before"] + 1e-3
     assert refitted.config.pruning is None
     with_values, _ = train_head(unseen, settings)
-    with pytest.raises(ValueError, match="give the rollouts that the head was trained on"):
+    with pytest.raises(ValueError, match="pass the rollouts that the head was trained on"):
         refit_head(with_values, rollouts)
 
 

@@ -109,7 +109,7 @@ def test_a_resumed_run_needs_the_same_engine(rollouts):
         def describe(self):
             return super().describe() | {"script": 2}
 
-    with pytest.raises(ValueError, match=r"other settings \(script differ\)"):
+    with pytest.raises(ValueError, match=r"different settings \(script differ\)"):
         sample_rollouts(Changed(), None, TinyTask(), rollouts.folder, prompts=40, arguments=ARGUMENTS)
 
 

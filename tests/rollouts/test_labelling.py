@@ -91,7 +91,9 @@ def test_relabelled_rollouts_are_those_that_the_fixed_verifier_would_have_labell
     labels = [rollout.label for rollout in first.rollouts()]
     assert labels.count(None) == 3
     fixed = OwnTask(2)
-    with pytest.raises(ValueError, match=r"\(labelled_by differ\).*label what is there again with `hf-elhsr relabel`"):
+    with pytest.raises(
+        ValueError, match=r"\(labelled_by differ\).*first run `hf-elhsr relabel` on the existing rollouts"
+    ):
         sample(tmp_path / "first", fixed)
     arrays = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("first/*.safetensors")}
     relabelled = relabel_rollouts(tmp_path / "first", fixed)

@@ -17,7 +17,7 @@ def test_splits_share_no_prompt_for_any_seed_and_count(task):
     assert not (train | test) & unseen
 
 
-def test_templates_kept_out_of_training(task):
+def test_unseen_templates_are_kept_out_of_training(task):
     seen = {template.name for template in SEEN_TEMPLATES}
     unseen = {template.name for template in UNSEEN_TEMPLATES}
     assert not seen & unseen
@@ -34,7 +34,7 @@ def test_seeded_distinct_and_a_longer_list_starts_with_a_shorter(task):
     assert len({p.id for p in problems}) == len({p.question for p in problems}) == 300
 
 
-#: Answers worked out from the printed question alone, one for every template.
+#: Answers computed from the printed question only, one for every template.
 BY_HAND = {
     "buys-more": lambda n: n[0] + n[1],
     "is-given": lambda n: n[0] + n[1],
@@ -107,7 +107,7 @@ def test_verify(task):
 def test_errors(task, monkeypatch):
     with pytest.raises(ValueError, match="Unknown split 'dev'"):
         task.problems("dev", 3)
-    # this one template makes 9 x 4 problems
+    # This template alone makes 9 x 4 problems
     monkeypatch.setattr(arithmetic, "UNSEEN_TEMPLATES", [t for t in UNSEEN_TEMPLATES if t.name == "teams"])
     assert len(task.problems("unseen_templates", 36)) == 36
     with pytest.raises(ValueError, match="has about 36 problems; ask for fewer than 37"):

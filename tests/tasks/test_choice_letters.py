@@ -1,4 +1,4 @@
-"""Which letter a completion chooses: forms that models give, with the letter that a reader finds."""
+"""The letter that a completion chooses: forms that models use, with the letter that a reader finds."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from hf_elhsr.tasks import MultipleChoiceTask
 from hf_elhsr.tasks.choice_letters import chosen_letter
 
 FORMS = [
-    # Articles, pronouns and options that are said to be wrong
+    # Articles, pronouns and options that are called incorrect
     ("The answer is a 20% increase, so the letter is C.", "C"),
     ("The answer is B, since option A is wrong.", "B"),
     ("Option A is wrong. B is right, so B.", "B"),
@@ -38,7 +38,7 @@ FORMS = [
     ("Option B looks good, but no: \\boxed{D}", "D"),
     ("\\boxed{21}", None),
     ("\\boxed{A + B}", None),
-    # Lines of their own, beginnings and ends
+    # Lines with only a letter, starts and ends
     ("C\n\nBecause 3*7=21.", "C"),
     ("C", "C"),
     ("c", "C"),
@@ -52,7 +52,7 @@ FORMS = [
     ("I choose\nB", "B"),
     ("I would go with option D here.", "D"),
     ("3 * 7 = 21, so B.", "B"),
-    # Said in other ways
+    # Other phrasings
     ("C is correct", "C"),
     ("C is the correct answer.", "C"),
     ("(C) is right, as 3 * 7 = 21.", "C"),
@@ -97,7 +97,7 @@ def test_the_letter_that_is_chosen(completion, letter):
 
 @pytest.mark.parametrize("words", ["the answer option choice letter ", "A and B, ", "answer the the ", "is \n the "])
 def test_a_completion_that_repeats_itself_is_read_in_time(words):
-    """Small models do; with repetitions without bounds the first took minutes."""
+    """Small models repeat themselves; without bounds on repetitions the first text took minutes."""
     assert chosen_letter(words * 3000) in (None, "A")
     assert chosen_letter(words * 3000 + ". The answer is C.") == "C"
 

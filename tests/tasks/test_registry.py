@@ -1,4 +1,4 @@
-"""Tasks by name: one from outside the package is known like the package's own."""
+"""Tasks by name: one from outside the package is found like the package's own."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from tiny_models import tiny_model
 
 
 class OffsetTask(TinyTask):
-    """TinyTask's problems from another place on."""
+    """TinyTask's problems, starting at an offset."""
 
     def __init__(self, offset="0"):
         self.name = f"toy:{offset}"
@@ -35,7 +35,7 @@ def test_a_task_from_outside_is_found_by_its_name(toy):
     assert "toy" in task_forms()
     assert find_task("toy").problems("train", 1)[0].id == "p0"
     assert find_task("toy:7").problems("train", 1)[0].id == "p7"
-    # By the name that rollouts record
+    # Also by the name that rollouts record
     assert find_task(find_task("toy:7").name).name == "toy:7"
 
 
@@ -68,12 +68,12 @@ def test_a_task_from_outside_on_the_command_line(toy, tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("name", ["arithmetic", "toy:task", "toy.jsonl", ""])
 def test_names_that_cannot_be_registered(name):
-    with pytest.raises(ValueError, match=r"a task 'arithmetic' already|Expected a task's name without a colon"):
+    with pytest.raises(ValueError, match=r"task 'arithmetic' already exists|Expected a task's name without a colon"):
         register_task(name, OffsetTask)
     assert TASKS.get(name) is not OffsetTask
 
 
 @pytest.mark.parametrize("name", ["coin_flip:5", "arithmetic:", "reasoning_gym", "poetry:3"])
 def test_text_after_a_name_is_for_tasks_that_take_it(name):
-    with pytest.raises(ValueError, match=f"Unknown task '{name}': choose one of .*reasoning_gym:DATASET.*FILE.jsonl"):
+    with pytest.raises(ValueError, match=f"Unknown task '{name}': expected one of .*reasoning_gym:DATASET.*FILE.jsonl"):
         find_task(name)

@@ -1,4 +1,4 @@
-"""Tasks: problems apart by prompt, and verifiers that agree with answers worked out by hand."""
+"""Tasks: splits without a common prompt, and verifiers that agree with answers worked out by hand."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def write_rows(folder, *rows):
 
 
 def all_problems(task, total):
-    """Of a file whose rows a hash deals out to the splits."""
+    """All problems of a file, whose rows are assigned to splits by a hash."""
     problems = []
     for split in task.splits[:1] + task.splits[-1:]:
         for count in range(total, -1, -1):
@@ -43,8 +43,8 @@ def all_problems(task, total):
     return problems
 
 
-def test_ids_and_splits_are_the_same_for_ever():
-    """Heads were trained on the questions of "train": a rule that changes would test them on these."""
+def test_ids_and_splits_never_change():
+    """Heads were trained on the questions of "train": with a different rule they would be tested on these."""
     questions = ("one", "two", "three", "four", "five", "six")
     assert [split_of(question) for question in questions] == ["train"] * 3 + ["test"] * 3
     assert question_id("one") == "7692c3ad3540bb80"
@@ -74,7 +74,7 @@ def test_made_problems_are_distinct_and_never_in_two_splits(task):
         task.problems("dev", 1)
 
 
-def test_a_split_with_too_few_coin_flips_is_told():
+def test_a_split_with_too_few_coin_flips_is_refused():
     task = CoinFlipTask(people=2)
     assert len(task.problems("test", 300)) == 300
     with pytest.raises(ValueError, match=r"'test' has about 3\d\d problems; ask for fewer than 1000"):
@@ -86,10 +86,10 @@ def test_gsm8k_from_a_file():
     problems = {problem.question.split()[0]: problem for problem in all_problems(task, 6)}
     natalia = problems["Natalia"]
     assert natalia.answer == "72"
-    for right in ("So she sold \\boxed{72} clips.", "The answer is 72.", "= 36 + 36 = 72", "\\boxed{72.0}"):
-        assert task.verify(natalia, right), right
-    for wrong in ("\\boxed{73}", "72 or rather \\boxed{27}", "I do not know."):
-        assert not task.verify(natalia, wrong), wrong
+    for correct in ("So she sold \\boxed{72} clips.", "The answer is 72.", "= 36 + 36 = 72", "\\boxed{72.0}"):
+        assert task.verify(natalia, correct), correct
+    for incorrect in ("\\boxed{73}", "72 or rather \\boxed{27}", "I do not know."):
+        assert not task.verify(natalia, incorrect), incorrect
     # Equal answers are one vote, however they are written
     assert task.extract("\\boxed{72}") == task.extract("The answer is 72.") == "72"
     for one, other in (
@@ -99,7 +99,7 @@ def test_gsm8k_from_a_file():
         (r"1.5 \times 10^3", "1{,}500.0"),
     ):
         assert task.extract(f"\\boxed{{{one}}}") == task.extract(f"\\boxed{{{other}}}") is not None, one
-    # What is no fraction stays, and what nobody could write out is not worked out
+    # Answers that are not fractions stay, and numbers too large to write out are not computed
     assert task.extract(r"\boxed{2\sqrt{2}}") == "2*sqrt(2)"
     assert task.extract(r"\boxed{10^{10^{10}}}") == "10**(10**10)"
     assert task.extract("I do not know.") is None
@@ -125,7 +125,7 @@ def test_math_answers_are_compared_as_mathematics(tmp_path):
             task.problem({"problem": "?", "solution": solution})
 
 
-def test_errors_of_math_verify_are_failures_not_wrong_answers(monkeypatch):
+def test_errors_of_math_verify_are_failures_not_incorrect_answers(monkeypatch):
     """By default the library turns them into False."""
     import math_verify.grader
 
@@ -155,14 +155,14 @@ def test_multiple_choice(tmp_path):
     swag = HellaSwagTask(
         write_rows(tmp_path, {"ctx": "He sits", "endings": ["a", "b", "c", "d"], "label": "2", "split": "x"})
     )
-    # Those of the Hub are "train" and "validation"; a file's are a hash's
+    # The splits on the Hub are "train" and "validation"; those of a file follow from a hash
     assert swag.splits == ("train", "test")
     [problem] = all_problems(swag, 1)
     assert problem.answer == "C"
     assert swag.verify(problem, "The answer is C.")
 
 
-def test_reasoning_gym_judges_with_its_own_verifier():
+def test_reasoning_gym_uses_its_own_verifier():
     task = ReasoningGymTask("spell_backward", min_word_len=3, max_word_len=4)
     for problem in task.problems("train", 5):
         word = re.search(r"\): (\w+)", problem.question).group(1)
@@ -178,30 +178,29 @@ def test_reasoning_gym_judges_with_its_own_verifier():
 def test_reasoning_gym_takes_numbers_out_of_sentences():
     task = find_task("reasoning_gym:chain_sum:min_terms=2,max_terms=2,min_digits=4,max_digits=4")
     problem = task.problems("train", 1)[0]
-    right = task._entries[int(problem.answer)]["answer"]
-    marked = f"The answer to this problem is {right}, not 5."
-    equations = (f"The answer is 6 + 9 = {right}.", f"Answer: (6 - 1) \u00d7 3 = 15 = {right}, and 1 = 1")
-    for text in (right, f"The sum is {right}.", f"1 + 2 = {right}", marked, *equations):
-        assert task.extract(text) == right, text
+    correct = task._entries[int(problem.answer)]["answer"]
+    marked = f"The answer to this problem is {correct}, not 5."
+    equations = (f"The answer is 6 + 9 = {correct}.", f"Answer: (6 - 1) \u00d7 3 = 15 = {correct}, and 1 = 1")
+    for text in (correct, f"The sum is {correct}.", f"1 + 2 = {correct}", marked, *equations):
+        assert task.extract(text) == correct, text
         assert task.verify(problem, text)
     assert task.extract("Answer: 1,234.") == "1234"
     assert task.extract("The answer is 20, which is a sum of two. 58 + 26 = 84") == "20"
     assert task.extract("The answer is -7 = -7") == "-7"
-    assert not task.verify(problem, f"{right} and then 7")
+    assert not task.verify(problem, f"{correct} and then 7")
     assert task.extract("no number at all") is None
     again = find_task(task.name)
     assert again.problems("train", 3) == task.problems("train", 3)
     assert problem.question != find_task("reasoning_gym:chain_sum").problems("train", 1)[0].question
-    # Values with commas of their own come back from the task's name
+    # Values with commas are restored from the task's name
     listed = ReasoningGymTask("basic_arithmetic", operators=["+", "-"], max_terms=3)
     assert find_task(listed.name).problems("train", 3) == listed.problems("train", 3)
-    for wrong in ("chain_sum:max_terms", "chain_sum:=2", "chain_sum:dataset=3"):
-        wrong = f"reasoning_gym:{wrong}"
+    for settings in ("chain_sum:max_terms", "chain_sum:=2", "chain_sum:dataset=3"):
         with pytest.raises(ValueError, match="settings of a dataset as name=value"):
-            find_task(wrong)
+            find_task(f"reasoning_gym:{settings}")
 
 
-def test_ones_own_prompts_and_verifier(tmp_path):
+def test_a_users_prompts_and_verifier(tmp_path):
     rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": i} for i in range(40)))
     verifier = tmp_path / "mine.py"
     verifier.write_text("def check(completion, answer):\n    return answer in completion.split()\n")
@@ -215,7 +214,7 @@ def test_ones_own_prompts_and_verifier(tmp_path):
             find_task(str(rows), place)
 
 
-def test_ones_own_final_answers(tmp_path):
+def test_a_users_final_answers(tmp_path):
     rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": i} for i in range(4)))
     code = tmp_path / "mine.py"
     code.write_text(
@@ -249,7 +248,7 @@ def test_what_labels_rollouts_of_files_is_recorded(tmp_path):
     assert second != first
     write_rows(tmp_path, {"question": "x", "answer": "#### 2"})
     assert labelled() != second
-    # The answers in a file can change, too, and are not those of the Hub
+    # The answers in a file can change as well, and differ from those on the Hub
     gsm8k = find_task(f"gsm8k:{rows}")
     assert gsm8k.name == "gsm8k:rows.jsonl"
     assert gsm8k.labelled_by["rows_sha256"] == labelled()["rows_sha256"]
@@ -258,7 +257,7 @@ def test_what_labels_rollouts_of_files_is_recorded(tmp_path):
 
 
 def test_repeated_prompts_of_the_hub_are_dropped(monkeypatch):
-    """Public datasets have some, and their users cannot remove them."""
+    """Public datasets have repeated prompts, and their users cannot remove them."""
     rows = [{"ctx": ctx, "endings": ["a", "b"], "label": "0"} for ctx in ("one", "two", "one")]
     asked = []
 
@@ -273,12 +272,12 @@ def test_repeated_prompts_of_the_hub_are_dropped(monkeypatch):
         HellaSwagTask().problems("train", 3)
 
 
-def test_what_is_no_task(tmp_path):
+def test_tasks_and_files_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match="needs a verifier"):
         find_task("mine.jsonl")
     with pytest.raises(ValueError, match="has its own verifier"):
         find_task("arithmetic", "mine.py:check")
-    with pytest.raises(ValueError, match=r"Unknown task 'poetry': choose one of arithmetic, coin_flip, gsm8k"):
+    with pytest.raises(ValueError, match=r"Unknown task 'poetry': expected one of arithmetic, coin_flip, gsm8k"):
         find_task("poetry")
     twice = JsonLinesTask(write_rows(tmp_path, *[{"question": "same"}] * 2), lambda completion, answer: True)
     with pytest.raises(ValueError, match=r"Row 2 .* repeats the prompt 'same'"):
@@ -313,7 +312,7 @@ def test_what_is_no_task(tmp_path):
         ("hellaswag", {"ctx": "x", "endings": ["a", "b"], "label": ""}, "the letter of one, got .* ''"),
     ],
 )
-def test_a_field_of_another_type_is_told_with_its_row(tmp_path, task, row, field):
+def test_a_field_of_an_unexpected_type_is_reported_with_its_row(tmp_path, task, row, field):
     file = write_rows(tmp_path, row)
     made = JsonLinesTask(file, lambda completion, answer: True) if task == "own" else find_task(f"{task}:{file}")
     with pytest.raises(ValueError, match=f"^Row 1 of the task .*: Expected .*{field}"):
@@ -327,8 +326,8 @@ def test_numbers_may_be_options(tmp_path):
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no mark", "mark"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["unix", "windows"])
-def test_json_lines_as_others_write_them(tmp_path, mark, end):
-    """Strings may hold line separators as they are; only the line feed ends a line."""
+def test_json_lines_as_other_programs_write_them(tmp_path, mark, end):
+    """Strings may contain line separators; only the line feed ends a line."""
     questions = ["one\u2028two", "three\u2029four", "five\x85six", "gr\u00fcn"]
     lines = [json.dumps({"question": question}, ensure_ascii=False).encode() for question in questions]
     file = tmp_path / "rows.jsonl"
@@ -337,7 +336,7 @@ def test_json_lines_as_others_write_them(tmp_path, mark, end):
     assert {problem.question for problem in problems} == set(questions)
 
 
-def test_a_file_that_is_not_utf8_is_told(tmp_path):
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_bytes('{"question": "gr\u00fcn"}\n'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"rows.jsonl' is not UTF-8 .*: save it"):

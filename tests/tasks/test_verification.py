@@ -21,7 +21,7 @@ PROBLEM = Problem("id", "question", "answer", "family")
 
 
 class OddTask(ArithmeticTask):
-    """Correct where the completion has an even number of characters; fails on some."""
+    """Correct if the completion has an even number of characters; the verifier fails on some."""
 
     def __init__(self, fails=lambda completion: False):
         self.fails = fails
@@ -32,20 +32,20 @@ class OddTask(ArithmeticTask):
         return len(completion) % 2 == 0
 
 
-def test_what_fails():
-    def verdict(function, **kwargs):
+def test_errors_wrong_types_and_lateness_are_failures():
+    def label(function, **kwargs):
         task = OddTask()
         task.verify = function
         return verify(task, PROBLEM, "a 12", **kwargs)
 
-    assert verdict(lambda problem, completion: True) == (True, "12")
-    assert verdict(lambda problem, completion: False) == (False, "12")
+    assert label(lambda problem, completion: True) == (True, "12")
+    assert label(lambda problem, completion: False) == (False, "12")
     with pytest.raises(VerifierFailure, match="Problem 'id': ZeroDivisionError"):
-        verdict(lambda problem, completion: 1 / 0)
-    for wrong in (None, "yes", 0.5, np.array([True, False])):
+        label(lambda problem, completion: 1 / 0)
+    for invalid in (None, "yes", 0.5, np.array([True, False])):
         with pytest.raises(VerifierFailure, match="expected True or False, got"):
-            verdict(lambda problem, completion, wrong=wrong: wrong)
-    assert verdict(lambda problem, completion: np.bool_(True)) == (True, "12")
+            label(lambda problem, completion, invalid=invalid: invalid)
+    assert label(lambda problem, completion: np.bool_(True)) == (True, "12")
 
     def for_long(problem, completion):
         end = time.monotonic() + 3
@@ -54,10 +54,10 @@ def test_what_fails():
                 time.sleep(0.01)
         return True
 
-    with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
-        verdict(for_long, time_limit=0.2)
+    with pytest.raises(VerifierFailure, match=r"no label after 0.2 s"):
+        label(for_long, time_limit=0.2)
 
-    # Whatever it makes of being stopped
+    # However it reacts to being stopped
     def swallowing(problem, completion):
         try:
             time.sleep(3)
@@ -65,7 +65,7 @@ def test_what_fails():
             return False
         return True
 
-    def going_on(problem, completion):
+    def continuing(problem, completion):
         for _ in range(3):
             with contextlib.suppress(BaseException):
                 time.sleep(3)
@@ -78,23 +78,23 @@ def test_what_fails():
             raise ValueError("stopped") from stopped
 
     start = time.monotonic()
-    for late in (swallowing, going_on, raising):
-        with pytest.raises(VerifierFailure, match=r"no verdict after 0.2 s"):
-            verdict(late, time_limit=0.2)
-    # The second would sleep for six seconds more, were it stopped only once
+    for late in (swallowing, continuing, raising):
+        with pytest.raises(VerifierFailure, match=r"no label after 0.2 s"):
+            label(late, time_limit=0.2)
+    # The second would sleep for six more seconds if it were stopped only once
     assert time.monotonic() - start < 6
-    # The alarm is off again, and whose it was before
+    # The alarm is off, and its previous handler is restored
     before = signal.getsignal(signal.SIGALRM)
-    verdict(lambda problem, completion: True)
+    label(lambda problem, completion: True)
     with pytest.raises(VerifierFailure):
-        verdict(going_on, time_limit=0.2)
+        label(continuing, time_limit=0.2)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGALRM) is before
 
 
 @pytest.mark.parametrize("answer", [Decimal(12), 12, 1.5, ["12"], np.int64(12), b"12"])
-def test_an_answer_that_is_no_text_is_a_failure(answer):
-    """Rollouts could not be written with it, after they were sampled."""
+def test_an_answer_that_is_not_text_is_a_failure(answer):
+    """Rollouts with it could not be written after they were sampled."""
     task = OddTask()
     task.extract = lambda completion: answer
     with pytest.raises(VerifierFailure, match=f"'id': expected .* text or None, got {type(answer).__name__} "):
@@ -152,7 +152,7 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
     assert evaluation.prompts == 8 - len(left_out)
     assert evaluate_rollouts(whole).unverified == 0
     assert len(score_rollouts(partly, head).lengths) == 8 - len(left_out)
-    # On all but the first, so that the sampling is not stopped
+    # It fails on all but the first, so that sampling is not stopped
     first = whole.rollouts()[0].text
     with pytest.raises(ValueError, match="failed on all of them"):
         evaluate_rollouts(sampled(OddTask(lambda completion: completion != first), head=head))
@@ -161,5 +161,5 @@ def test_evaluations_say_how_many_prompts_were_left_out(sampled, smollm2):
 def test_rollouts_of_a_prompt_must_be_adjacent(sampled):
     first, *others = sampled(OddTask()).rollouts()
     assert len(list(by_prompt([first, *others]))) == 8
-    with pytest.raises(ValueError, match="side by side"):
+    with pytest.raises(ValueError, match="to be adjacent"):
         list(by_prompt([*others, first]))

@@ -61,7 +61,7 @@ def test_a_damaged_shard_is_named(tmp_path):
     file.write_bytes(whole)
     records = tmp_path / "shard-00001.jsonl"
     records.write_text(records.read_text()[:-40])
-    with pytest.raises(ValueError, match=r"shard-00001.jsonl' does not hold one rollout a line"):
+    with pytest.raises(ValueError, match=r"shard-00001.jsonl' does not hold one rollout per line"):
         train_head(rollouts, SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""Where training starts: what learns by cross-entropy predicts the base rate before it knows anything else."""
+"""Where training starts: rows that learn by cross-entropy predict the base rate before anything else."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from hf_elhsr.training import LOSSES, RewardHeadTrainingArguments
 from hf_elhsr.training.data import PromptGroups
 from hf_elhsr.training.trainer import start_at_base_rate
 
-# Steps too small to get anywhere
+# Steps so small that nothing is learned
 STILL = RewardHeadTrainingArguments(learning_rate=1e-12, max_epochs=1)
 
 
@@ -41,7 +41,7 @@ def test_a_head_without_a_gate_starts_there_too(tmp_path):
 
 
 def test_the_held_out_loss_never_begins_above_that_of_the_base_rate(tmp_path):
-    """From zero it would begin at log 2, and stop early before it knows more than the base rate."""
+    """From zero it would begin at log 2, and could stop early before it beats the base rate."""
     rollouts = planted_rollouts(tmp_path, signal=1.0)
     _, report = train_head(rollouts, RewardHeadTrainingArguments(learning_rate=1e-4, max_epochs=2))
     groups = PromptGroups(rollouts)
@@ -53,7 +53,7 @@ def test_the_held_out_loss_never_begins_above_that_of_the_base_rate(tmp_path):
 
 @pytest.mark.parametrize("loss", [name for name, loss in LOSSES.items() if not loss.log_odds])
 def test_other_losses_start_from_zero(loss):
-    """Theirs are not the log-odds; V_t learns by cross-entropy all the same."""
+    """Their rewards are not log-odds; V_t learns by cross-entropy with any loss."""
     head = ElhsrRewardHead(ElhsrConfig(hidden_size=2, layers=[0], value=True))
     start_at_base_rate(head, LOSSES[loss].log_odds, [[True, False], [False, False]])
     assert head.bias.tolist() == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Losses against their equations, worked out rollout by rollout in float64."""
+"""Losses compared with their equations, worked out rollout by rollout in float64."""
 
 import math
 

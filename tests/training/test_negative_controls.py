@@ -1,4 +1,4 @@
-"""Negative controls: what is not there is not found, what is planted is, and no prompt is on both sides."""
+"""Negative controls: nothing is found in noise, a planted signal is found, and no prompt is in both parts."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, ma
 
 
 def test_shuffled_labels_teach_nothing(tmp_path):
-    """The negative control: same features, labels shuffled; what is learned ranks real labels no better than chance."""
+    """The negative control: with shuffled labels, heads rank the real labels no better than chance."""
     unseen = planted_rollouts(tmp_path / "unseen", seed=1)
     settings = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, max_epochs=4)
     curves: dict[bool, list[float]] = {True: [], False: []}
@@ -26,14 +26,14 @@ def test_shuffled_labels_teach_nothing(tmp_path):
             rollouts = planted_rollouts(tmp_path / f"{shuffle}-{seed}", seed=seed, shuffle=shuffle)
             curves[shuffle].append(auc_on(train_head(rollouts, settings)[0], unseen))
     assert min(curves[False]) > 0.9
-    # a random direction among 16 has an AUC of 0.5 +- 0.15, so the mean of eight has +- 0.05
+    # A random direction among 16 has an AUC of 0.5 +- 0.15, so the mean of eight has +- 0.05
     assert abs(np.mean(curves[True]) - 0.5) < 0.16
 
 
 def test_held_out_prompts_know_nothing_of_shuffled_labels(tmp_path):
-    """The control within one set: what was learned tells held-out labels from chance, and shuffled ones do not.
+    """The control within one set: a head predicts held-out labels, but not shuffled ones.
 
-    Held-out labels that leaked into training would show here; a set that shares features but not labels would not.
+    Held-out labels that leaked into training would show here, and would not in a different set of rollouts.
     """
     for shuffle in (False, True):
         rollouts = planted_rollouts(tmp_path / str(shuffle), prompts=600, shuffle=shuffle)
@@ -44,9 +44,9 @@ def test_held_out_prompts_know_nothing_of_shuffled_labels(tmp_path):
         rewards = batch_outputs(head, batch, torch.zeros(16), torch.ones(16))[0].detach().double().numpy()
         labels = batch.labels.bool().numpy()
         area = area_under_curve(rewards, labels)
-        # Of the AUC of scores that have nothing to do with the labels (Mann and Whitney)
-        right, wrong = labels.sum(), (~labels).sum()
-        deviation = ((right + wrong + 1) / (12 * right * wrong)) ** 0.5
+        # Standard deviation of the AUC of scores that are independent of the labels (Mann and Whitney)
+        correct, incorrect = labels.sum(), (~labels).sum()
+        deviation = ((correct + incorrect + 1) / (12 * correct * incorrect)) ** 0.5
         assert abs(area - 0.5) < 3.3 * deviation if shuffle else area > 0.5 + 10 * deviation
 
 
@@ -81,15 +81,15 @@ def test_a_prompt_in_two_shards_is_refused(tmp_path):
     rollouts = planted_rollouts(tmp_path)
     file = tmp_path / "shard-00003.jsonl"
     file.write_text(file.read_text().replace('"prompt-3"', '"prompt-2"'))
-    with pytest.raises(ValueError, match="in another shard, too"):
+    with pytest.raises(ValueError, match="also in another shard"):
         train_head(rollouts, SETTINGS)
 
 
-def test_a_prompt_that_is_twice_in_one_shard_is_refused(tmp_path):
+def test_a_duplicate_prompt_in_one_shard_is_refused(tmp_path):
     rollouts = planted_rollouts(tmp_path)
     file = tmp_path / "shard-00003.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    # Twice the same prompt, one right after the other and further on
+    # A duplicate prompt, next to the first one and further on
     for other in (7, 11):
         file.write_text("".join(lines).replace(f'"prompt-{other}"', '"prompt-3"'))
         with pytest.raises(ValueError, match="rollouts of 119 of 120 prompts"):

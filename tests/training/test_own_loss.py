@@ -1,4 +1,4 @@
-"""A loss from outside the package: one entry in LOSSES, and training, checkpoints and the model card know it."""
+"""A loss from outside the package: one entry in LOSSES makes it known to training, checkpoints and the model card."""
 
 import dataclasses
 import json
@@ -53,6 +53,6 @@ def test_the_card_names_an_own_loss(tmp_path, own_loss, monkeypatch):
     (folder / "evaluation").mkdir()
     write_text(folder / "evaluation" / "test.json", json.dumps(evaluation | {"head_sha256": head.digest()}))
     assert "Brier's score" in render_card(folder)
-    # Another process, which has not imported the loss, still writes the card
+    # A process that has not imported the loss can still write the card
     monkeypatch.delitem(LOSSES, own_loss)
     assert "The loss `brier`" in render_card(folder)

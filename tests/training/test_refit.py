@@ -31,7 +31,7 @@ def oracle_pooled(head, features):
 
 
 def pooled_rollouts(folder, head, prefixes=True, **kwargs):
-    """Planted rollouts as `sample --pooled-by` leaves them, with all prefixes of 8, 16, ... tokens, or none."""
+    """Planted rollouts as `sample --pooled-by` writes them, with all prefixes of 8, 16, ... tokens, or none."""
     whole = planted_rollouts(folder / "whole", **kwargs)
     settings = {name: value for name, value in whole.settings.items() if name != "head_config"}
     settings |= {"head_sha256": head.digest(), "prefixes": prefixes}
@@ -73,7 +73,7 @@ def trained(tmp_path_factory):
 
 
 def test_the_solution_is_the_optimum():
-    """Against Newton's method in float64."""
+    """Compared with Newton's method in float64."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(400, 6))
     features = (features - features.mean(0)) / features.std(0)
@@ -87,7 +87,7 @@ def test_the_solution_is_the_optimum():
 
 
 def test_the_ridge_is_chosen_on_held_out_rows():
-    """Features at awkward scales, more than the rows can bear: the path stops after the best ridge."""
+    """Features at very different scales, too many for the rows: the path stops after the best ridge."""
     rng = np.random.default_rng(0)
     scale, shift, direction = np.logspace(-2, 2, 60), np.linspace(-50, 50, 60), rng.normal(size=60) / 4
 
@@ -104,7 +104,7 @@ def test_the_ridge_is_chosen_on_held_out_rows():
     assert path.held_out_loss[-1] > min(path.held_out_loss)
     assert path.ridge == path.ridges[-2]
     assert path.train_loss == sorted(path.train_loss, reverse=True)
-    # The weights are for features as they came
+    # The weights are for features before standardisation
     loss = torch.nn.functional.binary_cross_entropy_with_logits(raw @ path.weight + path.bias, unseen.labels)
     assert float(loss) == pytest.approx(min(path.held_out_loss), abs=0.03)
 
@@ -132,7 +132,7 @@ def test_pooling_is_the_gate_weighted_mean(trained):
     expected = [
         oracle_pooled(head, features[r.first_row : r.first_row + len(r.token_ids)].double().numpy()) for r in shard
     ]
-    # The features' scales span five orders, and the gates' logits sum over them in float32
+    # The features' scales span five orders of magnitude, and the gates' logits sum over them in float32
     scale = np.stack(expected).std(axis=0)
     np.testing.assert_allclose(pooled.numpy() / scale, np.stack(expected) / scale, rtol=1e-4, atol=5e-3)
 
@@ -150,7 +150,7 @@ def test_more_rollouts_make_a_better_reward(trained, tmp_path):
     assert min(report.reward["held_out_loss"]) < report.reward["held_out_loss_before"]
     unseen = planted_rollouts(tmp_path / "unseen", seed=1, signal=0.7, prompts=400)
     assert area_under_curve(*rewards_of(refitted, unseen)) > area_under_curve(*rewards_of(head, unseen)) + 0.005
-    # Its decisions are of the new rewards
+    # Its decisions are fitted to the new rewards
     assert refitted.config.calibration != head.config.calibration
     assert refitted.config.calibration.prompts == 24
 
@@ -169,8 +169,8 @@ def test_rewards_alone_learn_from_rollouts_without_prefixes(trained, tmp_path):
     assert not torch.equal(with_prefixes.value_weight, without_prefixes.value_weight)
 
 
-def test_prompts_with_a_rollout_that_could_not_be_verified_teach_nothing(trained, tmp_path):
-    """None of their rollouts: those that are hard to verify would be missing among them."""
+def test_prompts_with_a_rollout_that_could_not_be_verified_are_left_out(trained, tmp_path):
+    """All their rollouts are left out, since those that remain would be biased towards easily verified ones."""
     head, rollouts = trained
     planted = {"seed": 5, "prompts": 40, "signal": 0.7, "longest": 20, "first": 1000}
     more = pooled_rollouts(tmp_path, head, **planted)
@@ -189,8 +189,8 @@ def test_prompts_with_a_rollout_that_could_not_be_verified_teach_nothing(trained
     assert partly.train_prompts == whole.train_prompts - 1
 
 
-def test_the_reported_losses_are_the_heads(trained):
-    """The row of R acts on features as they are: the standardisation is folded in."""
+def test_the_reported_losses_are_those_of_the_head(trained):
+    """The row of R acts on features before standardisation, which is folded in."""
     head, rollouts = trained
     refitted, report = refit_head(head, rollouts)
     _, held_out = PromptGroups(rollouts).split(0.2, 0)
@@ -218,7 +218,7 @@ def test_values_are_refitted_on_prefixes(trained):
     assert float(loss) == pytest.approx(min(report.value["held_out_loss"]), abs=0.05)
 
 
-def test_completions_too_short_for_prefixes_leave_the_values_alone(tmp_path):
+def test_completions_too_short_for_prefixes_leave_the_values_unchanged(tmp_path):
     rollouts = planted_rollouts(tmp_path, signal=0.7)
     head, _ = train_head(rollouts, SETTINGS)
     refitted, report = refit_head(head, rollouts)
@@ -227,13 +227,13 @@ def test_completions_too_short_for_prefixes_leave_the_values_alone(tmp_path):
 
 
 def test_a_head_of_the_first_prompts_is_refitted_on_them(tmp_path):
-    """Prompts that it was not trained on are no more held out than learned from."""
+    """Prompts that it was not trained on are neither held out nor learned from."""
     rollouts = planted_rollouts(tmp_path, prompts=60)
     settings = dataclasses.replace(SETTINGS, prompts=40)
     head, report = train_head(rollouts, settings)
     _, refitted = refit_head(head, rollouts, held_out=settings.held_out, seed=settings.seed, prompts=40)
     assert (refitted.train_prompts, refitted.held_out_prompts) == (report.train_prompts, report.held_out_prompts)
-    # The held-out loss before is that of the training's end: the same prompts
+    # The held-out loss before is that at the end of training, on the same prompts
     assert refitted.reward["held_out_loss_before"] == pytest.approx(min(report.held_out_loss), rel=1e-3)
     _, on_all = refit_head(head, rollouts, held_out=settings.held_out, seed=settings.seed)
     assert on_all.reward["held_out_loss_before"] != pytest.approx(min(report.held_out_loss), rel=1e-4)
@@ -251,7 +251,7 @@ def test_shuffled_labels_teach_nothing(trained, tmp_path):
     assert area_under_curve(*rewards_of(head, unseen)) > 0.75
 
 
-def test_what_cannot_be_refitted(trained, tmp_path):
+def test_refuses_what_cannot_be_refitted(trained, tmp_path):
     head, rollouts = trained
     more = pooled_rollouts(tmp_path / "more", head, seed=5, prompts=8)
     with pytest.raises(ValueError, match=r"'prompt-0' is in .*would be trained on"):
@@ -303,7 +303,7 @@ def test_pooled_features_that_are_not_finite_are_found_in_their_file(trained, tm
 
 
 def test_values_learn_from_the_rewards_of_whole_completions(trained, tmp_path):
-    """The row of V_t is the optimum for sigmoid(R), not for the labels: float64 NumPy gradients say so."""
+    """The row of V_t is the optimum for sigmoid(R), not for the labels, by float64 NumPy gradients."""
     head, rollouts = trained
     more = pooled_rollouts(tmp_path, head, seed=5, prompts=40, signal=0.7, longest=20, first=1000)
     refitted, report = refit_head(head, rollouts, [more])

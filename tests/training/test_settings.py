@@ -1,4 +1,4 @@
-"""Settings: every field is checked, the paper's recipe is what it says, the head gets the layers and gate wanted."""
+"""Settings: every field is checked, the paper's recipe is as published, and the head gets the layers and gate."""
 
 import dataclasses
 import re
@@ -32,15 +32,15 @@ RECORDED = ElhsrConfig(hidden_size=8, layers=[0, 2, 5])
         ("standardization", ["per_layer", True]),
     ],
 )
-def test_values_that_make_no_sense_are_refused_by_name(field, values):
+def test_invalid_values_are_refused_by_name(field, values):
     for value in values:
         with pytest.raises(ValueError, match=f"^{field}={re.escape(repr(value))}: expected"):
             RewardHeadTrainingArguments(**{field: value})
 
 
 def test_every_field_is_checked():
-    """The list above has all of them."""
-    [mark] = test_values_that_make_no_sense_are_refused_by_name.pytestmark
+    """The list above names all fields."""
+    [mark] = test_invalid_values_are_refused_by_name.pytestmark
     assert {field for field, _ in mark.args[1]} == {
         field.name for field in dataclasses.fields(RewardHeadTrainingArguments)
     }
@@ -85,7 +85,7 @@ def test_layers_that_were_not_recorded():
         RewardHeadTrainingArguments(layers=[1]).head_config(logits)
 
 
-def test_the_default_is_fitted_to_the_signal_and_the_papers_recipe_is_not():
+def test_the_default_is_adapted_to_the_signal_and_the_papers_recipe_is_not():
     assert RewardHeadTrainingArguments.preset("default", "hidden_states") == RewardHeadTrainingArguments()
     defaults = [
         RewardHeadTrainingArguments.preset("default", signal)
@@ -98,7 +98,7 @@ def test_the_default_is_fitted_to_the_signal_and_the_papers_recipe_is_not():
         RewardHeadTrainingArguments.preset("best", "logits")
 
 
-def test_what_is_trained_without_settings_is_trained_by_the_signals_default(tmp_path):
+def test_training_without_settings_uses_the_default_of_the_signal(tmp_path):
     """Rollouts of log-probabilities: a step is 150 times longer than on hidden states."""
     rollouts = RolloutSet.create(
         tmp_path,
@@ -117,8 +117,8 @@ def test_what_is_trained_without_settings_is_trained_by_the_signals_default(tmp_
     assert min(report.held_out_loss) < min(other.held_out_loss)
 
 
-def test_heads_on_distributions_are_given_time():
-    """Their held-out loss falls unevenly, so that three epochs without a better one say little."""
+def test_heads_on_distributions_have_more_patience():
+    """Their held-out loss falls unevenly, so three epochs without a better one mean little."""
     patience = {
         signal: RewardHeadTrainingArguments.preset("default", signal).patience
         for signal in ("hidden_states", "logits", "top_log_probabilities")

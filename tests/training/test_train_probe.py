@@ -1,4 +1,4 @@
-"""The probe learns from the last token of the last layer, and from nothing else."""
+"""The probe learns only from the last token of the last layer."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_planted_direction_is_found_and_shuffled_labels_teach_nothing(tmp_path
     assert abs(auc(shuffled, unseen) - 0.5) < 0.2
 
 
-def test_what_is_shown_before_the_last_token_is_not_seen(tmp_path):
+def test_tokens_before_the_last_are_not_read(tmp_path):
     """The label is planted in every token but the last."""
     rng = np.random.default_rng(0)
     settings = {"task": "planted", "split": "train", "prompts": 100}
@@ -49,13 +49,13 @@ def test_what_is_shown_before_the_last_token_is_not_seen(tmp_path):
     assert abs(auc(train_last_token_probe(rollouts), rollouts) - 0.5) < 0.12
 
 
-def test_refusals(tmp_path):
+def test_rollouts_without_hidden_states_or_of_one_class_are_refused(tmp_path):
     settings = {"task": "made", "split": "train", "prompts": 4}
     config = ElhsrConfig(signal="top_log_probabilities", num_log_probabilities=2, hidden_size=4, layers=[])
     made = RolloutSet.create(tmp_path / "log", settings, config)
     rows = [Rollout(f"p{i}", "t", [1], "", None, False, -1.0, i) for i in range(4)]
     made.write_shard(0, rows, torch.zeros(4, 3))
-    with pytest.raises(ValueError, match="reads hidden states, and these rollouts have 'top_log_probabilities'"):
+    with pytest.raises(ValueError, match="reads hidden states, but these rollouts have 'top_log_probabilities'"):
         train_last_token_probe(made)
     one_class = RolloutSet.create(tmp_path / "one", settings, ElhsrConfig(hidden_size=3, layers=[0]))
     one_class.write_shard(0, rows, torch.zeros(4, 3))
@@ -64,7 +64,7 @@ def test_refusals(tmp_path):
 
 
 def test_features_that_are_not_finite_are_refused_in_both_parts(tmp_path):
-    """In the held-out part they would make every penalty as good as another."""
+    """In the held-out part they would make all penalties equally good."""
     settings = {"task": "made", "split": "train", "prompts": 20}
     rng = np.random.default_rng(0)
     rows = [Rollout(f"p{i}", "t", [1], "", None, bool(rng.random() < 0.5), -1.0, i) for i in range(20)]

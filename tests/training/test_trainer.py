@@ -1,4 +1,4 @@
-"""Training: finds a planted signal, finds nothing in shuffled labels, keeps the best weights, splits by prompt."""
+"""Training finds a planted signal, finds nothing in shuffled labels, keeps the best weights and splits by prompt."""
 
 import copy
 import dataclasses
@@ -53,7 +53,7 @@ def test_losses_that_compare_need_something_to_compare(tmp_path, loss, part):
         train_head(rollouts, dataclasses.replace(SETTINGS, loss=loss))
 
 
-def test_a_loss_that_stays_as_it_is_ends_the_training(tmp_path, monkeypatch):
+def test_a_loss_that_stays_the_same_ends_the_training(tmp_path, monkeypatch):
     flat = Loss("Flat", lambda rewards, labels, prompts: rewards.sum() * 0.0)
     monkeypatch.setitem(LOSSES, "hinge", flat)
     _, report = train_head(planted_rollouts(tmp_path), dataclasses.replace(SETTINGS, loss="hinge", patience=2))
@@ -67,7 +67,7 @@ def test_a_loss_that_does_not_exist(tmp_path):
 
 
 def test_the_best_weights_are_returned(tmp_path):
-    """Trained far past the best epoch, the head has that epoch's held-out loss, not the last one's."""
+    """Trained far past the best epoch, the head has that epoch's held-out loss, not that of the last."""
     rollouts = planted_rollouts(tmp_path, signal=0.4, prompts=60)
     settings = RewardHeadTrainingArguments(learning_rate=0.1, weight_decay=0.0, max_epochs=25, patience=24)
     head, report = train_head(rollouts, settings)
@@ -107,7 +107,7 @@ def test_patience_stops_early(tmp_path):
 
 
 @pytest.mark.parametrize("killed_in", [1, 4])
-def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, killed_in):
+def test_a_killed_training_resumes_to_the_same_head(tmp_path, monkeypatch, killed_in):
     rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60, longest=20)
     settings = RewardHeadTrainingArguments(learning_rate=0.02, max_epochs=6)
     whole, whole_report = train_head(rollouts, settings)
@@ -136,8 +136,8 @@ def test_a_killed_training_goes_on_to_the_same_head(tmp_path, monkeypatch, kille
 
 
 @pytest.mark.parametrize("fewer", [{"max_epochs": 3}, {"patience": 1}])
-def test_a_training_that_went_too_far_starts_anew(tmp_path, monkeypatch, fewer):
-    """Gone on with, it would keep what fewer epochs or less patience never come to."""
+def test_a_training_that_went_too_far_starts_again(tmp_path, monkeypatch, fewer):
+    """Resumed, it would keep weights that fewer epochs or less patience never reach."""
     rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60, signal=0.0)
     settings = RewardHeadTrainingArguments(learning_rate=0.1, max_epochs=12, patience=11)
     expected, expected_report = train_head(rollouts, dataclasses.replace(settings, **fewer))
@@ -161,7 +161,7 @@ def test_a_training_that_went_too_far_starts_anew(tmp_path, monkeypatch, fewer):
     assert torch.equal(again.weight, expected.weight)
 
 
-def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path):
+def test_a_checkpoint_of_a_different_training_is_not_resumed(tmp_path):
     checkpoint = tmp_path / "checkpoint.safetensors"
     run = {"seed": 0}
     TrainingState({"mean": torch.ones(2)}, {"best_epoch": 1}).save(checkpoint, run)
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path):
     assert TrainingState.load(tmp_path / "none", run) is None
 
 
-def test_a_training_on_other_labels_is_another(tmp_path, monkeypatch):
+def test_a_training_on_different_labels_is_a_different_training(tmp_path, monkeypatch):
     rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60)
     checkpoint = tmp_path / "checkpoint.safetensors"
     monkeypatch.setattr(trainer, "fit_decisions", lambda *arguments: 1 / 0)
@@ -196,7 +196,7 @@ def test_same_seed_same_head(tmp_path):
     assert not torch.equal(first.weight, other.weight)
 
 
-def test_batches_hold_the_rollouts_features(tmp_path):
+def test_batches_hold_the_features_of_the_rollouts(tmp_path):
     rollouts = planted_rollouts(tmp_path, prompts=9)
     groups = PromptGroups(rollouts)
     expected = {}
@@ -217,7 +217,7 @@ def test_batches_hold_the_rollouts_features(tmp_path):
     assert len(seen) == 54
 
 
-def test_statistics_are_numpys(tmp_path):
+def test_statistics_equal_those_of_numpy(tmp_path):
     rollouts = planted_rollouts(tmp_path)
     groups = PromptGroups(rollouts)
     mean, std = feature_statistics(groups, groups.prompts, 7)
@@ -226,7 +226,7 @@ def test_statistics_are_numpys(tmp_path):
     np.testing.assert_allclose(std, everything.std(0), rtol=1e-2)
 
 
-def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
+def test_a_constant_feature_is_ignored_not_scaled_up(tmp_path):
     rollouts = planted_rollouts(tmp_path)
     for _, file in rollouts.shards():
         features = read_features(file).clone()
@@ -237,7 +237,7 @@ def test_a_constant_feature_is_ignored_not_blown_up(tmp_path):
     assert (head.weight[:, 4] == 0).all()
 
 
-def test_prefix_cross_entropy_is_numpys():
+def test_prefix_cross_entropy_equals_that_of_numpy():
     rng = np.random.default_rng(0)
     lengths, labels = np.array([3, 17, 8, 25, 9]), np.array([1.0, 0, 1, 1, 0])
     values = [rng.normal(size=length) for length in lengths]
@@ -254,8 +254,8 @@ def test_prefix_cross_entropy_is_numpys():
     assert float(prefix_cross_entropy(torch.ones(5), torch.tensor([2, 3]), torch.tensor([1.0, 0]))) == 0
 
 
-def test_values_tell_right_prefixes_from_wrong_ones(tmp_path):
-    """V_t after eight tokens, on unseen prompts; rows of R are what they are without it."""
+def test_values_separate_correct_from_incorrect_prefixes(tmp_path):
+    """V_t after eight tokens, on unseen prompts."""
     rollouts = planted_rollouts(tmp_path / "train", longest=30)
     head, report = train_head(rollouts, SETTINGS)
     assert report.best_value_epoch == int(np.argmin(report.held_out_prefix_loss))

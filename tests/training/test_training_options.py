@@ -1,4 +1,4 @@
-"""Gate, layers, standardisation and averaging do what they say."""
+"""Gate, layers, standardisation and averaging take effect."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ SETTINGS = RewardHeadTrainingArguments(learning_rate=0.02, weight_decay=0.01, ma
 
 @pytest.mark.parametrize("standardization", ["per_feature", None])
 @pytest.mark.parametrize("gate", [True, False])
-def test_gate_and_standardisation_are_as_wanted(tmp_path, gate, standardization):
+def test_gate_and_standardisation_are_as_asked_for(tmp_path, gate, standardization):
     rollouts = planted_rollouts(tmp_path / "train", scales=(1, 2), offset=1)
     settings = dataclasses.replace(SETTINGS, gate=gate, standardization=standardization)
     head, _ = train_head(rollouts, settings)
@@ -29,7 +29,7 @@ def test_gate_and_standardisation_are_as_wanted(tmp_path, gate, standardization)
     assert auc_on(head, planted_rollouts(tmp_path / "unseen", seed=1, scales=(1, 2), offset=1)) > 0.9
 
 
-def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
+def test_without_standardisation_weights_act_on_raw_features(tmp_path):
     """One step of AdamW from zero, by hand: every weight moves by the learning rate against its gradient's sign."""
     rollouts = planted_rollouts(tmp_path, scales=(1, 2), offset=1)
     settings = dataclasses.replace(PRESETS["paper"], prompts_per_batch=1000, max_epochs=1, learning_rate=0.01)
@@ -40,16 +40,16 @@ def test_without_standardisation_weights_act_on_features_as_they_are(tmp_path):
     labels = batch.labels.double().numpy()
     rows = np.split(batch.features.double().numpy(), np.cumsum(batch.lengths.numpy())[:-1])
     means = np.stack([own.mean(axis=0) for own in rows])
-    # At zero weights all gates are one half, and every sigmoid(R) the base rate; the gate's own gradient vanishes but
-    # for rounding, which AdamW makes steps of
+    # At zero weights all gates are one half, and every sigmoid(R) is the base rate; the gate's own gradient vanishes
+    # except for rounding, which AdamW scales up to steps
     gradient = ((labels.mean() - labels)[:, None] * means).mean(axis=0)
     np.testing.assert_allclose(head.weight[1].detach(), -0.01 * np.sign(gradient), rtol=1e-4)
     assert head.weight[0].abs().max() < 0.9 * 0.01
     assert head.config.standardization is None
 
 
-def test_the_first_prompts_alone(tmp_path):
-    """A head of the first 40 prompts is that of a set which holds no others."""
+def test_only_the_first_prompts(tmp_path):
+    """A head trained on the first 40 prompts equals one trained on a set without the others."""
     many, few = planted_rollouts(tmp_path / "many", prompts=60), planted_rollouts(tmp_path / "few", prompts=60)
     settings = dataclasses.replace(SETTINGS, prompts=40)
     wanted = set(PromptGroups(few).prompts[:40])
@@ -69,8 +69,8 @@ def test_the_first_prompts_alone(tmp_path):
         train_head(many, dataclasses.replace(SETTINGS, prompts=61))
 
 
-def test_a_head_on_some_layers_is_that_of_a_set_that_recorded_no_others(tmp_path):
-    """The right columns are read: in statistics, training, decisions and refit."""
+def test_a_head_on_some_layers_equals_one_from_a_set_that_recorded_only_these(tmp_path):
+    """Statistics, training, decisions and refit read the columns of these layers."""
     both = planted_rollouts(tmp_path / "both", prompts=60, longest=20)
     second = planted_rollouts(tmp_path / "second", prompts=60, longest=20)
     second.config.layers = [1]
@@ -91,7 +91,7 @@ def test_a_head_on_some_layers_is_that_of_a_set_that_recorded_no_others(tmp_path
 
 
 def test_without_averaging_the_last_step_counts(tmp_path):
-    """averaging=0 keeps the weights of the last step, not a mean: seen from a first epoch of two steps."""
+    """averaging=0 keeps the weights of the last step, not a mean; checked on a first epoch of two steps."""
     rollouts = planted_rollouts(tmp_path, prompts=20)
     settings = RewardHeadTrainingArguments(prompts_per_batch=10, max_epochs=1, averaging=0.0, learning_rate=0.5)
     steps = []
@@ -114,7 +114,7 @@ def test_without_averaging_the_last_step_counts(tmp_path):
 @pytest.mark.parametrize("gate", [True, False])
 @pytest.mark.parametrize("loss", ["hinge", "dpo", "info_nca", "nca"])
 def test_rewards_of_every_loss_are_log_odds(tmp_path, loss, gate):
-    """What a loss leaves open is settled on the held-out prompts: calibrations have nothing left to do there."""
+    """The scale that a loss leaves open is fitted on the held-out prompts, so calibration there is the identity."""
     rollouts = planted_rollouts(tmp_path / "train", scales=(1, 2), offset=1, signal=0.5)
     head, _ = train_head(rollouts, dataclasses.replace(SETTINGS, loss=loss, gate=gate))
     _, held_out = PromptGroups(rollouts).split(SETTINGS.held_out, SETTINGS.seed)

@@ -1,4 +1,4 @@
-"""best_of_n_accuracy: a metric for the library `evaluate`; see README.md beside it."""
+"""best_of_n_accuracy: a metric for the library `evaluate`; see README.md in this folder."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from hf_elhsr.evaluation.metrics import area_under_curve, brier_score, expected_
 
 _DESCRIPTION = """
 Accuracy of the candidate with the highest reward among k, for every k up to n, as the exact expectation over all
-subsets of a prompt's n candidates, with 95 % bootstrap intervals over prompts; oracle and majority vote beside it.
+subsets of a prompt's n candidates, with 95 % bootstrap intervals over prompts; also for the oracle and majority vote.
 """
 
 _CITATION = """
@@ -28,15 +28,15 @@ _CITATION = """
 _INPUTS = """
 Args:
     predictions: for every prompt, the rewards of its n candidates; any scale, higher is better.
-    references: for every prompt, whether each candidate is right.
+    references: for every prompt, whether each candidate is correct.
     answers: for every prompt, the final answer of each candidate or None; adds `majority_vote`.
-    probabilities: whether sigmoid(reward) is meant as P(right); adds `expected_calibration_error` and `brier_score`.
-    seed: of the bootstrap.
+    probabilities: whether sigmoid(reward) estimates P(correct); adds `expected_calibration_error` and `brier_score`.
+    seed: seed of the bootstrap.
 """
 
 
 class BestOfNAccuracy(evaluate.Metric):
-    """The metric, as `evaluate.load` wants it."""
+    """The metric, in the form that `evaluate.load` expects."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -64,7 +64,7 @@ class BestOfNAccuracy(evaluate.Metric):
             raise ValueError(f"Expected the same number of candidates for every prompt, got {sorted(sizes)}.")
         rewards, labels = np.array(predictions, dtype=np.float64), np.array(references, dtype=bool)
         if labels.all() or not labels.any():
-            raise ValueError("All candidates have the same label, so there is nothing to choose: use more prompts.")
+            raise ValueError("All candidates have the same label, so there is nothing to select: use more prompts.")
         curves = {"best_of_k": best_of_k(rewards, labels), "oracle": oracle_of_k(labels)}
         if answers is not None:
             curves["majority_vote"] = majority_of_k(answers, labels)

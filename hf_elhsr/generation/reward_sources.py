@@ -1,4 +1,4 @@
-"""RewardSources: the heads and text scorers that `reward_head` names, and what each says of every candidate."""
+"""Selection: the heads and text scorers that `reward_head` names, how they are combined, and the winners."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,22 +19,22 @@ from .output import BestOfNOutput
 
 
 class TextScorer(Protocol):
-    """Anything that scores texts: a [`TextRewardModel`], or a function of one's own."""
+    """Anything that scores texts: a [`TextRewardModel`] or a function."""
 
     def __call__(self, prompts: list[str], completions: list[str]) -> "Sequence[float] | torch.Tensor":
-        """One finite score for each completion, higher for better.
+        """Return one finite score for each completion; higher is better.
 
         Args:
-            prompts: Of each completion, with special tokens (chat markers), without padding.
-            completions: Without special tokens.
+            prompts: The prompt of each completion, with special tokens (chat markers), without padding.
+            completions: The completions, without special tokens.
         """
 
 
 def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) -> torch.Tensor:
-    """(completions,) float32 on the CPU: a scorer's scores, checked to be one finite number for each.
+    """(completions,) float32 on the CPU: a scorer's scores, checked to be one finite number for each completion.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The shape is different, or a score is not finite.
     """
     scores = torch.as_tensor(scorer(prompts, completions), dtype=torch.float32).cpu()
     name = getattr(scorer, "__name__", type(scorer).__name__)
@@ -44,9 +44,9 @@ def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) 
             "expected one number for each. Fix the scorer."
         )
     if not bool(torch.isfinite(scores).all()):
-        wrong = int((~torch.isfinite(scores)).nonzero()[0])
+        first = int((~torch.isfinite(scores)).nonzero()[0])
         raise ValueError(
-            f"{name} scored completion {wrong} as {float(scores[wrong])}: expected a finite number. Fix the scorer, or "
+            f"{name} scored completion {first} as {float(scores[first])}: expected a finite number. Fix the scorer, or "
             "load the model in bfloat16 or float32, not float16."
         )
     return scores
@@ -57,10 +57,10 @@ RewardSource = ElhsrRewardHead | TextScorer | str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class RewardSources:
-    """What judges candidates: heads that follow the decoding, and scorers that read the text afterwards.
+    """What gives candidates rewards: heads that follow the decoding, and scorers that read the text afterwards.
 
     Args:
-        sources: In the order of `reward_head`.
+        sources: The heads' processors and the scorers, in the order of `reward_head`.
     """
 
     sources: tuple["RunningReward | TextScorer", ...]
@@ -69,10 +69,10 @@ class RewardSources:
     def of(
         cls, reward_head: RewardSource | Sequence[RewardSource], model: Any, keep_tokens: bool = False
     ) -> "RewardSources":
-        """Load the heads and see that they fit the model.
+        """Load the heads and check that they fit the model.
 
         Raises:
-            ValueError: No source at all, one that is neither a head nor a function, or a head for another model.
+            ValueError: There is no source, one that is neither a head nor a function, or a head for a different model.
         """
         given: Any = reward_head if isinstance(reward_head, (list, tuple)) else [reward_head]
         if not given:
@@ -91,17 +91,17 @@ class RewardSources:
 
     @property
     def only_head(self) -> RunningReward | None:
-        """The head, where it is the only source."""
+        """The head if it is the only source, else None."""
         return self.running[0] if len(self.sources) == 1 and not self.reads_text else None
 
     def rewards(self, candidates: Candidates, prompts: list[str], texts: list[list[str]]) -> torch.Tensor:
-        """(batch, n, sources) float32: what every source says.
+        """(batch, n, sources) float32: the rewards from every source.
 
         Args:
-            prompts, texts: Of every prompt, and of every candidate of every prompt; empty where no source reads them.
+            prompts, texts: The text of every prompt, and of its candidates; empty if no source reads them.
 
         Raises:
-            ValueError: A scorer returns another number of scores than it was given texts, or one that is not finite.
+            ValueError: A scorer does not return as many scores as it was given texts, or one is not finite.
         """
         batch, n, _ = candidates.token_ids.shape
         columns = []
@@ -118,7 +118,7 @@ def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningRewa
     if callable(source) and not isinstance(source, ElhsrRewardHead):
         if isinstance(source, PreTrainedModel):
             raise ValueError(
-                f"reward_head names a {type(source).__name__}: a model that reads texts comes with its tokenizer, as "
+                f"reward_head names a {type(source).__name__}: a model that reads texts needs its tokenizer, pass "
                 "TextRewardModel(model, tokenizer)."
             )
         return source
@@ -132,13 +132,13 @@ AnswerExtractor = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class Combining:
-    """What `combine`, `extract_answer` and `tokenizer` ask for.
+    """How the sources' rewards are combined, as `combine`, `extract_answer` and `tokenizer` ask for.
 
     Args:
-        combine: A name in [`COMBINATIONS`] or [`VOTES`], a function of one's own, or None for a single source.
-        extract_answer: The final answer in a completion's text, for votes.
-        tokenizer: Of the language model, where texts are needed.
-        attention_mask: Of the prompts, as `generate` was given it.
+        combine: A name in [`COMBINATIONS`] or [`VOTES`], a function, or None for a single source.
+        extract_answer: Returns the final answer in a completion's text, for votes.
+        tokenizer: The language model's, if texts are needed.
+        attention_mask: The prompts' mask, as passed to `generate`.
     """
 
     sources: RewardSources
@@ -155,11 +155,11 @@ class Combining:
             names = ", ".join([*COMBINATIONS, *VOTES])
             raise ValueError(f"combine={combine!r}: expected a function or one of {names}.")
         if count > 1 and combine is None:
-            raise ValueError(f"reward_head names {count} sources: say with combine= how they decide together.")
+            raise ValueError(f"reward_head names {count} sources: pass combine= to say how they decide together.")
         if count > 1 and votes:
             raise ValueError(f"combine={combine!r} takes the rewards of one source; reward_head names {count}.")
         if count == 1 and combine is not None and not votes:
-            raise ValueError("combine is for several sources, and reward_head names one: leave it out, or name more.")
+            raise ValueError("combine is for several sources, but reward_head names one: leave it out, or name more.")
         if votes != (self.extract_answer is not None):
             raise ValueError(
                 "Votes need extract_answer, a function that finds the final answer in a text (or None)."
@@ -176,32 +176,32 @@ class Combining:
         return self.sources.reads_text or self.extract_answer is not None
 
     def rewards(self, candidates: Candidates) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, n) float32, by which candidates win, and (batch, n, sources), what the sources said.
+        """The rewards by which candidates win, (batch, n) float32, and those from each source, (batch, n, sources).
 
         Raises:
-            ValueError: A source says what is no number, a function of the user's returns another shape, or text reward
-                models are asked about prompts of which no token ids are known.
+            ValueError: A reward is not finite, a user's function returns the wrong shape, or text reward models are to
+                read prompts whose token ids are unknown.
         """
         texts = self._texts(candidates) if self._needs_texts else []
         prompts = self._prompts(candidates) if self.sources.reads_text else []
-        said = self.sources.rewards(candidates, prompts, texts)
+        by_source = self.sources.rewards(candidates, prompts, texts)
         if self.combine is None:
-            return said[..., 0], said
-        for column in said.unbind(-1):
+            return by_source[..., 0], by_source
+        for column in by_source.unbind(-1):
             check_finite(column)
         if self.extract_answer is not None and isinstance(self.combine, str):
             answers = [[self.extract_answer(text) for text in row] for row in texts]
-            return votes_for_answers(VOTES[self.combine](said[..., 0]), answers), said
+            return votes_for_answers(VOTES[self.combine](by_source[..., 0]), answers), by_source
         combination = COMBINATIONS[self.combine] if isinstance(self.combine, str) else self.combine
-        combined = torch.as_tensor(combination(said))
-        if combined.shape != said.shape[:2]:
+        combined = torch.as_tensor(combination(by_source))
+        if combined.shape != by_source.shape[:2]:
             raise ValueError(
-                f"combine was given rewards (batch, n, sources) = {tuple(said.shape)} and returned "
+                f"combine was given rewards (batch, n, sources) = {tuple(by_source.shape)} and returned "
                 f"{tuple(combined.shape)}: expected (batch, n)."
             )
         if not bool(torch.isfinite(combined).all()):
-            raise ValueError("combine returned NaN or infinity, so that no order exists: mend the function.")
-        return combined.to(said), said
+            raise ValueError("combine returned NaN or infinity, so that no order exists: fix the function.")
+        return combined.to(by_source), by_source
 
     def _texts(self, candidates: Candidates) -> list[list[str]]:
         completions = candidates.token_ids[:, :, candidates.prompt_length :]
@@ -221,7 +221,7 @@ class Combining:
         if self.attention_mask is not None:
             present = self.attention_mask.to(ids.device).bool()
         elif pad is not None and pad != self.tokenizer.eos_token_id:
-            # As generate does where no mask is given
+            # As generate does if no mask is given
             present = ids != pad
         else:
             present = torch.ones_like(ids, dtype=torch.bool)
@@ -231,29 +231,29 @@ class Combining:
 logger = logging.get_logger(__name__)
 
 
-def choose(
+def best_of_n_output(
     candidates: Candidates,
     combining: Combining,
     k: int,
     calibration: Line | None,
     min_confidence: float | None,
 ) -> BestOfNOutput:
-    """The k winners of every prompt, and all that `generate` returns of them.
+    """Select the k winners of every prompt, and collect all that `generate` returns about them.
 
     Raises:
-        ValueError: Rewards that have no order, see [`Combining.rewards`].
+        ValueError: The rewards cannot be ordered, see [`Combining.rewards`].
     """
     batch, n, _ = candidates.token_ids.shape
-    rewards, said = combining.rewards(candidates)
+    rewards, source_rewards = combining.rewards(candidates)
     finished = ((candidates.lengths > 0) & ~candidates.pruned).to(rewards.device)
-    ties = None if combining.combine is None else said[..., 0]
+    ties = None if combining.combine is None else source_rewards[..., 0]
     winners = select_winners(rewards, k, finished, ties).to(candidates.token_ids.device)
     offsets = torch.arange(batch, device=winners.device)[:, None] * n
     sequences = candidates.token_ids.flatten(0, 1)[(winners + offsets).flatten()]
     lengths = candidates.lengths.gather(1, winners).flatten()
     asked_for: dict[str, Any] = candidates.records.of((winners + offsets).flatten(), lengths)
     if combining.combine is not None:
-        asked_for["source_rewards"] = said
+        asked_for["source_rewards"] = source_rewards
     head = combining.sources.only_head
     if head is not None and head.keep_tokens:
         asked_for["token_rewards"] = head.token_rewards.view(batch, n, -1)
@@ -266,8 +266,8 @@ def choose(
         count = int(asked_for["abstained"].sum())
         if count and not candidates.generation_config.return_dict_in_generate:
             logger.warning(
-                f"The winners of {count} of {batch} prompts are trusted less than min_confidence={min_confidence}; "
-                "return_dict_in_generate=True says which (`abstained`)."
+                f"The winners of {count} of {batch} prompts are trusted less than min_confidence={min_confidence}: "
+                "pass return_dict_in_generate=True to see which (`abstained`)."
             )
     return BestOfNOutput(
         sequences=sequences[:, : candidates.prompt_length + int(lengths.max())],
