@@ -18,7 +18,7 @@ TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
 .PHONY: demo test test-browser test-mirror test-oldest test-dist dist check format bench bench-training head card \
-	reproduction record-chat-answers docs clean
+	reproduction results record-chat-answers docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/demo.py
@@ -117,6 +117,10 @@ reproduction: $(VENV)/dev
 	$(BIN)/python examples/reproduce_paper.py examples/reproduction/small.json rollouts/reproduction
 	mkdir -p docs/reproduction
 	cd rollouts/reproduction && cp --parents report.md report.json */*.svg ../../docs/reproduction
+
+# The tables of README.md and docs/, from the JSON files of the measurements
+results: $(VENV)/dev
+	PYTHONPATH=examples $(BIN)/python docs/results.py
 
 # The API reference, from docstrings: docs/_build/index.html
 docs: $(VENV)/dev

@@ -1,4 +1,4 @@
-"""How far are rewards while decoding from re-scored ones, in float32 and bfloat16? Writes bfloat16.json beside itself.
+"""How far are rewards while decoding from re-scored ones, in float32 and bfloat16? Writes bfloat16.json.
 
 SmolLM2-135M-Instruct with the shipped head, unseen prompts of the arithmetic task; re-scoring is one plain forward
 pass per candidate (`head.score`) with the model in the same dtype, and in float32.

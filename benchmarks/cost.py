@@ -1,11 +1,12 @@
-"""What does the reward of one candidate cost? Writes cost.json beside itself.
+"""What does the reward of one candidate cost? Writes cost.json.
 
 Parameters, floating-point operations and milliseconds per candidate, for arithmetic prompts with 8 candidates each by
-SmolLM2-135M-Instruct in bfloat16. Operations are those that torch's counter counts, and of the head two for each of its
+SmolLM2-135M-Instruct in bfloat16. Operations are those that torch's counter counts; the head's are two for each of its
 weights and tokens. Measured are
 
-- "reward head": the shipped head, on all layers, while decoding, where the hidden states are there anyway, for one
-  prompt, and for 16 together; and likewise a head on seven layers, whose weights, which cost nothing to choose, are 0;
+- "reward head": the shipped head, on all layers, while decoding, where the hidden states exist anyway, for one
+  prompt and for 16 together; and in the same way a head on seven layers, whose weights are 0, since cost does not depend
+  on them;
 - "text reward model": one forward pass of a sequence classifier of the language model's size over prompt and candidate;
 - "published code": one forward pass of the language model over prompt and candidate, and the head on what it shows.
 """
@@ -37,7 +38,7 @@ N = 8
 
 
 class TimedReward(RunningReward):
-    """Knows how long its own calls took."""
+    """Measures how long its own calls take."""
 
     seconds = 0.0
 
@@ -127,14 +128,14 @@ def main() -> None:
 
 
 def of_reward(head: ElhsrRewardHead) -> int:
-    """Parameters of R, without the row for pruning."""
+    """Count the parameters of R, without the row for pruning."""
     return head.weight.numel() + head.bias.numel()
 
 
 def second_passes(
     classifier: Any, model: Any, head: ElhsrRewardHead, prompt: torch.Tensor, candidates: Any
 ) -> dict[str, tuple[float, float]]:
-    """Operations and milliseconds per candidate of the two that run a model over the candidates of one prompt."""
+    """Measure operations and milliseconds per candidate of both ways that run a model over a prompt's candidates."""
     rows = [torch.cat([prompt[0], candidates.completion(0, number)]) for number in range(N)]
     pad = classifier.config.pad_token_id
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
@@ -147,7 +148,7 @@ def second_passes(
 
 
 def counted(run: Any) -> tuple[float, float]:
-    """Floating-point operations, and milliseconds of another run without the counter; both per candidate."""
+    """Count floating-point operations, and time a second run without the counter; both per candidate."""
     with FlopCounterMode(display=False) as counter:
         run()
     start = time.perf_counter()

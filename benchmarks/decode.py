@@ -1,12 +1,12 @@
-"""Is best-of-n faster than plain sampling, whole decoding calls compared? Writes decode.json beside itself.
+"""Is best-of-n faster than plain sampling, whole decoding calls compared? Writes decode.json.
 
 SmolLM2-135M-Instruct in bfloat16 with the shipped head, and a tiny random model with a large vocabulary. Every repeat
-runs `BRIEF` peers in turn with the same seed, in an order that rotates, after a full warm-up each; the others, which
-all hold a whole `generate`, run in the first repeat alone. What the peers are is told by their functions; continuous
-batching comes once all else is done, since it leaves threads behind.
+runs `BRIEF` peers in turn with the same seed, in an order that rotates, after a full warm-up each; the others, each
+of which contains a whole `generate`, run in the first repeat only. The functions of the peers describe them; continuous
+batching runs last, since it leaves threads behind.
 
-A whole run takes the better part of an hour on two cores, which should have nothing else to do. Workloads are stored
-one by one: `--workload NAME` (repeatable) measures these again and keeps the others. `--memory` measures peak memory
+A whole run takes most of an hour on two cores, which should be otherwise idle. Workloads are stored one by one:
+`--workload NAME` (repeatable) measures these again and keeps the others. `--memory` measures peak memory
 instead, each peer in a process of its own. `--quick` gives a first impression in one repeat of two peers, and stores
 nothing.
 """
@@ -55,16 +55,16 @@ MEMORY_PEERS = ("generate", "generate_hidden_states", "best_of_n")
 
 @dataclass(frozen=True)
 class Workload:
-    """What every peer has to do: n completions of each prompt.
+    """The work of every peer: n completions of each prompt.
 
     Args:
-        problems: How many of the task's test problems.
-        questions: Asked instead of them.
-        worked_example_tokens: So many tokens of worked examples from the train split come before every problem.
+        problems: Number of the task's test problems.
+        questions: Questions to ask in place of them.
+        worked_example_tokens: Tokens of worked examples from the train split that come before every problem.
         reaches_limit: No completion may end before `max_new_tokens`.
-        bar: The largest ratio of best_of_n's time to generate's that will do; None where none is set.
-        counts: Whether it is one of those whose geometric mean is the headline.
-        brief: Only `BRIEF` peers.
+        bar: The largest acceptable ratio of best_of_n's time to generate's; None where none is set.
+        counts: Whether it is part of the geometric mean.
+        brief: Whether only `BRIEF` peers run.
     """
 
     name: str
@@ -172,7 +172,7 @@ class Case:
         return int(out.lengths.sum())
 
     def lengths(self, sequences: torch.Tensor) -> torch.Tensor:
-        """(rows,) sampled tokens of every row, its EOS included; what follows is padding."""
+        """(rows,) sampled tokens of every row, its EOS included; the rest is padding."""
         completions = sequences[:, self.inputs["input_ids"].shape[1] :]
         ended = (completions == self.model.generation_config.eos_token_id).long().cumsum(-1)
         return (ended.cumsum(-1) <= 1).sum(-1)
@@ -190,12 +190,12 @@ class Case:
 
 
 def generate(case: Case, **kwargs: Any) -> int:
-    """transformers' own sampling, no scoring."""
+    """Sample with transformers' own loop, without scoring."""
     return int(case.lengths(case.generate(**kwargs)).sum())
 
 
 def generate_hidden_states(case: Case) -> int:
-    """Hidden states kept by `generate`, scored afterwards; it never shows those of the last token."""
+    """Score the hidden states that `generate` keeps, which lack those of the last token."""
     out = case.generate(output_hidden_states=True, return_dict_in_generate=True)
     lengths = case.lengths(out.sequences)
     steps = out.hidden_states[1:]
@@ -206,7 +206,7 @@ def generate_hidden_states(case: Case) -> int:
 
 
 def generate_rescore(case: Case) -> int:
-    """As the method's published code: one forward of the language model per candidate, for its hidden states."""
+    """Do as the published code: one forward pass of the language model per candidate, for its hidden states."""
     sequences = case.generate()
     total = 0
     for row, length in case.rows(sequences):
@@ -218,7 +218,7 @@ def generate_rescore(case: Case) -> int:
 
 
 def generate_text_reward_model(case: Case) -> int:
-    """The usual practice: every candidate, its prompt included, through a classifier of the model's size."""
+    """Do as usual: run every candidate, with its prompt, through a classifier of the model's size."""
     sequences = case.generate()
     total = 0
     for row, length in case.rows(sequences):
@@ -228,7 +228,7 @@ def generate_text_reward_model(case: Case) -> int:
 
 
 def generate_text_reward_model_batched(case: Case) -> int:
-    """The same with all candidates of a prompt in one padded batch."""
+    """Do the same with all candidates of a prompt in one padded batch."""
     rows = list(case.rows(case.generate()))
     n = case.workload.n
     for first in range(0, len(rows), n):
@@ -240,7 +240,7 @@ def generate_text_reward_model_batched(case: Case) -> int:
 
 
 def generate_batch(case: Case) -> int:
-    """transformers' continuous batching, n copies of each prompt, no scoring."""
+    """Sample with transformers' continuous batching, n copies of each prompt, without scoring."""
     config = copy.deepcopy(case.model.generation_config)
     config.update(do_sample=True, **case.limits)
     pairs = zip(case.inputs["input_ids"], case.inputs["attention_mask"], strict=True)
@@ -342,7 +342,7 @@ def questions(workload: Workload, tokenizer: Any) -> list[str]:
 
 
 def synchronize() -> float:
-    """The time, once the device has done all it was given."""
+    """Return the time once the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -370,7 +370,7 @@ def compare(case: Case, repeats: int, quick: bool) -> dict[str, Any]:
 
 
 def follow_one_run(case: Case) -> dict[str, Any]:
-    """Times inside one call of ours, from the first scoring call's end to the last one's."""
+    """Measure times inside one call of best-of-n, from the end of the first scoring call to that of the last."""
     spent: dict[str, list[float]] = {"scoring": [], "reading": []}
     ends: list[float] = []
 
@@ -408,7 +408,7 @@ def follow_one_run(case: Case) -> dict[str, Any]:
 
 
 def nucleus_sizes(case: Case) -> dict[str, float]:
-    """How many tokens top_p keeps, over 16 steps of 4 completions of up to 4 prompts."""
+    """Count the tokens that top_p keeps, over 16 steps of 4 completions of up to 4 prompts."""
     inputs = {name: tensor[:4] for name, tensor in case.inputs.items()}
     settings = {"do_sample": True, "num_return_sequences": 4, "max_new_tokens": 16, **SAMPLING}
     torch.manual_seed(0)
@@ -422,14 +422,14 @@ def nucleus_sizes(case: Case) -> dict[str, float]:
 
 
 def weight_bytes(model: Any) -> int:
-    """What a decoding step reads of the weights: each once, of an embedding that is nothing else next to nothing."""
+    """Count the bytes of weights that a decoding step reads, without an embedding that is not also the output."""
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     unread = embedding.nbytes if embedding is not head else 0
     return sum(parameter.nbytes for parameter in model.parameters()) - unread
 
 
 def bandwidth(size: int, device: torch.device) -> float:
-    """Bytes per second at which all threads together read a tensor of this many bytes, the best of twenty."""
+    """Measure the bytes per second at which all threads together read a tensor of this size, the best of twenty."""
     tensor = torch.ones(size // 4, device=device)
     tensor.sum()
     seconds = []
@@ -441,7 +441,7 @@ def bandwidth(size: int, device: torch.device) -> float:
 
 
 def bandwidth_limit(case: Case, step_seconds: float) -> dict[str, float]:
-    """A step's time beside that of reading the weights, from memory or from whatever cache holds that much."""
+    """Compare a step's time with that of reading the weights, from memory or from a cache that holds as much."""
     size = weight_bytes(case.model)
     far, near = (bandwidth(bytes_, case.model.device) for bytes_ in (2**31, size))
     return {
@@ -455,7 +455,7 @@ def bandwidth_limit(case: Case, step_seconds: float) -> dict[str, float]:
 
 
 def peak_memory(case: Case, peer: str) -> int:
-    """Bytes that one call needs at its peak beyond what is held once the model is loaded and has run; Linux only."""
+    """Measure the bytes that one call needs at its peak beyond those held once the model has run; Linux only."""
     case.model(**{name: tensor[:1, -8:] for name, tensor in case.inputs.items()})
     torch.manual_seed(1000)
     if torch.cuda.is_available():
@@ -498,7 +498,7 @@ def geometric_mean(values: list[float | None]) -> float | None:
 
 
 def summarize(workloads: dict[str, Any]) -> dict[str, Any]:
-    """Every measured number against its bar; None for what has not been measured."""
+    """Compare every measured number with its bar; None for what has not been measured."""
 
     def ratio(name: str, peer: str = "generate") -> float | None:
         return workloads.get(name, {}).get("peers", {}).get(peer, {}).get("best_of_n_ratio")
@@ -593,7 +593,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one repeat of generate and best_of_n, nothing stored")
     parser.add_argument("--brief", action="store_true", help="only the peers that run in every repeat")
     parser.add_argument("--memory", action="store_true", help="peak memory of the seven workloads, nothing else")
-    parser.add_argument("--output", type=Path, help="default: decode.json beside this file")
+    parser.add_argument("--output", type=Path, help="default: decode.json in this folder")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

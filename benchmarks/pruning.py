@@ -1,4 +1,4 @@
-"""What do pruning and adaptive n save and cost in real runs? Writes pruning.json beside itself, or where it is told.
+"""What do pruning and adaptive n save and cost in real runs? Writes pruning.json, or the file of --out.
 
 SmolLM2-135M-Instruct in bfloat16 with the shipped head, on test prompts that nothing else was measured on. All modes
 decode the same batches of 16 prompts, one after the other in an order that rotates. About six minutes on two cores.

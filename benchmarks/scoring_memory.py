@@ -1,7 +1,7 @@
-"""Does the working memory of scoring grow with the completion's length? Writes scoring_memory.json beside itself.
+"""Does the working memory of scoring grow with the completion's length? Writes scoring_memory.json.
 
 Counts the bytes of tensors, and of Python objects, that a RunningReward holds beyond its copy of the head while
-candidates of SmolLM2's width and depth get longer and longer, beside what keeping their hidden states would take.
+candidates of SmolLM2's width and depth get longer, and what keeping their hidden states would take.
 """
 
 import json
@@ -17,7 +17,7 @@ CANDIDATES, LAYERS, WIDTH = 8, 31, 576
 
 
 def held_bytes(processor: RunningReward) -> int:
-    """Bytes of tensors the processor holds beyond its copy of the head."""
+    """Count the bytes of tensors that the processor holds beyond its copy of the head."""
     own = {id(processor._weight), id(processor._bias)}
     waiting = [part for parts, *_ in processor._waiting for part in parts]
     held = [*vars(processor).values(), *vars(processor._tokens).values(), *waiting]

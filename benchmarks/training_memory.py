@@ -1,8 +1,8 @@
-"""How much memory does training on stored features take? Writes training_memory.json beside itself.
+"""How much memory does training on stored features take? Writes training_memory.json.
 
-`RewardHeadTrainer` on the features of more and more prompts, each in a process of its own. Told apart are the
-process's own memory, which has to be there, and the resident set, in which pages of the mapped features count, too:
-the system takes those back when memory is short.
+`RewardHeadTrainer` on the features of more and more prompts, each in a process of its own. It reports
+the process's own memory, which must fit, and the resident set, which includes pages of the mapped features: the system
+reclaims those when memory is short.
 """
 
 import argparse
@@ -27,7 +27,7 @@ EPOCHS = 2
 
 
 class OwnMemory(threading.Thread):
-    """Looks at the process's anonymous memory twenty times a second, and keeps the largest."""
+    """Reads the process's anonymous memory twenty times a second, and keeps the maximum."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -41,7 +41,7 @@ class OwnMemory(threading.Thread):
 
 
 def measure(folder: Path, prompts: int) -> dict[str, Any]:
-    """In this process."""
+    """Measure in this process."""
     with tempfile.TemporaryDirectory() as view:
         rollouts = first_prompts(folder, prompts, Path(view))
         files = [file for _, file in rollouts.shards()]

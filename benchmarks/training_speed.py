@@ -1,12 +1,12 @@
-"""What does training on stored features save? Writes training_speed.json beside itself.
+"""What does training on stored features save? Writes training_speed.json.
 
 The same rollouts, held-out prompts and number of epochs, in three ways, each in a process of its own:
 
 - "default" and "paper": `RewardHeadTrainer` on the features that sampling stored, with the preset of this name.
-- "published": as the paper's own procedure is described, written anew: in every epoch the frozen language model runs
+- "published": the paper's own procedure as described, reimplemented: in every epoch the frozen language model runs
   over every prompt and completion, 16 rollouts at a time, and AdamW steps on what it shows.
 
-The last takes hours for 40 epochs, so `--published-epochs` of them are run, and what all would take is extrapolated.
+The last takes hours for 40 epochs, so only `--published-epochs` of them run, and the time of all is extrapolated.
 """
 
 import argparse
@@ -36,7 +36,7 @@ BATCH = 16
 
 
 def first_prompts(folder: Path, prompts: int, view: Path) -> RolloutSet:
-    """A set of the first prompts alone: links to their shards, and the settings with another count."""
+    """Make a set of only the first prompts: links to their shards, and the settings with their number."""
     settings = RolloutSet(folder).settings
     size = settings["sampling"]["prompts_per_batch"]
     if prompts % size or prompts > settings["prompts"]:
@@ -75,7 +75,7 @@ class Published:
         self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-4, weight_decay=1e-5)
 
     def loss(self, rollouts: list[Rollout]) -> torch.Tensor:
-        """Mean binary cross-entropy of R, from one forward pass of the language model."""
+        """Compute the mean binary cross-entropy of R, from one forward pass of the language model."""
         completions = [torch.tensor(rollout.token_ids) for rollout in rollouts]
         rows = [torch.cat([self.prompts[r.problem], ids]) for r, ids in zip(rollouts, completions, strict=True)]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -99,7 +99,7 @@ class Published:
         return F.binary_cross_entropy_with_logits(reward, torch.tensor([float(r.correct) for r in rollouts]))
 
     def train(self, train: list[Rollout], held_out: list[Rollout], epochs: int) -> list[float]:
-        """Held-out loss after every epoch."""
+        """Train, and return the held-out loss after every epoch."""
         losses = []
         generator = torch.Generator().manual_seed(0)
         for epoch in range(epochs):
@@ -136,7 +136,7 @@ def published(rollouts: RolloutSet, epochs: int, run_epochs: int) -> dict[str, A
 
 
 def run_way(way: str, args: argparse.Namespace) -> dict[str, Any]:
-    """In this process; its peak memory is that of the way alone, mapped features included."""
+    """Run one way in this process; its peak memory is that of this way alone, mapped features included."""
     with tempfile.TemporaryDirectory() as folder:
         rollouts = first_prompts(args.rollouts, args.prompts, Path(folder))
         if way == "published":

@@ -1,77 +1,68 @@
-"""Every measured table of README.md, docs/results.md and docs/explanation/limits.md, from the JSON files of the measurements.
+"""Generate every measured table of the documentation from the JSON files of the measurements: `make results`.
 
-    python docs/results.py
-
-A table stands between `<!-- results: NAME -->` and `<!-- end -->`; this writes what is between them anew. A test
-compares the pages with the files, so that no page shows a number that was not measured.
+A table stands between `<!-- results: NAME -->` and `<!-- end -->` in a page; this script rewrites what is between them,
+and docs/reproduction/report.md as a whole. A test compares the pages with the files, so that no page shows a number
+that was not measured.
 """
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+# In examples/, which `make results` and the tests put on the path
+from reproduction.report import report_markdown
+
+from hf_elhsr import Evaluation, TradeOff
+from hf_elhsr.evaluation.best_of_n import NEEDS_NO_TRAINING
+from hf_elhsr.evaluation.tables import ResultTable, savings_table, strategy_table
+
 ROOT = Path(__file__).parents[1]
-# This checkout's package, whatever is installed
-sys.path.insert(0, str(ROOT))
-
-from hf_elhsr.evaluation import Evaluation, TradeOff
-from hf_elhsr.evaluation.tradeoff import ADAPTIVE, PRUNED
-
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "explanation" / "limits.md")
+REPORT = ROOT / "docs" / "reproduction" / "report.md"
 SHIPPED = ROOT / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 SUMS = "reasoning_gym:chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=2"
-#: The tasks of the report, as the pages call them.
+#: The report's tasks, and their names on the pages.
 TASKS = {
     "arithmetic": "word problems",
     "coin_flip": "coin flips",
     "reasoning_gym:aiw": "Alice problems",
     SUMS: "bare sums",
 }
-#: What every judge is compared with, since it costs nothing.
-FREE_JUDGES = ("majority vote", "mean log-probability")
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def benchmark(name: str) -> dict[str, Any]:
-    """What a file of benchmarks/ holds."""
+    """Read a file of benchmarks/."""
     result: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     return result
 
 
 def report() -> dict[str, Any]:
-    """The report of `make reproduction`: its plan and, by task, what was measured."""
-    result: dict[str, Any] = json.loads((ROOT / "docs" / "reproduction" / "report.json").read_text())
+    """Read the report of `make reproduction`: its plan and, by task, what was measured."""
+    result: dict[str, Any] = json.loads(REPORT.with_suffix(".json").read_text())
     return result
 
 
 def reported() -> dict[str, Evaluation]:
-    """The report's evaluations by task, in the order of [`TASKS`]."""
+    """Read the report's evaluations by task, in the order of [`TASKS`]."""
     return {name: Evaluation.from_json(json.dumps(task["evaluation"])) for name, task in report()["tasks"].items()}
 
 
 def shipped(split: str = "test") -> Evaluation:
-    """The shipped head's evaluation."""
+    """Read the shipped head's evaluation."""
     return Evaluation.from_json((SHIPPED / "evaluation" / f"{split}.json").read_text())
 
 
 def shipped_tradeoff() -> TradeOff:
-    """What pruning and adaptive n save and cost with the shipped head."""
+    """Read what pruning and adaptive n save and cost with the shipped head."""
     return TradeOff.from_json((SHIPPED / "tradeoff" / "test.json").read_text())
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[object]], words: int = 1) -> str:
-    """Markdown; the first `words` columns are text, the others numbers."""
-    heads = list(heads)
-    lines = [heads, ["---"] * words + ["---:"] * (len(heads) - words), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def bold(name: str, cells: list[Any]) -> list[str]:
-    """The reward head's row stands out."""
-    return [f"**{cell}**" if cell != "" and name == "reward head" else str(cell) for cell in [name, *cells]]
+def table(titles: Iterable[str], rows: Iterable[Iterable[object]], bold: str | None = None) -> str:
+    """Markdown of a table, with the row bold that begins with `bold`."""
+    return ResultTable(list(titles), [[str(cell) for cell in row] for row in rows], bold).markdown()
 
 
 # The shipped head
@@ -79,17 +70,16 @@ def bold(name: str, cells: list[Any]) -> list[str]:
 
 def quality() -> str:
     measured = shipped()
-    rows = (bold(name, [accuracy]) for name, accuracy in measured.accuracy.items())
-    return f"""{table(("answer by", "correct, % [95 % interval]"), rows)}
+    own = strategy_table(measured)
+    shown = ResultTable(own.titles[:2], [row[:2] for row in own.rows], own.bold)
+    return f"""{shown.markdown()}
 
 {measured.prompts:,} unseen prompts, {measured.n} candidates each. The head closes {measured.gap_closed} % of the gap
 between a single sample and the oracle, which finds a correct candidate wherever there is one."""
 
 
 def quality_in_depth() -> str:
-    measured = shipped()
-    rows = (bold(name, [own, measured.head_minus.get(name, "")]) for name, own in measured.accuracy.items())
-    return table(("answer by", "correct, % [95 % interval]", "head is ahead by, points [95 % interval]"), rows)
+    return strategy_table(shipped()).markdown()
 
 
 def wordings() -> str:
@@ -105,18 +95,11 @@ def wordings() -> str:
 def candidates() -> str:
     curves = shipped().by_k
     rows = ((k, *(curve[k - 1] for curve in curves.values())) for k in (1, 2, 4, 8))
-    return table(("candidates", *curves), rows, words=0)
+    return table(("candidates", *curves), rows)
 
 
 def tokens() -> str:
-    measured = shipped_tradeoff()
-    rows: list[tuple[object, ...]] = [("exact", "100.0", measured.exact, "")]
-    for name, argument in ((PRUNED, "prune"), (ADAPTIVE, "adaptive")):
-        for point in measured.by_tolerance[name]:
-            share = f"{100 * point.tokens:.1f}"
-            rows.append((f"`{argument}={point.setting:g}`", share, point.accuracy, point.difference))
-    heads = ("setting", "tokens, % of exact", "correct, % [95 % interval]", "difference, points [95 % interval]")
-    return table(heads, rows)
+    return savings_table(shipped_tradeoff()).markdown()
 
 
 def real_runs() -> str:
@@ -197,9 +180,10 @@ def cost() -> str:
         low, high = own["milliseconds_from_to"]
         spread = f"{own['milliseconds']:.1f} ({low:.1f} to {high:.1f})"
         rows.append((name, f"{own['parameters']:,}", f"{own['operations'] / 1e6:,.1f}", spread))
-    heads = ("judge", "parameters", "million operations a candidate", "ms a candidate (from to)")
+    heads = ("rewards by", "parameters", "million operations a candidate", "ms a candidate (from to)")
     called = {"published code": "the language model once more, then the head"}
-    return table(heads, ((called.get(name, name), *cells) for name, *cells in rows))
+    shown = table(heads, ((called.get(name, name), *cells) for name, *cells in rows))
+    return f"{shown}\n\n{result['candidates']:,} candidates, of {result['tokens_per_candidate']:.0f} tokens on average."
 
 
 def times_less() -> str:
@@ -226,7 +210,13 @@ def cost_in_short() -> str:
         seconds = trained.get(name, few)
         operations = f"{own['operations'] / 1e6:,.1f}"
         rows.append((called, f"{own['parameters']:,}", operations, f"{own['milliseconds']:.1f}", f"{seconds:,.0f}"))
-    heads = ("judge", "parameters", "million operations a candidate", "ms a candidate", "training on 400 prompts, s")
+    heads = (
+        "rewards by",
+        "parameters",
+        "million operations a candidate",
+        "ms a candidate",
+        "training on 400 prompts, s",
+    )
     return table(heads, rows)
 
 
@@ -242,7 +232,7 @@ def training_speed() -> str:
         ratio = f"{way['seconds'] / own:.1f}"
         rows.append((called[name], measured, seconds, f"{way['seconds']:,.0f}", ratio))
     heads = ("training", "epochs run", "seconds", f"seconds for {result['ways']['default']['epochs']} epochs", "ratio")
-    return table(heads, rows)
+    return f"{table(heads, rows)}\n\n{result['rollouts']:,} rollouts."
 
 
 def training_memory() -> str:
@@ -250,11 +240,11 @@ def training_memory() -> str:
         (f"{size['rollouts']:,}", f"{size['stored_features_mb']:,}", f"{size['peak_own_memory_mb']:,}")
         for size in benchmark("training_memory")["sizes"]
     )
-    return table(("rollouts", "features on disk, MB", "own memory at its peak, MB"), rows, words=0)
+    return table(("rollouts", "features on disk, MB", "own memory at its peak, MB"), rows)
 
 
 def rounding() -> str:
-    # A combination that was measured twice stands in the file twice; the later entry has more
+    # A combination that was measured twice is in the file twice; the later entry has more numbers
     measured = {(own["decoding"], own["rescored_in"]): own for own in benchmark("bfloat16")["rows"]}
     rows = (
         (
@@ -267,7 +257,7 @@ def rounding() -> str:
         for dtypes, own in measured.items()
     )
     heads = ("decoded in", "scored again in", "candidates", "median difference", "largest", "same winner, % of prompts")
-    return table(heads, rows, words=2)
+    return table(heads, rows)
 
 
 # The report of `make reproduction`
@@ -294,20 +284,16 @@ def judges() -> str:
             trained = (f"{own['parameters'][folder]:,}", f"{own['training_seconds'][folder]:,.0f}")
         ahead = measured.judges_minus.get(name, {})
         if name == "reward head":
-            ahead = {judge: measured.head_minus[judge] for judge in FREE_JUDGES}
-        cells = [
-            *trained,
-            accuracy,
-            *(ahead.get(judge, "") for judge in FREE_JUDGES),
-            measured.head_minus.get(name, ""),
-        ]
-        rows.append(bold(called(name), cells))
-    heads = ("answer by", "parameters", "training, s", "correct", *(f"ahead of {judge} by" for judge in FREE_JUDGES))
-    return table((*heads, "head is ahead by"), rows)
+            ahead = {judge: measured.head_minus[judge] for judge in NEEDS_NO_TRAINING}
+        compared = [ahead.get(judge, "") for judge in NEEDS_NO_TRAINING]
+        rows.append([called(name), *trained, accuracy, *compared, measured.head_minus.get(name, "")])
+    titles = [f"ahead of {judge} by" for judge in NEEDS_NO_TRAINING]
+    heads = ("answer by", "parameters", "training, s", "correct", *titles)
+    return table((*heads, "head is ahead by"), rows, bold="reward head")
 
 
 def called(judge: str) -> str:
-    """A head of another task, as the pages call that task."""
+    """Name a head of another task as the pages name that task."""
     task = judge.removeprefix("head of ")
     return f"head of {TASKS[task]}" if task in TASKS else judge
 
@@ -315,9 +301,15 @@ def called(judge: str) -> str:
 def without_training() -> str:
     rows = []
     for name, own in reported().items():
-        shown = [own.accuracy[judge] for judge in ("single sample", *FREE_JUDGES, "reward head")]
-        rows.append((TASKS[name], *shown, *(own.head_minus[judge] for judge in FREE_JUDGES)))
-    heads = ("task", "single sample", *FREE_JUDGES, "reward head", *(f"ahead of {judge}" for judge in FREE_JUDGES))
+        shown = [own.accuracy[judge] for judge in ("single sample", *NEEDS_NO_TRAINING, "reward head")]
+        rows.append((TASKS[name], *shown, *(own.head_minus[judge] for judge in NEEDS_NO_TRAINING)))
+    heads = (
+        "task",
+        "single sample",
+        *NEEDS_NO_TRAINING,
+        "reward head",
+        *(f"ahead of {judge}" for judge in NEEDS_NO_TRAINING),
+    )
     return table(heads, rows)
 
 
@@ -353,7 +345,7 @@ def training_size() -> str:
         for prompts, judge in ((100, "head on 100 prompts"), (200, "head on 200 prompts"))
     ]
     rows.append(("400", own.accuracy["reward head"], own.head_minus["majority vote"]))
-    return table(("training prompts, 8 rollouts each", "correct", "ahead of majority vote"), rows, words=0)
+    return table(("training prompts, 8 rollouts each", "correct", "ahead of majority vote"), rows)
 
 
 def signals() -> str:
@@ -372,7 +364,7 @@ def beside_text() -> str:
     own = reported()["arithmetic"]
     judges = ("reward head", "text reward model", "head and text, learned")
     rows = ((judge, own.accuracy[judge], own.head_minus.get(judge, "")) for judge in judges)
-    return table(("judge", "correct", "head is ahead by"), rows)
+    return table(("answer by", "correct", "head is ahead by"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -404,10 +396,10 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """The text of a page, each of its tables made anew.
+    """The text of a page with its tables as they are measured now.
 
     Raises:
-        KeyError: A table that is not in [`TABLES`].
+        KeyError: The page names a table that is not in [`TABLES`].
     """
     return _BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]]()}\n{block[3]}", page)
 
@@ -415,6 +407,7 @@ def filled(page: str) -> str:
 def main() -> None:
     for page in PAGES:
         page.write_text(filled(page.read_text()))
+    REPORT.write_text(report_markdown(report()))
 
 
 if __name__ == "__main__":

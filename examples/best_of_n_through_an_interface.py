@@ -1,8 +1,8 @@
-"""Best-of-n from a model behind an OpenAI-compatible interface: no weights, only the log-probabilities it shows.
+"""Best-of-n from a model behind an OpenAI-compatible interface, by the log-probabilities it shows, without weights.
 
     python examples/best_of_n_through_an_interface.py http://localhost:8000/v1 my-head "How many ...?"
 
-The head reads the 20 highest log-probabilities; it is trained where the model's weights are at hand:
+The head reads the 20 highest log-probabilities; it is trained where the model's weights are available:
 
     hf-elhsr sample rollouts/top20 --model <model> --signal top_log_probabilities
     hf-elhsr train rollouts/top20 my-head
@@ -17,10 +17,10 @@ from hf_elhsr import best_of_n_chat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="of the server, with its /v1")
+    parser.add_argument("url", help="the server's URL, including /v1")
     parser.add_argument("head")
     parser.add_argument("question")
-    parser.add_argument("--model", help="its name on the server; some servers have one and do not ask")
+    parser.add_argument("--model", help="the model's name on the server, if it needs one")
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The demo: SmolLM2-135M-Instruct answers word problems better because a reward head picks among eight candidates.
+"""The demo: SmolLM2-135M-Instruct answers word problems better with a reward head that selects among eight candidates.
 
 Run it with `make demo`. (a) One question with its eight candidates; (b) a table over a few dozen unseen questions.
 """
@@ -10,12 +10,20 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
 
-from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.cli.tables import candidates_table, evaluation_table, explain_columns
-from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.models import load_language_model
-from hf_elhsr.rollouts import Recording, SamplingArguments, encode_prompts, sample_rollouts
+from hf_elhsr import (
+    Recording,
+    SamplingArguments,
+    encode_prompts,
+    evaluate_rollouts,
+    load_language_model,
+    load_reward_head,
+    sample_rollouts,
+)
+from hf_elhsr.evaluation import evaluation_markdown
 from hf_elhsr.tasks import ArithmeticTask
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
@@ -35,9 +43,18 @@ def show_one_question(model, tokenizer, head, console: Console, arguments: Sampl
     prompt_length = inputs["input_ids"].shape[1]
     texts = tokenizer.batch_decode(out.candidates[0][:, prompt_length:], skip_special_tokens=True)
     task = ArithmeticTask()
-    marks = ["yes" if task.extract(text) == ANSWER else "no" for text in texts]
     console.print(f"\n[bold]{QUESTION}[/bold]  ({arguments.n} candidates in {seconds:.1f} s)\n")
-    console.print(candidates_table(texts, out.rewards[0].tolist(), int(out.winners[0, 0]), marks))
+    table = Table("Reward", "P(correct)", "Correct?", "Text", show_lines=True)
+    for candidate in out.rewards[0].argsort(descending=True).tolist():
+        reward, text = out.rewards[0, candidate], texts[candidate]
+        table.add_row(
+            f"{reward:+.2f}",
+            f"{torch.sigmoid(reward):.1%}",
+            "yes" if task.extract(text) == ANSWER else "no",
+            Text(" ".join(text.split())),
+            style="bold green" if candidate == int(out.winners[0, 0]) else None,
+        )
+    console.print(table)
 
 
 def show_many_questions(
@@ -58,8 +75,7 @@ def show_many_questions(
         )
         evaluation = evaluate_rollouts(rollouts)
     seconds = time.perf_counter() - started
-    console.print(evaluation_table(evaluation))
-    console.print(explain_columns(evaluation))
+    console.print(Markdown(evaluation_markdown(evaluation)))
     console.print(
         f"{count} questions x {arguments.n} candidates, sampled, scored and verified in {seconds:.0f} s "
         f"({seconds / count:.2f} s a question). The card's numbers come from many more questions."
@@ -74,7 +90,7 @@ def main() -> None:
     console = Console()
     console.print("Loading SmolLM2-135M-Instruct and the reward head ...")
     model, tokenizer = load_language_model("smollm2-demo")
-    head = ElhsrRewardHead.from_pretrained(arguments.head)
+    head = load_reward_head(arguments.head)
     parameters = sum(parameter.numel() for parameter in head.parameters())
     console.print(f"The head has {parameters:,} parameters, the language model {model.num_parameters():,}.")
     # Another seed than the card's evaluation, so that the demo does not repeat it

@@ -4,9 +4,9 @@
     hf-elhsr evaluate rollouts/test --model smollm2-demo --head my-head --text-reward-model reward-model
 
 The language model itself gets a classification head of one label and is trained as a whole with binary cross-entropy,
-on the prompts that `hf-elhsr train --prompts 400` trains on; of the epochs the one that is best on its held-out prompts
-is kept. A run that was killed goes on with the same command. 400 prompts with 8 rollouts each take about half an hour
-on two CPU cores that know bfloat16. Rollouts of one's own prompts want the options that they were sampled with, such as
+on the prompts that `hf-elhsr train --prompts 400` trains on; the epoch that is best on its held-out prompts is kept.
+The same command resumes a run that was killed. 400 prompts with 8 rollouts each take about half an hour on two CPU
+cores that support bfloat16. For rollouts of your own prompts, pass the options that they were sampled with, such as
 `--task prompts.jsonl --verifier mine.py:check`.
 """
 
@@ -27,23 +27,21 @@ from transformers import (
     set_seed,
 )
 
-from hf_elhsr._files import write_text
-from hf_elhsr.evaluation.metrics import area_under_curve
+from hf_elhsr import RolloutSet, Task, find_task
+from hf_elhsr.evaluation import area_under_curve
 from hf_elhsr.models import DEMO_MODEL, demo_model_folder
-from hf_elhsr.rollouts import RolloutSet, prompt_texts
-from hf_elhsr.rollouts.rollout import by_prompt
-from hf_elhsr.tasks import Task, find_task
-from hf_elhsr.training.data import PromptGroups
+from hf_elhsr.rollouts import by_prompt, prompt_texts
+from hf_elhsr.training import PromptGroups
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rollouts", type=Path, help="made by `hf-elhsr sample`")
+    parser.add_argument("rollouts", type=Path, help="a folder by `hf-elhsr sample`")
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default=DEMO_MODEL)
-    parser.add_argument("--task", help="with the prompts that were sampled; default: the task of this name")
-    parser.add_argument("--verifier", help="of one's own prompts, as they were sampled with")
-    parser.add_argument("--prompts", type=int, help="the first so many prompts; default: all")
+    parser.add_argument("--task", help="the task with the prompts that were sampled; default: by its recorded name")
+    parser.add_argument("--verifier", help="for your own prompts, the one that they were sampled with")
+    parser.add_argument("--prompts", type=int, help="train on the first N prompts; default: all")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--batch", type=int, default=16)
@@ -67,7 +65,7 @@ def fine_tune(
     """Train the classifier into the folder `out`, and return the record that is also written there.
 
     Args:
-        task: With the prompts of the rollouts. Default: the one of the name that they were sampled with.
+        task: The task with the prompts of the rollouts. Default: the one that they were sampled with, by its name.
     """
     run = {
         "model": model_name,
@@ -80,10 +78,10 @@ def fine_tune(
     begun = out / "run.json"
     if begun.is_file() and json.loads(begun.read_text()) != run:
         raise ValueError(
-            f"{str(out)!r} was begun with other settings, {begun.read_text().strip()}: choose another folder."
+            f"{str(out)!r} was begun with different settings, {begun.read_text().strip()}: choose another folder."
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_text(begun, json.dumps(run) + "\n")
+    write_whole(begun, json.dumps(run) + "\n")
     source = str(demo_model_folder()) if model_name == DEMO_MODEL else model_name
     train, held_out, tokenizer = examples(rollouts, source, prompts, task or find_task(rollouts.settings["task"]))
     # The new classification head is drawn before the Trainer seeds anything
@@ -133,25 +131,32 @@ def fine_tune(
     }
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+    write_whole(out / "training.json", json.dumps(record, indent=2) + "\n")
     return record
 
 
+def write_whole(file: Path, text: str) -> None:
+    """Write a file whole or not at all, so that a killed run leaves no half of it."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
 def rollouts_digest(rollouts: RolloutSet) -> str:
-    """SHA-256 of all that is learned from: prompts, completions and labels."""
+    """SHA-256 of everything that is learned from: prompts, completions and labels."""
     learned = [(rollout.problem, rollout.token_ids, rollout.label) for rollout in rollouts.rollouts()]
     return hashlib.sha256(str(learned).encode()).hexdigest()
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint; one that was being written when the run was killed does not count."""
+    """Find the newest checkpoint, except one that was being written when the run was killed."""
     # The state is written last
     whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
 def examples(rollouts: RolloutSet, model: str, prompts: int | None, task: Task) -> tuple[list[Any], list[Any], Any]:
-    """Token ids and labels of the head's training prompts and held-out prompts, and the tokenizer."""
+    """Return token ids and labels of the head's training prompts and held-out prompts, and the tokenizer."""
     rollouts.check_complete()
     settings = rollouts.settings
     groups = PromptGroups(rollouts, first=prompts)
@@ -164,8 +169,8 @@ def examples(rollouts: RolloutSet, model: str, prompts: int | None, task: Task) 
     wanted = {problem: part for part, own in enumerate((train, held_out)) for problem in own}
     if unknown := wanted.keys() - asked.keys():
         raise ValueError(
-            f"{len(unknown)} prompts of {str(rollouts.folder)!r} are none of the task {task.name!r}: give the prompts "
-            "that were sampled."
+            f"{len(unknown)} prompts of {str(rollouts.folder)!r} are not prompts of the task {task.name!r}: pass the "
+            "prompts that were sampled."
         )
     parts: tuple[list[Any], list[Any]] = ([], [])
     for shard, _ in rollouts.shards():

@@ -1,12 +1,10 @@
-"""A signal processor of one's own, beside the head's: how far the last layer moves from token to token."""
+"""A signal processor of your own next to the head's: how far the last layer moves from token to token."""
 
 from pathlib import Path
 
 import torch
 
-from hf_elhsr import SignalNeeds, SignalProcessor, StepSignal
-from hf_elhsr.models import load_language_model
-from hf_elhsr.rollouts import encode_prompts
+from hf_elhsr import SignalNeeds, SignalProcessor, StepSignal, encode_prompts, load_language_model
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 

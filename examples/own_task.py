@@ -10,14 +10,16 @@ import random
 import re
 from pathlib import Path
 
-from rich.console import Console
-
-from hf_elhsr.cli.tables import evaluation_table
-from hf_elhsr.evaluation import evaluate_rollouts
-from hf_elhsr.models import load_language_model
-from hf_elhsr.rollouts import Recording, SamplingArguments, sample_rollouts
-from hf_elhsr.tasks import Problem
-from hf_elhsr.training import RewardHeadTrainer
+from hf_elhsr import (
+    Problem,
+    Recording,
+    RewardHeadTrainer,
+    SamplingArguments,
+    evaluate_rollouts,
+    load_language_model,
+    sample_rollouts,
+)
+from hf_elhsr.evaluation import evaluation_markdown
 
 
 class ParityTask:
@@ -27,7 +29,7 @@ class ParityTask:
     splits = ("train", "test")
 
     def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
-        # Whatever the count and the seed, no number is in both splits, and a longer list starts with a shorter one
+        # For every count and seed, no number is in both splits, and a longer list starts with a shorter one
         numbers = [number for number in range(100, 1000) if (number % 5 == 0) == (split == "test")]
         random.Random(seed).shuffle(numbers)
         return [
@@ -75,7 +77,7 @@ def main() -> None:
         arguments=arguments,
         recording=Recording(head=trainer.head),
     )
-    Console().print(evaluation_table(evaluate_rollouts(unseen)))
+    print(evaluation_markdown(evaluate_rollouts(unseen)))
 
 
 if __name__ == "__main__":

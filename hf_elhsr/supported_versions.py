@@ -1,21 +1,21 @@
-"""Which versions of torch and transformers the package works with, checked at import before anything else."""
+"""The versions of torch and transformers that the package works with, checked at import before anything else."""
 
 import importlib.metadata
 
 from packaging.requirements import Requirement
 
 _DISTRIBUTION = "hf-elhsr"
-# Of the others, pip sees to it; with these two, private methods may have changed without an error that says so
+# pip checks the others; an unsupported version of these two can give incorrect results instead of errors
 _CHECKED = ("torch", "transformers")
 
 
 def check_versions() -> None:
-    """Refuse torch and transformers outside of the ranges in pyproject.toml, as the installed package records them.
+    """Refuse versions of torch and transformers outside the ranges that the installed package records.
 
-    A bare checkout that was never installed has no such record, and is not checked.
+    A checkout that was never installed has no such record, and is not checked.
 
     Raises:
-        ImportError: Names the range, the version found, and what to do.
+        ImportError: A version is outside its range; says what to install.
     """
     try:
         requirements = importlib.metadata.requires(_DISTRIBUTION) or []
@@ -30,11 +30,11 @@ def check_version(requirement: Requirement, found: str) -> None:
     """Refuse a version, such as "5.23.0", that does not satisfy a requirement, such as "transformers>=5.23,<5.24".
 
     Raises:
-        ImportError: Names the range, the version found, and what to do.
+        ImportError: It does not; says what to install.
     """
     if not requirement.specifier.contains(found, prereleases=True):
         raise ImportError(
-            f"hf_elhsr works with {requirement}, and {requirement.name} {found} is installed: it stands on private "
-            "methods of generate, which change between minor versions, and would go wrong without a word. Run "
-            f"`pip install '{requirement}'`, or install an hf_elhsr made for {requirement.name} {found}."
+            f"hf_elhsr works with {requirement}, and {requirement.name} {found} is installed. It relies on private "
+            "methods of generate, which change between minor versions, so results could be incorrect without an error. "
+            f"Run `pip install '{requirement}'`, or install an hf_elhsr made for {requirement.name} {found}."
         )

@@ -85,24 +85,24 @@ GENERATION_CONFIG_NAME: str = utils.GENERATION_CONFIG_NAME
 
 
 def pad_token_id(generation_config: GenerationConfig) -> int | None:
-    """The padding token, as `generate` has found it: the config's own, or an EOS token; None where there is neither."""
+    """The padding token that `generate` uses: the config's own, or an EOS token; None without either."""
     token = generation_config._pad_token_tensor
     return None if token is None else int(token)
 
 
 def is_from_model_config(generation_config: GenerationConfig) -> bool:
-    """Whether transformers derived it from the model's config: what it does not know is then dropped in loading."""
+    """Whether transformers derived it from the model's config; unknown settings are then dropped in loading."""
     return bool(getattr(generation_config, "_from_model_config", False))
 
 
 def keep_all_settings(generation_config: GenerationConfig) -> None:
-    """Say that it was not derived from the model's config, so that all its settings are there when reloaded."""
+    """Mark it as not derived from the model's config, so that no setting is dropped in loading."""
     generation_config._from_model_config = False
 
 
 # Steps of `generate`
 
-#: Images and the like among a model's inputs, which only the prefill reads.
+#: Images and other media among a model's inputs, which only the prefill reads.
 MEDIA_INPUTS: tuple[str, ...] = tuple(MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL)
 
 
@@ -112,7 +112,7 @@ def prefill(
     generation_config: GenerationConfig,
     model_kwargs: dict[str, Any],
 ) -> Any:
-    """Run prompts through the model; in chunks, where the generation config says so."""
+    """Run prompts through the model, in chunks if the generation config says so."""
     return model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration=True)
 
 
@@ -128,17 +128,17 @@ def position_ids(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[s
 
 
 def is_compiled(model: PreTrainedModel, generation_config: GenerationConfig, model_kwargs: dict[str, Any]) -> bool:
-    """Whether `generate` would compile the decoding step of this model with this cache."""
+    """Whether `generate` would compile this model's decoding step with this cache."""
     return bool(model._valid_auto_compile_criteria(model_kwargs, generation_config))
 
 
 def optimized_for_decoding(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """The context in which `generate` decodes: it selects the implementation of experts that suits a few tokens."""
+    """The context in which `generate` decodes, with the implementation of experts that suits a few tokens."""
     return model._optimize_model_for_decode()
 
 
 def is_passed_by_user(cache: Cache) -> bool:
-    """Whether a cache that `generate` hands to its loop is the user's, and not one it has made."""
+    """Whether a cache that `generate` passes to its loop was passed by the user."""
     return bool(getattr(cache, "_is_user_defined", False))
 
 
@@ -149,7 +149,7 @@ def larger_static_cache(
     length: int,
     model_kwargs: dict[str, Any],
 ) -> Cache:
-    """A static cache like the one that `generate` has made, for `length` tokens or more."""
+    """A static cache like the one that `generate` made, for `length` tokens or more."""
     return model._prepare_static_cache(
         cache_implementation=generation_config.cache_implementation,
         batch_size=batch,
@@ -160,7 +160,7 @@ def larger_static_cache(
 
 
 def prefix_function(processor: Any) -> Callable[[int, torch.Tensor], list[int]]:
-    """The function that a [`~transformers.PrefixConstrainedLogitsProcessor`] was made with."""
+    """The function of a [`~transformers.PrefixConstrainedLogitsProcessor`]."""
     function: Callable[[int, torch.Tensor], list[int]] = processor._prefix_allowed_tokens_fn
     return function
 
@@ -169,13 +169,13 @@ def prefix_function(processor: Any) -> Callable[[int, torch.Tensor], list[int]]:
 
 
 class DecodingLoop(NamedTuple):
-    """What takes the place of transformers' sampling in one call of `generate`, see [`generate_with`].
+    """A loop that replaces transformers' sampling in one call of `generate`, see [`generate_with`].
 
     Args:
         run: Called as run(model, input_ids, logits_processor=, stopping_criteria=, generation_config=, model_kwargs=);
             `generate` returns what it returns.
         check: Called as check(mode, generation_config, mode_kwargs) once all settings are known. It raises a ValueError
-            for a mode other than sampling and greedy search, which would not come to `run`.
+            for a mode other than sampling and greedy search, which would not call `run`.
     """
 
     run: Callable[..., Any]
@@ -183,7 +183,7 @@ class DecodingLoop(NamedTuple):
 
 
 class LoopMixin:
-    """Lets [`generate_with`] bring a decoding loop; stands before the model's class. Other calls are transformers'."""
+    """Lets [`generate_with`] replace the decoding loop; a base before the model's class. Other calls are unchanged."""
 
     def _extract_generation_mode_kwargs(
         self: Any, custom_generate: Any, kwargs: dict[str, Any], *args: Any, **named: Any
@@ -204,7 +204,7 @@ class LoopMixin:
     ) -> Any:
         if decoding_loop is None:
             return super()._sample(input_ids, *args, **kwargs)  # type: ignore[misc]
-        # These are generate's, not the model's
+        # Arguments of generate, which the model does not take
         for name in ("streamer", "synced_gpus", "tokenizer", "assistant_tokenizer"):
             kwargs.pop(name, None)
         prepared = {name: kwargs.pop(name) for name in ("logits_processor", "stopping_criteria", "generation_config")}
@@ -212,20 +212,20 @@ class LoopMixin:
 
 
 def generate_with(loop: DecodingLoop, model: Any, **kwargs: Any) -> Any:
-    """transformers' own preparation of inputs, caches, processors and criteria, and then this loop.
+    """Run a loop after transformers' own preparation of inputs, caches, processors and criteria.
 
     Args:
-        model: One whose class has [`LoopMixin`].
-        **kwargs: Those of transformers' `generate`.
+        model: A model whose class has [`LoopMixin`].
+        **kwargs: Arguments of transformers' `generate`.
     """
     return super(LoopMixin, model).generate(**kwargs, decoding_loop=loop)  # type: ignore[misc]
 
 
 def own_decoding(model_class: type, ours: Collection[str]) -> tuple[str, type] | None:
-    """The name of a decoding method that is not transformers' own, and the class that has it; None without one.
+    """The name of a decoding method that is not transformers' own, and the class that defines it; None without one.
 
     Args:
-        ours: The names of classes that are passed over.
+        ours: Names of classes to ignore.
     """
     for method in ("_sample", "generate"):
         owner = next(cls for cls in model_class.__mro__ if method in vars(cls) and cls.__name__ not in ours)
@@ -238,16 +238,16 @@ def own_decoding(model_class: type, ours: Collection[str]) -> tuple[str, type] |
 
 
 class GenerateWatcher(Protocol):
-    """What [`watch_generate`] calls while `generate` runs."""
+    """The callbacks of [`watch_generate`] while `generate` runs."""
 
     def begins(self, mode: GenerationMode) -> None:
         """A call of `generate` begins; raise a ValueError for a mode that cannot be followed."""
 
     def criteria(self, criteria: StoppingCriteriaList) -> StoppingCriteriaList:
-        """The stopping criteria that the loop shall ask after every token, in place of these."""
+        """The stopping criteria to use instead of these after every token."""
 
     def cache_made(self, model_kwargs: dict[str, Any], length: int) -> None:
-        """The model's inputs hold their cache, which must have room for `length` tokens."""
+        """The model's inputs have a cache, which must have room for `length` tokens."""
 
     def forwarded(self, outputs: Any, model_kwargs: dict[str, Any], tokens: int) -> None:
         """The model was fed and returned `outputs`; its inputs are ready for the next tokens, this many."""
@@ -263,7 +263,7 @@ def is_watched(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def watch_generate(model: PreTrainedModel, watcher: GenerateWatcher) -> Iterator[None]:
-    """Let the watcher follow what `model.generate` does inside the context, with caches that hold one token more."""
+    """Let the watcher follow `model.generate` inside the context, with caches that have room for one more token."""
     prepare_cache, criteria_of, update = (getattr(model, name) for name in _WATCHED)
 
     def watch_cache(

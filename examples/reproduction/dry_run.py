@@ -1,4 +1,4 @@
-"""The dry run: what a plan will take, and every one of its steps rehearsed."""
+"""The dry run: estimates what a plan will take, and rehearses every step."""
 
 import dataclasses
 import shutil
@@ -10,21 +10,19 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from hf_elhsr import ElhsrConfig
+from hf_elhsr import ElhsrConfig, Problem, SamplingArguments, Task, find_task
 from hf_elhsr.models import DEMO_MODEL, DTYPES, demo_model_folder
-from hf_elhsr.rollouts import SamplingArguments
-from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
-from hf_elhsr.tasks import Problem, Task, find_task
+from hf_elhsr.rollouts import parse_bytes, plan_recording
 
 from .plan import Plan
 from .steps import Reproduction
 
-# Bytes a parameter: float32 weights in the end, and three checkpoints with AdamW's two moments meanwhile
+# Bytes per parameter: float32 weights at the end, and three checkpoints with AdamW's two moments meanwhile
 _TEXT_REWARD_MODEL = 4 + 3 * 12
 
 
 def dry_run(plan: Plan, folder: Path) -> Iterator[str]:
-    """Estimate, check the disk, and rehearse; what to tell the user, line by line.
+    """Estimate, check the disk, and rehearse; yields what to report, line by line.
 
     Raises:
         OSError: The model or a dataset cannot be found.
@@ -45,7 +43,7 @@ def dry_run(plan: Plan, folder: Path) -> Iterator[str]:
 
 
 def estimate(plan: Plan) -> tuple[list[str], int]:
-    """What sampling takes at most, line by line, and the bytes of everything."""
+    """Return what sampling takes at most, line by line, and the bytes of everything."""
     source = demo_model_folder() if plan.model == DEMO_MODEL else plan.model
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source), dtype=DTYPES[plan.dtype])
@@ -100,7 +98,7 @@ def estimate(plan: Plan) -> tuple[list[str], int]:
 
 
 def _described_head(model: Any, signal: str) -> ElhsrConfig:
-    """As large as the head that [`ElhsrConfig.for_model`] describes, which needs weights."""
+    """Describe a head of the size of [`ElhsrConfig.for_model`]'s, which needs weights."""
     config = model.config.get_text_config(decoder=True)
     return ElhsrConfig(
         signal=signal,
@@ -112,7 +110,7 @@ def _described_head(model: Any, signal: str) -> ElhsrConfig:
 
 
 class RandomLabels:
-    """A task whose verifier tosses a coin: a random model solves nothing, and training needs both labels."""
+    """A task whose labels are random: a random model solves nothing, and training needs both labels."""
 
     def __init__(self, task: Task):
         self._task, self.name, self.splits = task, task.name, task.splits
@@ -129,7 +127,7 @@ class RandomLabels:
 
 
 def rehearsal(plan: Plan, folder: Path) -> Plan:
-    """Every step of the plan, with a few prompts and a tiny random model of its architecture, written to the folder."""
+    """Shrink the plan to a few prompts and a tiny random model of its architecture, which is written to the folder."""
     source = demo_model_folder() if plan.model == DEMO_MODEL else plan.model
     config = AutoConfig.from_pretrained(source)
     _shrink(config.get_text_config(decoder=True))
@@ -165,7 +163,7 @@ def _shrink(config: Any) -> None:
     layers = config.num_hidden_layers
     small = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     for name, value in vars(config).items():
-        # What is said of every layer, as layer_types
+        # A value for every layer, as layer_types
         if isinstance(value, list) and len(value) == layers:
             small[name] = value[:2]
     for name, value in (small | {"num_hidden_layers": 2, "head_dim": 16}).items():

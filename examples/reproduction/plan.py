@@ -1,25 +1,25 @@
-"""What is to be run: a configuration file, as small.json and paper.json beside this file."""
+"""The plan: a configuration file, such as small.json and paper.json in this folder."""
 
 import dataclasses
 import json
 import re
 from typing import Any
 
-from hf_elhsr.rollouts import SamplingArguments
+from hf_elhsr import SamplingArguments
 
-#: Other signals than hidden states, and what a head on them is called.
+#: Signals other than hidden states, and the names of heads on them.
 SIGNAL_HEADS = {"logits": "head on logits", "top_log_probabilities": "head on top-20 log-probabilities"}
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskPlan:
-    """What is done with one task.
+    """The plan of one task.
 
     Args:
         name: As `hf-elhsr sample --task` takes it.
         skip_test_prompts: Leave out the first test prompts, which an earlier head was measured on.
-        few_prompts: Heads on only so many of the training prompts are compared.
-        few_layers: A head on these layers alone, as indices into `hidden_states`, is compared; none for no such head.
+        few_prompts: Also compare heads on only this many of the training prompts.
+        few_layers: Also compare a head on only these layers, as indices into `hidden_states`; empty for none.
         signals: Other signals to train a head on.
         text_reward_model_epochs: Epochs of the text reward model; 0 for none.
     """
@@ -37,21 +37,21 @@ class TaskPlan:
         unknown = sorted(set(self.signals) - SIGNAL_HEADS.keys())
         if unknown:
             raise ValueError(f"signals {unknown} of task {self.name!r}: expected some of {sorted(SIGNAL_HEADS)}.")
-        wrong = [few for few in self.few_prompts if not 2 <= few < self.train_prompts]
-        if wrong:
+        invalid = [few for few in self.few_prompts if not 2 <= few < self.train_prompts]
+        if invalid:
             raise ValueError(
-                f"few_prompts {wrong} of task {self.name!r}: expected numbers from 2 to below its {self.train_prompts} "
-                "train_prompts."
+                f"few_prompts {invalid} of task {self.name!r}: expected numbers from 2 to below its "
+                f"{self.train_prompts} train_prompts."
             )
 
     @property
     def folder(self) -> str:
-        """Its name as one folder."""
+        """The task's name as the name of a folder."""
         return re.sub(r"\W+", "_", self.name)
 
     @property
     def trained(self) -> list[str]:
-        """The folders of all that is trained on the task."""
+        """The folders of everything that is trained on the task."""
         heads = ["head", *(f"head_{few}_prompts" for few in self.few_prompts)]
         if self.few_layers:
             heads.append(f"head_{len(self.few_layers)}_layers")
@@ -64,9 +64,9 @@ class Plan:
     """A configuration file.
 
     Args:
-        preset: Of the heads on hidden states, as `hf-elhsr train --preset` takes it.
-        disk_budget: For the features of one set of training rollouts.
-        tokens_per_second: That the model samples on this machine, all rows together; only for the estimates.
+        preset: The preset of heads on hidden states, as `hf-elhsr train --preset` takes it.
+        disk_budget: Room for the features of one set of training rollouts.
+        tokens_per_second: Tokens that the model samples on this machine, all rows together; only for the estimates.
     """
 
     model: str
@@ -80,10 +80,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """What a configuration file says.
+        """Read a configuration file.
 
         Raises:
-            ValueError: A key that is unknown or missing, a signal that is unknown, or few_prompts that are no fewer.
+            ValueError: A key is unknown or missing, a signal is unknown, or few_prompts are not fewer.
         """
         values = json.loads(text)
         for name in ("train_sampling", "test_sampling"):

@@ -9,33 +9,41 @@ from typing import Any
 
 import numpy as np
 import torch
-from fine_tune_text_reward_model import fine_tune, rollouts_digest
+from fine_tune_text_reward_model import fine_tune, rollouts_digest, write_whole
 from safetensors.torch import load_file, save_file
 
-from hf_elhsr import ElhsrConfig, ElhsrRewardHead, LearnedCombination, fit_combination
-from hf_elhsr._files import write_text
-from hf_elhsr.evaluation import Evaluation, evaluate_rollouts
-from hf_elhsr.generation.selection import TextScorer, text_scores
-from hf_elhsr.models import base_model_id, load_language_model, load_text_reward_model
-from hf_elhsr.rewards.baselines import LastTokenProbe
-from hf_elhsr.rollouts import Judge, Recording, RolloutSet, prompt_texts, sample_rollouts
-from hf_elhsr.rollouts.disk_budget import parse_bytes
-from hf_elhsr.rollouts.rollout import by_prompt
-from hf_elhsr.rollouts.scoring import score_rollouts
-from hf_elhsr.rollouts.text_scores import score_rollout_texts
-from hf_elhsr.tasks import Task, find_task
-from hf_elhsr.training import RewardHeadTrainer, RewardHeadTrainingArguments, train_last_token_probe
-from hf_elhsr.training.data import PromptGroups
+from hf_elhsr import (
+    ElhsrConfig,
+    ElhsrRewardHead,
+    Evaluation,
+    LearnedCombination,
+    Recording,
+    RewardHeadTrainer,
+    RewardHeadTrainingArguments,
+    RolloutSet,
+    Task,
+    TextRewardModel,
+    evaluate_rollouts,
+    find_task,
+    fit_combination,
+    load_language_model,
+    load_text_reward_model,
+    sample_rollouts,
+)
+from hf_elhsr.models import base_model_id
+from hf_elhsr.rewards import LastTokenProbe
+from hf_elhsr.rollouts import Judge, by_prompt, parse_bytes, prompt_texts, score_rollout_texts, score_rollouts
+from hf_elhsr.training import PromptGroups, train_last_token_probe
 
 from .plan import SIGNAL_HEADS, Plan, TaskPlan
 from .report import write_report
 
 
 def is_done(folder: Path, wanted: dict[str, Any]) -> bool:
-    """Whether a training's result is there, made as the plan says now.
+    """Whether a training's result exists, made as the plan now says.
 
     Raises:
-        ValueError: It was made otherwise.
+        ValueError: It was made with different settings or rollouts.
     """
     file = folder / "training.json"
     if not file.is_file():
@@ -46,18 +54,18 @@ def is_done(folder: Path, wanted: dict[str, Any]) -> bool:
         if record.get(name) != value:
             raise ValueError(
                 f"{str(folder)!r} was trained with {name} {record.get(name)}, and the plan says {value}: delete this "
-                "folder to train anew, or choose another one for the changed plan."
+                "folder to train again, or choose another one for the changed plan."
             )
     return True
 
 
 def sampled(rollouts: RolloutSet) -> dict[str, Any]:
-    """What says which rollouts something was trained on."""
+    """The settings that identify the rollouts something was trained on."""
     return {name: value for name, value in rollouts.settings.items() if name != "head_config"}
 
 
 class Reproduction:
-    """All steps of a plan, each of which is passed over where its result is in the folder already."""
+    """All steps of a plan; a step whose result is already in the folder is skipped."""
 
     def __init__(self, plan: Plan, folder: Path, wrap_task: Callable[[Task], Task] = lambda task: task):
         self.plan, self.folder = plan, folder
@@ -65,7 +73,7 @@ class Reproduction:
         self.tasks = {task.name: wrap_task(find_task(task.name)) for task in plan.tasks}
 
     def run(self) -> None:
-        """Train everything, then measure everything: the heads of other tasks are measured, too."""
+        """Train everything, then measure everything, the heads of other tasks included."""
         for task in self.plan.tasks:
             self.train(task)
         heads = {task.name: self._head(task, "head") for task in self.plan.tasks}
@@ -73,7 +81,7 @@ class Reproduction:
         write_report(self.plan, self.folder, evaluations)
 
     def train(self, task: TaskPlan) -> None:
-        """Everything that learns from a task's training prompts."""
+        """Train everything that learns from a task's training prompts."""
         folder = self.folder / task.folder
         rollouts = self._sample(task, "hidden_states", folder / "train")
         self._train_head(rollouts, folder / "head")
@@ -91,7 +99,7 @@ class Reproduction:
                 fine_tune(rollouts, text_reward_model, self.plan.model, epochs=epochs)
 
     def evaluate(self, task: TaskPlan, heads: dict[str, ElhsrRewardHead]) -> Evaluation:
-        """All judges on the same rollouts of unseen prompts."""
+        """Evaluate all heads, probes and text reward models on the same rollouts of unseen prompts."""
         folder = self.folder / task.folder
         probe = load_file(folder / "probe" / "model.safetensors")
         judges: dict[str, Judge] = {
@@ -119,16 +127,15 @@ class Reproduction:
         scores = score_rollout_texts(rollouts, self._prompts(task, "test"), scorer, name)
         return evaluate_rollouts(rollouts, scores, name, self._combination(task, heads[task.name], scorer))
 
-    def _combination(self, task: TaskPlan, head: ElhsrRewardHead, scorer: TextScorer) -> LearnedCombination:
-        """Of head and text reward model, fitted on the held-out prompts, which taught the weights of neither."""
+    def _combination(self, task: TaskPlan, head: ElhsrRewardHead, scorer: TextRewardModel) -> LearnedCombination:
+        """Combine head and text reward model, fitted on the held-out prompts, on which neither was trained."""
         rollouts = RolloutSet(self.folder / task.folder / "train")
         _, held_out = PromptGroups(rollouts).split(held_out=0.2, seed=0)
         wanted = set(held_out)
         groups = [own for shard, _ in rollouts.shards() for own in by_prompt(shard) if own[0].problem in wanted]
         prompts = self._prompts(task, "train")
         said = [
-            text_scores(scorer, [prompts[own[0].problem]] * len(own), [rollout.text for rollout in own]).numpy()
-            for own in groups
+            scorer([prompts[own[0].problem]] * len(own), [rollout.text for rollout in own]).numpy() for own in groups
         ]
         scored = score_rollouts(rollouts, head, held_out, subsampled=True)
         return fit_combination(np.stack([scored.rewards, np.stack(said)], axis=-1), scored.labels)
@@ -153,7 +160,7 @@ class Reproduction:
 
     def _train_head(self, rollouts: RolloutSet, folder: Path, **changes: Any) -> None:
         signal = rollouts.config.signal
-        # The paper has a recipe for hidden states alone
+        # The paper has a recipe for hidden states only
         chosen = RewardHeadTrainingArguments.preset(
             self.plan.preset if signal == "hidden_states" else "default", signal
         )
@@ -167,7 +174,7 @@ class Reproduction:
         seconds = time.perf_counter() - start
         trainer.head.save_pretrained(folder)
         record = {**made_from, "report": dataclasses.asdict(report), "seconds": seconds}
-        write_text(folder / "training.json", json.dumps(record, indent=2) + "\n")
+        write_whole(folder / "training.json", json.dumps(record, indent=2) + "\n")
 
     def _train_probe(self, rollouts: RolloutSet, folder: Path) -> None:
         made_from = {"rollouts": sampled(rollouts)}
@@ -179,8 +186,8 @@ class Reproduction:
         folder.mkdir(exist_ok=True)
         numbers = {"weight": probe.weight, "bias": torch.tensor(probe.bias), "layer": torch.tensor(probe.layer)}
         save_file(numbers, folder / "model.safetensors")
-        # Written last: it says that the rest is there
-        write_text(folder / "training.json", json.dumps({**made_from, "seconds": seconds}, indent=2) + "\n")
+        # Written last: it says that the rest is complete
+        write_whole(folder / "training.json", json.dumps({**made_from, "seconds": seconds}, indent=2) + "\n")
 
     def _head(self, task: TaskPlan, name: str) -> ElhsrRewardHead:
         return ElhsrRewardHead.from_pretrained(self.folder / task.folder / name)

@@ -38,7 +38,7 @@ From nothing to a published head:
 """
 
 app = typer.Typer(
-    help="Reward heads that read a language model's hidden states, and choose the best of its answers.",
+    help="Reward heads that read a language model's hidden states, and select the best of its answers.",
     epilog=_PATH,
     # Boxes cut off long words where a terminal is 80 characters wide
     rich_markup_mode=None,
@@ -59,12 +59,12 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Show the help where no command is named."""
+    """Show the help if no command is named."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-# Another command is a function in a file of its own and a name here, in the order that `hf-elhsr --help` lists them
+# To add a command, write a function in a file of its own and name it here, in the order of `hf-elhsr --help`
 for command in (
     sample,
     relabel,
@@ -82,27 +82,27 @@ for command in (
 ):
     app.command()(command)
 
-# The commands that resume where they were stopped; the others start again
+# These commands resume where they were stopped; the others start again
 _RESUMING = (sample, train, evaluate)
 
 
 def main() -> None:
     """Run the command that `sys.argv` names, and exit.
 
-    0: done. 1: an unforeseen error, with its traceback, or a pipe whose reader has gone, silently. 2: what the user can
-    fix, in one line on standard error. 130: Ctrl-C.
+    0: done. 1: an unforeseen error, with its traceback, or a closed pipe, silently. 2: an error that the user can fix,
+    in one line on standard error. 130: Ctrl-C.
     """
     _arrange_progress_bars()
     call: Any = app
     try:
-        # Ctrl-C and options such as --help end in a code, commands in None
+        # Ctrl-C and options such as --help return a code, commands return None
         code = call(prog_name="hf-elhsr", standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
         _report("Error:", _usage(error))
         code = 2
     except BrokenPipeError:
-        # Output that is still buffered goes nowhere; Python would complain about it at exit otherwise
+        # Buffered output is discarded; Python would report an error about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (ValueError, OSError) as error:
@@ -117,17 +117,16 @@ def main() -> None:
 
 
 def _arrange_progress_bars() -> None:
-    """Remove bars when they are done, and draw none where standard error is not a terminal.
+    """Remove finished progress bars, and draw none if standard error is not a terminal.
 
-    This holds for our own bars, which are transformers' kind, and for those of transformers, huggingface_hub and
-    datasets.
+    This covers our own bars, which are made by transformers, and those of transformers, huggingface_hub and datasets.
     """
     if sys.stderr.isatty():
         logging.set_tqdm_hook(lambda make, args, kwargs: make(*args, **{"leave": False} | kwargs))
         return
     logging.disable_progress_bar()
     disable_progress_bars()
-    # datasets reads it when it is imported, which is later and only for some tasks
+    # datasets reads it at import, which happens later and only for some tasks
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 

@@ -16,14 +16,14 @@ def card(
     license: Annotated[
         str | None,
         typer.Option(
-            help="License of the weights, as apache-2.0 or mit.", show_default="the present card's license, or none"
+            help="License of the weights, such as apache-2.0 or mit.", show_default="the present card's, or none"
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a head's model card, and its code for plain transformers.
 
-    The card is README.md, made from the head's records. The code is custom_generate/, for use without this package.
+    The card is README.md, written from the head's records. The code is custom_generate/, for use without this package.
     """
     card_file = write_card(folder, license=license)
     written = {"card": str(card_file), "custom_generate": str(write_custom_generate(folder))}

@@ -64,7 +64,7 @@ def evaluate(
     ] = None,
     numbers_file: NumbersFile = None,
     markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", help="Also write the tables to this file, as a model card has them.")
+        Path | None, typer.Option("--markdown", help="Also write the tables to this file, in the form of a model card.")
     ] = None,
     plot_file: PlotFile = None,
     as_json: Json = False,
@@ -74,7 +74,7 @@ def evaluate(
     With 95 % intervals. If an evaluation is stopped, running the same command again resumes it. `hf-elhsr card`
     reports what --numbers writes to evaluation/*.json in the head's folder.
     """
-    # Before all the sampling, not after it
+    # Checked before all the sampling
     if plot_file is not None:
         check_figure(plot_file)
     arguments = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
@@ -83,11 +83,11 @@ def evaluate(
     asked = {"task": problems.name, "split": split, "skip": skip, "prompts": prompts}
     record = TrainingRecord.read(Path(head))
     if record.order_changed(asked | {"labelled_by": getattr(problems, "labelled_by", None)}):
-        logger.warning(f"{OTHER_ROWS} The head may choose better here than elsewhere.")
+        logger.warning(f"{OTHER_ROWS} The head may select better here than elsewhere.")
     elif record.known_as(asked) == "trained":
         logger.warning(
-            f"The head in {head!r} was trained on some of these prompts, where it chooses better than elsewhere: "
-            "sample others, e.g. with --split or --skip."
+            f"The head in {head!r} was trained on some of these prompts, where it selects better than elsewhere: "
+            "sample different prompts, e.g. with --split or --skip."
         )
     rollouts = sample_rollouts(
         language_model,

@@ -26,7 +26,7 @@ def generate(
     max_new_tokens: MaxNewTokens = 256,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
-    show_all: Annotated[bool, typer.Option("--all", help="Show all candidates, not only the winner.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show all candidates instead of the winner alone.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Show all candidates and their rewards while they are generated.")
     ] = False,

@@ -16,16 +16,16 @@ from .result import show
 
 
 def heads(
-    model: Annotated[str, typer.Argument(help='The language model\'s id on the Hub, as "org/name".')],
+    model: Annotated[str, typer.Argument(help='The language model\'s id on the Hub, "org/name".')],
     task: Annotated[
         str | None, typer.Option("--reported-task", help="Only heads that report a result on this task.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the Hub's heads for a language model, the best first."""
+    """List the Hub's heads for a language model, best first."""
     model_id = base_model_id(model)
     found = find_heads(model_id, task=task)
-    # JSON has no dates: as text, as the Hub writes them
+    # JSON has no dates, so they are text, in the Hub's form
     dates = [head.last_modified.isoformat() if head.last_modified else None for head in found]
     data = [dataclasses.asdict(head) | {"last_modified": date} for head, date in zip(found, dates, strict=True)]
     show(
@@ -44,7 +44,7 @@ def _table(found: list[FoundHead]) -> Table:
         if head.interval is not None:
             accuracy += " [{:.1f}, {:.1f}]".format(*(100 * end for end in head.interval))
         measured = "" if head.metric is None else f"{head.metric}, split {head.split}"
-        # Text by strangers, which must not control the terminal
+        # Strangers wrote these texts, which must not control the terminal
         cells = (head.repo_id, head.task or "", accuracy, measured, head.signal or "")
         table.add_row(*(Text(visible(text)) for text in cells))
     return table

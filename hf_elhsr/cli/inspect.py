@@ -36,7 +36,7 @@ def inspect(
 ) -> None:
     """Show why a candidate wins.
 
-    Every token's reward and gate, the running reward, and the layers' share.
+    Shown are every token's reward and gate, the running reward, and the share of each layer.
     """
     language_model, tokenizer = load_language_model(model, dtype)
     inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)

@@ -1,4 +1,4 @@
-"""Options that several commands take: the same name has the same meaning and the same help."""
+"""Options that several commands share, with the same meaning and the same help everywhere."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,15 +16,15 @@ logger = logging.get_logger(__name__)
 
 
 def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
-    """For `autocompletion`: the known values, of which typer offers those that begin with what is typed.
+    """The known values for `autocompletion`; typer offers those that begin with the typed letters.
 
-    The function that takes a value rejects an unknown one, in Python as on the command line.
+    Unknown values are rejected by the function that receives them, in Python and on the command line alike.
     """
     known = list(values)
     return lambda: known
 
 
-# 'reasoning_gym:DATASET' and 'FILE.jsonl' stand for many: a shell can complete what comes before the part in capitals
+# 'reasoning_gym:DATASET' and 'FILE.jsonl' are patterns: a shell can complete only what comes before the capitals
 _TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in task_forms() if not task.startswith("FILE"))
 _PROMPTS = "How many prompts."
 
@@ -32,8 +32,8 @@ Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model
 BaseModel = Annotated[
     str | None,
     typer.Option(
-        help="The model's id on the Hub, as org/name, if --model is something else: a published head names it.",
-        show_default="as --model",
+        help="The model's id on the Hub, org/name, if --model is something else: a published head names it.",
+        show_default="the value of --model",
     ),
 ]
 Dtype = Annotated[
@@ -48,17 +48,15 @@ Task = Annotated[
     ),
 ]
 Verifier = Annotated[
-    str | None, typer.Option(help="For your own prompts in FILE.jsonl: 'file.py:function', which verifies answers.")
+    str | None, typer.Option(help="For your own prompts in FILE.jsonl: 'file.py:function' that verifies answers.")
 ]
 Extract = Annotated[
     str | None,
-    typer.Option(
-        help="'file.py:function', which finds a completion's final answer. Without it there is no majority vote."
-    ),
+    typer.Option(help="'file.py:function' that extracts a completion's final answer. A majority vote needs it."),
 ]
 Split = Annotated[str, typer.Option(help="The task's split.")]
 Prompts = Annotated[int, typer.Option(min=1, help=_PROMPTS)]
-#: One prompt has no interval.
+#: An interval needs two prompts.
 MeasuredPrompts = Annotated[int, typer.Option(min=2, help=_PROMPTS)]
 TrainingPrompts = Annotated[int | None, typer.Option(help=_PROMPTS, show_default="all")]
 Skip = Annotated[
@@ -66,27 +64,27 @@ Skip = Annotated[
     typer.Option(min=0, help="Skip this many prompts of the split, e.g. those an earlier head was measured on."),
 ]
 Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
-#: None is as the head that pools says, or the default of a new head.
+#: None means the signal of the head that pools, or the default of a new head.
 Signal = Annotated[
     str | None,
     typer.Option(
-        help=f"What the head to be trained reads: {', '.join(SIGNALS)} (of 20).",
+        help=f"The signal that the new head will read: {', '.join(SIGNALS)} (the highest 20).",
         autocompletion=one_of(SIGNALS),
         show_default="hidden_states",
     ),
 ]
 Layer = Annotated[
     list[int] | None,
-    typer.Option(help="A layer that the head reads, counted as in hidden_states; repeatable.", show_default="all"),
+    typer.Option(help="A layer that the head reads, an index into hidden_states; repeatable.", show_default="all"),
 ]
 N = Annotated[int, typer.Option("--n", min=2, help="Candidates per prompt.")]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature.")]
-TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this mass.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling: keep the most likely tokens up to this probability mass.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a completion, in tokens.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing else.")]
 NumbersFile = Annotated[
-    Path | None, typer.Option("--numbers", help="Also write the numbers to this file, as --json prints them.")
+    Path | None, typer.Option("--numbers", help="Also write the numbers to this file, in the form of --json.")
 ]
 PlotFile = Annotated[Path | None, typer.Option("--plot", help="Also draw the curves to this file, .svg or .png.")]
 Prompt = Annotated[str, typer.Argument(help="The question; '-' reads standard input.")]
@@ -95,19 +93,17 @@ HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.")]
 
 
 def recorded_base_model(name: str, given: str | None = None) -> str:
-    """The model id that a new head will record, with a warning, before all the work, if it could not be published.
+    """The model id that a new head will record, with an early warning if it does not allow publishing the head.
 
     Args:
-        name: The language model, as `--model` names it.
+        name: The value of `--model`.
         given: The value of `--base-model`.
 
     Raises:
         ValueError: `given` is not an id on the Hub.
     """
     if given is not None and not is_hub_id(given):
-        raise ValueError(
-            f'--base-model {given}: expected the model\'s id on the Hub, as "org/name", not a local folder.'
-        )
+        raise ValueError(f'--base-model {given}: expected the model\'s id on the Hub, "org/name", not a local folder.')
     base_model = given or base_model_id(name)
     if not is_hub_id(base_model):
         logger.warning(

@@ -13,7 +13,7 @@ from .result import show
 
 def publish(
     folder: Annotated[Path, typer.Argument(help="The head's folder, with a card by `hf-elhsr card`.")],
-    repo_id: Annotated[str, typer.Argument(help='The repository\'s id, as "org/name"; created if it does not exist.')],
+    repo_id: Annotated[str, typer.Argument(help='The repository\'s id, "org/name"; created if it does not exist.')],
     private: Annotated[
         bool | None,
         typer.Option("--private/--public", help="Visibility of a new repository. Default: its owner's setting."),
@@ -22,7 +22,7 @@ def publish(
     message: Annotated[str, typer.Option(help="The commit message.")] = "Upload reward head",
     as_json: Json = False,
 ) -> None:
-    """Publish a head on the Hub, in one commit, with card and code.
+    """Publish a head on the Hub in one commit, with card and code.
 
     The commit has the weights, the card, the records of training and evaluation, and the code for plain transformers.
     """

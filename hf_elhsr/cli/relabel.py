@@ -20,8 +20,8 @@ def relabel(
 ) -> None:
     """Label rollouts again, with a verifier that was fixed.
 
-    Nothing is sampled, and features stay. If this command is stopped, the rollouts are refused until the same command
-    has run again from its start.
+    Nothing is sampled, and features are kept. If this command is stopped, the rollouts cannot be used until the same
+    command has run again.
     """
     before = [rollout.label for rollout in RolloutSet(rollouts).rollouts()]
     labelled = relabel_rollouts(rollouts, find_task(task, verifier, extract))

@@ -1,4 +1,4 @@
-"""show: print a command's result, for people or as JSON, on standard output, where nothing else is written."""
+"""show: print a command's result, for people or as JSON, on standard output, which has nothing else."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from rich.markup import escape
 from ..rollouts import RolloutSet
 
 console = Console()
-#: Everything but results, so that results can be piped.
+#: For all other output, so that results can be piped.
 messages = Console(stderr=True)
 
 
@@ -20,14 +20,14 @@ def show(as_json: bool, data: dict[str, Any], *for_people: RenderableType) -> No
 
     Args:
         as_json: Print `data` as one JSON object in ASCII, and nothing for people.
-        data: What JSON can hold; numbers that are not finite, which it cannot hold, become null.
+        data: JSON values; numbers that are not finite, which JSON does not have, become null.
         for_people: Sentences, in rich's markup, and tables.
     """
     if as_json:
         typer.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
         return
     for part in for_people:
-        # Only a terminal breaks the lines of a sentence, so that a path in it stays whole in a pipe
+        # Lines of sentences are not broken here, so that a path in them stays whole in a pipe
         console.print(part, soft_wrap=isinstance(part, str), highlight=not isinstance(part, str))
 
 

@@ -51,10 +51,12 @@ def sample(
     dtype: Dtype = "bfloat16",
     signal: Signal = None,
     pooled_by: Annotated[
-        str | None, typer.Option(help="Record features pooled by this head's gates, for `refit`: far less to store.")
+        str | None,
+        typer.Option(help="Record features pooled by this head's gates, for `refit`; they take far less space."),
     ] = None,
     disk_budget: Annotated[
-        str | None, typer.Option(help="Room for the features, as 50GB; tokens and then layers are left out to fit.")
+        str | None,
+        typer.Option(help="Disk space for the features, e.g. 50GB; tokens and then layers are left out to fit."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -29,21 +29,21 @@ def candidates_table(texts: list[str], rewards: list[float], winner: int, marks:
         if marks is not None:
             cells.append(marks[index])
         is_winner = index == winner
-        # On one line; other characters that break lines are shown by name
+        # In one line: other characters that break lines are shown by name
         text = Text(visible(re.sub(r"[ \t\n]+", " ", texts[index]).strip(" ")))
         table.add_row(*cells, text.append(" <- winner" if is_winner else ""), style="bold green" if is_winner else None)
     return table
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Accuracy of every strategy, and how far the head is ahead of it."""
+    """Accuracy of every strategy, and the head's lead over it."""
     return _terminal_table(
         strategy_table(evaluation), f"{evaluation.prompts} prompts ({evaluation.split}), n = {evaluation.n}"
     )
 
 
 def tradeoff_table(tradeoff: TradeOff) -> Table:
-    """What every tolerance in the head's config saves and costs, then the untrained pruner at about as many tokens."""
+    """Savings and costs of every tolerance in a head's config, then those of the untrained pruner."""
     return _terminal_table(
         savings_table(tradeoff, untrained=True), f"{tradeoff.prompts} prompts ({tradeoff.split}), n = {tradeoff.n}"
     )

@@ -46,8 +46,8 @@ def train(
             help=f"Loss of the reward: {', '.join(LOSSES)}.", show_default=_PRESETS, autocompletion=one_of(LOSSES)
         ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's.", show_default=_PRESETS)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's.", show_default=_PRESETS)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's learning rate.", show_default=_PRESETS)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's weight decay.", show_default=_PRESETS)] = None,
     prompts: TrainingPrompts = None,
     prompts_per_batch: Annotated[
         int | None, typer.Option(help="Prompts per step, with all their rollouts.", show_default=_PRESETS)
@@ -162,9 +162,9 @@ def convert(
     dtype: Dtype = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Make a head from weights that the paper's own code has saved.
+    """Make a head from weights that the paper's own code saved.
 
-    No code in the file is run.
+    Code in the file is not run.
     """
     language_model, _ = load_language_model(model, dtype)
     base_model = recorded_base_model(model, base_model)

@@ -1,7 +1,8 @@
 """Evaluation: how often the winner is correct, compared with baselines, with intervals over prompts."""
 
 from .best_of_n import STRATEGIES, Evaluation, Measured, evaluate_rollouts
-from .report import evaluation_markdown, plot_evaluation, plot_tradeoff
+from .metrics import area_under_curve
+from .report import evaluation_markdown, plot_evaluation, plot_tradeoff, save_figure
 from .tradeoff import TradeOff, measure_tradeoff
 
 __all__ = [
@@ -9,9 +10,11 @@ __all__ = [
     "Evaluation",
     "Measured",
     "TradeOff",
+    "area_under_curve",
     "evaluate_rollouts",
     "evaluation_markdown",
     "measure_tradeoff",
     "plot_evaluation",
     "plot_tradeoff",
+    "save_figure",
 ]

@@ -1,7 +1,7 @@
-"""The language model that a head reads: unwrapped, told apart from others by its weights, and run over whole sequences.
+"""The language model that a head reads: unwrapped, recognised by its weights, and run over whole sequences.
 
-A fingerprint is a few weights of the model, and one of the adapters (PEFT) in force on it. Adapters are read off the
-layers that PEFT puts into the model, so that neither PEFT itself nor its wrapper is needed.
+There is a fingerprint of the model, a few of its weights, and one of the adapters (PEFT) that are active on it.
+Adapters are found by the layers that PEFT puts into the model, so that neither PEFT nor its wrapper is needed.
 """
 
 import hashlib
@@ -16,25 +16,34 @@ from transformers.utils import logging
 
 from ..transformers_internals import position_ids
 
+logger = logging.get_logger(__name__)
+
+# In units of the weights' norm: two independent models are sqrt(2) apart, and 4-bit rounding stays well below this
+FINGERPRINT_TOLERANCE = 0.3
+_FINGERPRINT_ROWS = 8
+_FINGERPRINT_SIZE = 128
+_ADAPTER_MATRICES = 8
+_ADAPTER_SIZE = 16
+
 
 def learns_prompts(wrapper: Any) -> bool:
     """Whether this is a PEFT wrapper that puts learned prompts before the model's inputs, as prefix tuning does."""
     return bool(getattr(getattr(wrapper, "active_peft_config", None), "is_prompt_learning", False))
 
 
-def adapters_in_force(model: PreTrainedModel) -> list[str]:
-    """Names of the adapters that change what the model computes now, in alphabetical order."""
-    return sorted({name for layer in _adapted_layers(model) for name in _in_force(layer)})
+def active_adapters(model: PreTrainedModel) -> list[str]:
+    """Names of the adapters that are active on the model, in alphabetical order."""
+    return sorted({name for layer in _adapted_layers(model) for name in _active(layer)})
 
 
-def weights_in_force(model: PreTrainedModel) -> dict[str, list[torch.Tensor]]:
-    """By kind (such as "lora_A" and "scaling"), the weights of the adapters in force, in the order of the layers.
+def active_adapter_weights(model: PreTrainedModel) -> dict[str, list[torch.Tensor]]:
+    """The weights of the active adapters by kind (such as "lora_A" and "scaling"), in the order of the layers.
 
-    The names of adapters, which are chosen in loading them, have no part in it.
+    They do not depend on the adapters' names, which are chosen when loading them.
     """
     found: dict[str, list[torch.Tensor]] = {}
     for layer in _adapted_layers(model):
-        for name in _in_force(layer):
+        for name in _active(layer):
             for kind, weights in _weights_by_kind(layer).items():
                 if name in weights:
                     found.setdefault(kind, []).extend(_tensors(weights[name]))
@@ -45,7 +54,7 @@ def weights_in_force(model: PreTrainedModel) -> dict[str, list[torch.Tensor]]:
 
 
 def adapter_parameters(model: PreTrainedModel) -> set[int]:
-    """The ids of all parameters that belong to adapters, in force or not."""
+    """The ids of all parameters that belong to adapters, active or not."""
     return {
         id(parameter)
         for layer in _adapted_layers(model)
@@ -60,7 +69,7 @@ def _adapted_layers(model: PreTrainedModel) -> list[Any]:
     return [module for module in model.modules() if all(hasattr(module, name) for name in names)]
 
 
-def _in_force(layer: Any) -> list[str]:
+def _active(layer: Any) -> list[str]:
     if layer.disable_adapters:
         return []
     names = layer.merged_adapters or layer.active_adapters
@@ -75,21 +84,11 @@ def _tensors(own: torch.Tensor | nn.Module) -> list[torch.Tensor]:
     return [own] if isinstance(own, torch.Tensor) else list(own.parameters())
 
 
-logger = logging.get_logger(__name__)
-
-# In units of the weights' norm, where two independent models are sqrt(2) apart; 4-bit rounding stays well below.
-FINGERPRINT_TOLERANCE = 0.3
-_FINGERPRINT_ROWS = 8
-_FINGERPRINT_SIZE = 128
-_ADAPTER_MATRICES = 8
-_ADAPTER_SIZE = 16
-
-
 def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
-    """A few embedding rows and one late weight matrix, thinned out to 128 numbers each.
+    """Sample a few embedding rows and one late weight matrix, 128 numbers each.
 
-    Two models of the same shape differ in it; versions of the same weights in float32, bfloat16 or dense 4-bit do
-    not, within `FINGERPRINT_TOLERANCE`. A light fine-tune of the same weights is not told apart.
+    Two models of the same shape have different fingerprints; versions of the same weights in float32, bfloat16 or dense
+    4-bit agree within `FINGERPRINT_TOLERANCE`. A light fine-tune of the same weights is not recognised as different.
     """
     name = _late_weight_name(model)
     fingerprint: dict[str, Any] = {"late_weight_name": name}
@@ -104,7 +103,7 @@ def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
-    """What of a fingerprint the model contradicts, in words; empty where they agree."""
+    """The differences between a fingerprint and the model, in words; empty where they agree."""
     name = fingerprint.get("late_weight_name")
     if not isinstance(name, str) or not all(_is_sample(fingerprint.get(part)) for part in ("embedding", "late_weight")):
         raise ValueError("The fingerprint in the head's config.json is damaged: download or save the head again.")
@@ -116,10 +115,10 @@ def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel)
             continue
         wanted = torch.tensor(fingerprint[part], device="cpu", dtype=torch.float32)
         if sample.shape != wanted.shape:
-            differences.append(f"{part} weights of another size")
+            differences.append(f"{part} weights of a different size")
             continue
         distance = _distance(sample, wanted)
-        # `not <=` so that NaN weights differ, too
+        # `not <=` because NaN weights must count as different
         if not distance <= FINGERPRINT_TOLERANCE:
             differences.append(
                 f"{part} weights that are {distance:.2f} away from the head's fingerprint (at most "
@@ -129,7 +128,7 @@ def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel)
 
 
 def fingerprint_distance(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """How far two fingerprints, of models or of adapters, are apart at most, in units of the second one's norm."""
+    """The largest distance between parts of two fingerprints, of models or adapters, relative to the second's norm."""
     parts = one.keys() | other.keys()
     if any(_is_sample(one.get(part)) != _is_sample(other.get(part)) for part in parts):
         return float("inf")
@@ -141,9 +140,9 @@ def fingerprint_distance(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 def adapter_fingerprint(model: PreTrainedModel) -> dict[str, list[float]] | None:
-    """By kind of weight (such as "lora_A"), a few numbers of the adapters in force; None where there are none.
+    """Sample a few numbers of the active adapters by kind of weight (such as "lora_A"); None without adapters.
 
-    Kinds are compared one by one: adapters of the same start may differ in one of them alone.
+    Kinds are compared one by one, since adapters with the same initial weights may differ in only one of them.
 
     Raises:
         ValueError: The adapter's weights cannot be read.
@@ -160,14 +159,14 @@ def adapter_fingerprint(model: PreTrainedModel) -> dict[str, list[float]] | None
 
 
 def adapter_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
-    """What of a fingerprint the adapters in force contradict, in words; empty where they agree."""
+    """The differences between a fingerprint and the active adapters, in words; empty where they agree."""
     if not isinstance(fingerprint, dict) or not all(_is_sample(sample) for sample in fingerprint.values()):
         raise ValueError("The adapter's fingerprint in the head's config.json is damaged: save the head again.")
     samples = _sample_adapters(model)
     if not samples:
         return [
-            "an adapter (head) against none in force (model): load or enable it; where it was merged into the model's "
-            "weights for good, set head.config.adapter = None"
+            "an adapter (head) against none active (model): load or enable it; if it was merged permanently into the "
+            "model's weights, set head.config.adapter = None"
         ]
     if samples.keys() != fingerprint.keys():
         return [f"an adapter of {', '.join(sorted(fingerprint))} (head) against {', '.join(sorted(samples))} (model)"]
@@ -179,7 +178,9 @@ def adapter_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> 
         wanted = torch.tensor(fingerprint[kind], device="cpu", dtype=torch.float32)
         distance = _distance(sample, wanted) if sample.shape == wanted.shape else float("inf")
         if not distance <= FINGERPRINT_TOLERANCE:
-            differences.append(f"another adapter, whose {kind} is {distance:.2f} away from that of the head's")
+            differences.append(
+                f"a different adapter: its {kind} is {distance:.2f} away from that of the head's adapter"
+            )
     return differences
 
 
@@ -189,7 +190,7 @@ def _distance(sample: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def _warn_unread(part: str) -> None:
     logger.warning_once(
-        f"The model's {part} weights are packed or offloaded, so the reward head could not be held against them."
+        f"The model's {part} weights are packed or offloaded, so they were not compared with the reward head's."
     )
 
 
@@ -200,7 +201,7 @@ def _late_weight_name(model: PreTrainedModel) -> str:
     names = [
         name
         for name, parameter in model.named_parameters()
-        # PEFT keeps what it trains a copy of, embeddings and output layers for the most part, under this name
+        # Under this name PEFT keeps the originals of layers that it trains copies of, such as embeddings
         if parameter.ndim >= 2 and id(parameter) not in left_out and ".original_module." not in name
     ]
     return names[-1].replace(".base_layer.", ".")
@@ -220,7 +221,7 @@ def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
 def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
     parameters = dict(model.named_parameters())
     module, _, last = name.rpartition(".")
-    # PEFT puts a wrapped layer's own weights one level down
+    # PEFT moves a wrapped layer's own weights one level down
     places = (name, f"{module}.base_layer.{last}", f"{module}.original_module.{last}")
     weight = next((parameters[place] for place in places if place in parameters), None)
     if weight is None:
@@ -230,9 +231,9 @@ def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
 
 
 def _sample_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor | None]:
-    """By kind, (numbers,) float32; None where the weights cannot be read."""
+    """(numbers,) float32 by kind; None where the weights cannot be read."""
     samples: dict[str, torch.Tensor | None] = {}
-    for kind, tensors in weights_in_force(model).items():
+    for kind, tensors in active_adapter_weights(model).items():
         chosen = tensors[:: max(1, len(tensors) // _ADAPTER_MATRICES)][:_ADAPTER_MATRICES]
         plain = [tensor for tensor in map(_plain, chosen) if tensor is not None]
         thinned = [_thin_out(tensor, min(_ADAPTER_SIZE, tensor.numel())) for tensor in plain]
@@ -245,20 +246,20 @@ def _is_sample(values: Any) -> bool:
 
 
 def _plain(weight: torch.Tensor) -> torch.Tensor | None:
-    """The weight as an ordinary tensor of numbers; None where it is packed in a way of its own, or offloaded."""
+    """The weight as an ordinary tensor of numbers; None if it is packed in an unknown format, or offloaded."""
     weight = weight.detach()
     if not weight.is_floating_point() or weight.device.type == "meta":
         return None
     if type(weight) is torch.Tensor:
         return weight
-    # Quantised weights of torchao and the like say that they are floats, and can be made so
+    # Quantised weights of torchao and the like claim to be floating-point, and can be dequantised
     unpacks = type(weight).dequantize is not torch.Tensor.dequantize
     return weight.dequantize() if unpacks else None
 
 
 def _thin_out(weight: torch.Tensor, size: int = _FINGERPRINT_SIZE) -> torch.Tensor:
     flat = weight.reshape(-1)
-    # An odd stride, so that the sample wanders over the columns as well as the rows
+    # With an odd stride the sample covers columns as well as rows
     positions = torch.arange(size, device=flat.device) * (flat.numel() // size | 1)
     return flat[positions % flat.numel()].float().cpu()
 
@@ -268,8 +269,8 @@ def unwrap_language_model(model: Any) -> PreTrainedModel:
     model = getattr(model, "_orig_mod", model)
     if learns_prompts(model):
         raise ValueError(
-            "This PEFT adapter learns prompts (prompt or prefix tuning), which stand before the model's inputs and not "
-            "in the model, so that its tokens cannot be followed. Use an adapter of the weights, such as LoRA."
+            "This PEFT adapter learns prompts (prompt or prefix tuning), which precede the model's inputs instead of "
+            "changing the model, so its tokens cannot be followed. Use an adapter of the weights, such as LoRA."
         )
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
@@ -281,10 +282,10 @@ def unwrap_language_model(model: Any) -> PreTrainedModel:
 def plain_inputs(
     model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **more: Any
 ) -> dict[str, Any]:
-    """For one forward pass over whole sequences: no cache, and as few logits as the model lets one ask for."""
+    """The inputs of one forward pass over whole sequences: no cache, and as few logits as the model allows."""
     accepted = inspect.signature(model.forward).parameters
     if unknown := sorted(more.keys() - accepted.keys()):
-        raise ValueError(f"{type(model).__name__} takes no {', '.join(unknown)}: see its forward method.")
+        raise ValueError(f"{type(model).__name__} does not accept {', '.join(unknown)}: see its forward method.")
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
     if "position_ids" in accepted and "position_ids" not in inputs:
         inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
@@ -294,10 +295,10 @@ def plain_inputs(
 
 
 def model_digest(model: PreTrainedModel) -> str | None:
-    """SHA-256 of the model's fingerprint and its adapter's; None where weights cannot be read."""
+    """SHA-256 of the fingerprints of a model and its adapter; None if their weights cannot be read."""
     try:
         fingerprints = [model_fingerprint(model), adapter_fingerprint(model)]
     except ValueError:
-        # Packed: a head is compared with what can be read of it, but nothing tells two such models apart
+        # Of a packed model only some weights can be read, which do not identify it
         return None
     return hashlib.sha256(str(fingerprints).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""ElhsrConfig: which language model and signal a reward head reads, which head it is, and what was fitted for it."""
+"""ElhsrConfig: a reward head's shape, the language model and signal it reads, and the decisions fitted for it."""
 
 from collections.abc import Callable
 from types import NoneType
@@ -15,9 +15,9 @@ from ..decisions.pruning import Pruning
 from ..transformers_internals import COMMON_CONFIG_FIELDS, commit_hash
 from .base_model import (
     FINGERPRINT_TOLERANCE,
+    active_adapters,
     adapter_differences,
     adapter_fingerprint,
-    adapters_in_force,
     fingerprint_differences,
     fingerprint_distance,
     model_fingerprint,
@@ -30,18 +30,18 @@ from .token_outputs import Aggregation
 
 logger = logging.get_logger(__name__)
 
-#: What h_t can be made of, by the value of `config.signal`.
+#: The signals that h_t can be made of, by the value of `config.signal`.
 SIGNALS: dict[str, type[SignalReader]] = {reader.name: reader for reader in (HiddenStates, Logits, TopLogProbabilities)}
 
-#: What can be fitted for a head and stored in its config, by the name of the field.
+#: The decisions that can be fitted for a head and stored in its config, by the name of the field.
 DECISIONS: dict[str, type[Decision]] = {decision.name: decision for decision in (Calibration, Pruning, Adaptive)}
 
-#: The format of `config.json` that this version writes. A later version reads it, too, by [`MIGRATIONS`].
+#: The format of `config.json` that this version writes. Later versions read it, too, by [`MIGRATIONS`].
 FORMAT_VERSION = 1
 
-# Numbers that h_t can be made of: several times more than any language model has in all its layers
+# The greatest length of h_t: several times more than any language model has in all its layers
 _MOST_FEATURES = 2**24
-# The types of the fields that are not checked where they are read
+# The types of the fields that are not checked where they are used
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "gate": ((bool,), "true or false"),
     "value": ((bool,), "true or false"),
@@ -53,19 +53,19 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def _from_format_0(config: dict[str, Any]) -> dict[str, Any]:
-    """hf_elhsr 0.1, which knew one head alone and wrote no format."""
+    """From hf_elhsr 0.1, which had only one type of head and wrote no format."""
     return config | {"head_type": "gated_linear"}
 
 
-#: By the format it reads, what makes the next one of it.
+#: The functions that convert a format to the next one, by the format they read.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: _from_format_0}
 
 
 def migrated(config: dict[str, Any]) -> dict[str, Any]:
-    """The content of a `config.json` of any earlier format, in today's.
+    """Convert the content of a `config.json` from any earlier format to the current one.
 
     Raises:
-        ValueError: It was written in a later format, or in something else than a format.
+        ValueError: Its format is later than the current one, or invalid.
     """
     version = config.get("format_version", 0)
     if not is_whole_number(version, at_least=0) or version > FORMAT_VERSION:
@@ -89,23 +89,23 @@ class ElhsrConfig(PreTrainedConfig):
         gate: Whether tokens are weighted by a learned gate g_t; without it R is the plain mean of r_t.
         value: Whether a further row of weights estimates P(correct) of unfinished completions, see
             [`ElhsrRewardHead`]. Pruning is better with it.
-        head_type: Which head it is: "gated_linear", the paper's, or one that was registered in `HEADS`.
-        signal: What h_t is made of, a name in [`SIGNALS`]: "hidden_states" of the layers; "logits", of the raw
-            distribution that token t was drawn from; or "top_log_probabilities", the highest of that distribution and
+        head_type: "gated_linear", the paper's head, or another name in `HEADS`.
+        signal: The signal that h_t is made of, a name in [`SIGNALS`]: "hidden_states" of the layers; "logits", the raw
+            logits that token t was sampled from; or "top_log_probabilities", the highest log-probabilities there and
             the token's own.
-        num_log_probabilities: k, how many of the highest, for "top_log_probabilities" alone.
-        eps: Floor of the sum of gates, so that a completion whose gates all vanish has a finite reward.
+        num_log_probabilities: k, the number of highest log-probabilities, for "top_log_probabilities" only.
+        eps: Floor of the sum of gates, which keeps the reward finite if all gates of a completion vanish.
         standardization: How features were standardised in training: "per_feature" or None. It is folded into the
-            weights when the head is saved, so this is a record, not an operation.
+            weights when the head is saved, so this field is only a record.
         base_model: Id of the language model, e.g. "HuggingFaceTB/SmolLM2-135M-Instruct". Information only.
         base_model_revision: The revision of `base_model` used in training. Information only.
-        base_model_type, base_num_hidden_layers, base_vocab_size: What the language model's own config says.
+        base_model_type, base_num_hidden_layers, base_vocab_size: Fields of the language model's own config.
         fingerprint: Sampled weights of the language model, see [`model_fingerprint`].
-        adapter: Sampled weights of the PEFT adapters that were in force on it, see [`adapter_fingerprint`]; None for
-            the bare model.
-        calibration, pruning, adaptive: A [`Calibration`], a [`Pruning`] and an [`Adaptive`], or what `config.json`
-            holds of them; None where none was fitted. The same goes for any other field of [`DECISIONS`].
-        format_version: Of `config.json`; always today's once it is read, see [`migrated`].
+        adapter: Sampled weights of the PEFT adapters that were active on it, see [`adapter_fingerprint`]; None for the
+            bare model.
+        calibration, pruning, adaptive: A [`Calibration`], a [`Pruning`] and an [`Adaptive`], or their form in
+            `config.json`; None if none was fitted. The same holds for any other field of [`DECISIONS`].
+        format_version: The format of `config.json`, which is the current one after loading, see [`migrated`].
 
     Raises:
         ValueError: A decision is damaged or does not fit the head, or an argument is unknown.
@@ -158,7 +158,7 @@ class ElhsrConfig(PreTrainedConfig):
                 f"A reward head's configuration has no {', '.join(unknown)}: check the spelling, or update hf_elhsr if "
                 "a later version made the head."
             )
-        # A head has no attention, and transformers would download the code of a kernel that is named here
+        # A head has no attention, and transformers would download the code of a kernel named here
         kwargs.pop("attn_implementation", None)
         super().__init__(**kwargs)
 
@@ -170,22 +170,22 @@ class ElhsrConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers' `from_dict`, for a `config.json` of any earlier format.
+        """Make a configuration like transformers' `from_dict`, from a `config.json` of any earlier format.
 
         Raises:
-            ValueError: A later format, or values that make no configuration.
+            ValueError: The format is a later one, or the values are invalid.
         """
         return super().from_dict(migrated(config_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` holds."""
+        """The content of `config.json`."""
         output = super().to_dict()
         decisions = {name: getattr(self, name) for name in DECISIONS}
         return output | {name: None if own is None else own.to_dict() for name, own in decisions.items()}
 
     @property
     def reads(self) -> SignalReader:
-        """What the head reads, and how.
+        """The reader of the head's signal.
 
         Raises:
             ValueError: The signal is unknown.
@@ -199,14 +199,14 @@ class ElhsrConfig(PreTrainedConfig):
 
     @property
     def aggregation(self) -> Aggregation:
-        """What is summed over the tokens of a completion, and how R follows from it."""
+        """The sums over a completion's tokens, and how R follows from them."""
         return Aggregation(self.eps, self.value)
 
     def fitted(self, name: str) -> Any:
-        """A decision that was fitted for the head, by its field.
+        """A decision of the head, by its field.
 
         Raises:
-            ValueError: None was; says what to do.
+            ValueError: It was not fitted; says what to do.
         """
         decision = getattr(self, name)
         if decision is None:
@@ -214,10 +214,10 @@ class ElhsrConfig(PreTrainedConfig):
         return decision
 
     def check(self) -> Self:
-        """Refuse a configuration that describes no head; returns itself.
+        """Check that this configuration describes a head, and return it.
 
         Raises:
-            ValueError: A field is of the wrong type, or h_t has no length, or one that no language model has.
+            ValueError: A field has an incorrect type, or h_t has no length, or more numbers than any language model.
         """
         for name, (types, expected) in _TYPES.items():
             if not isinstance(given := getattr(self, name), types):
@@ -236,20 +236,20 @@ class ElhsrConfig(PreTrainedConfig):
 
     @classmethod
     def for_model(cls, model: PreTrainedModel, layers: list[int] | None = None, **kwargs: Any) -> "ElhsrConfig":
-        """The configuration of a head for this language model: all layers, gate on, unless said otherwise.
+        """Make the configuration of a head for this language model; by default with all layers and a gate.
 
-        For hidden states one token is run through the model to see how many it returns and how wide they are.
+        For hidden states one token is run through the model, which shows their number and width.
 
         Args:
-            model: A decoder-only language model of transformers; a PEFT or compiled wrapper is looked through.
+            model: A decoder-only language model of transformers, also in a PEFT or compiled wrapper.
             layers: Indices into `hidden_states`; negative ones count from the end. Default: all, or none for a signal
-                that is not made of them.
-            **kwargs: Any other argument of [`ElhsrConfig`].
+                without layers.
+            **kwargs: Other arguments of [`ElhsrConfig`].
 
         Raises:
-            ValueError: An unknown signal, a layer that the model does not have, hidden states that are not (batch,
-                tokens, width), layers for a signal that has none, or more log-probabilities than the vocabulary has
-                tokens.
+            ValueError: The signal is unknown, the model does not have a layer, its hidden states are not (batch,
+                tokens, width), the signal has no layers, or the vocabulary has too few tokens for the
+                log-probabilities.
         """
         model = unwrap_language_model(model)
         text_config = model.config.get_text_config(decoder=True)
@@ -268,10 +268,10 @@ class ElhsrConfig(PreTrainedConfig):
     def check_fits(self, model: PreTrainedModel) -> None:
         """Refuse a language model that this head was not made for.
 
-        Architecture, width, depth and vocabulary must agree, and the model's weights must be those of the
-        fingerprint within its tolerance. Paths and ids are never compared. What cannot be read (packed
-        or offloaded weights) is not compared either, and a warning says so. A head made for the bare model may be used
-        with an adapter on it, with one warning; a head made with an adapter needs this adapter in force.
+        Architecture, width, depth and vocabulary must agree, and the model's weights must match the fingerprint within
+        its tolerance. Paths and ids are never compared. Weights that cannot be read, since they are packed or
+        offloaded, are not compared, with a warning. A head made for the bare model may be used with an adapter, with
+        one warning; a head made with an adapter needs this adapter to be active.
 
         Raises:
             ValueError: The head does not fit; the message names both sides of every difference.
@@ -299,26 +299,27 @@ class ElhsrConfig(PreTrainedConfig):
                 f"{model.config.name_or_path or type(model).__name__}: {'; '.join(differences)}. "
                 "Load the model that the head was made for, or train a head for this model."
             )
-        if self.adapter is None and (adapters := adapters_in_force(model)):
+        if self.adapter is None and (adapters := active_adapters(model)):
             logger.warning_once(
                 f"This reward head was made for {self.base_model or 'its language model'} without an adapter, and "
                 f"{', '.join(map(repr, adapters))} changes the hidden states that it reads: its rewards may be worse. "
-                "A head made with the adapter in force would know it."
+                "Train a head with the adapter active."
             )
 
     def columns_in(self, recorded: "ElhsrConfig") -> list[slice]:
         """The columns of recorded features that make up this head's h_t, as few slices as possible, in order.
 
         Args:
-            recorded: What the features were recorded for.
+            recorded: The configuration that the features were recorded for.
 
         Raises:
-            ValueError: The features are of another signal, width, layer or model, or of one with another adapter.
+            ValueError: The features have a different signal or width, lack a layer, or come from a different model or
+                adapter.
         """
         columns = self.reads.columns_in(recorded.reads)
         for what in ("fingerprint", "adapter"):
             own, there = getattr(self, what), getattr(recorded, what)
-            # A head without an adapter may be used where there is one; `check_fits` has warned of it in sampling
+            # A head without an adapter may be used with one; `check_fits` warned of it in sampling
             if own is None or (what == "fingerprint" and there is None):
                 continue
             distance = float("inf") if there is None else fingerprint_distance(own, there)

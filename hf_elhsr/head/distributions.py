@@ -1,4 +1,4 @@
-"""The signals "logits" and "top_log_probabilities": the raw distribution that a token was drawn from."""
+"""The signals "logits" and "top_log_probabilities": the raw distribution that a token was sampled from."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from transformers import PreTrainedModel
 from .._checks import is_whole_number
 from .signals import SignalNeeds, SignalReader, StepSignal
 
-# Log-probabilities below it count as it: impossible tokens have many notations, -9999 among them
+# Lower log-probabilities are raised to it: impossible tokens have many notations, -9999 among them
 _LOG_PROBABILITY_FLOOR = -50.0
-# As many as the usual programming interfaces return
+# The number that the usual programming interfaces return
 _TOP_LOG_PROBABILITIES = 20
-# A certain token's log-probability may come out of float32 arithmetic a little above zero
+# In float32 the log-probability of a certain token may be slightly above zero
 _ROUNDED_ZERO = 1e-3
-# At most one in this many may be merged at every token of an answer; a server that shows fewer shows too few
+# A server may merge at most one in this many of a token's log-probabilities; an answer with fewer is refused
 _MERGED = 4
 
 
 class DistributionSignal(SignalReader):
-    """Signals made of the raw distribution that token t was drawn from, before any processor changed it."""
+    """Signals made of the raw distribution that token t was sampled from, before any processor changed it."""
 
     source = "next-token distributions"
-    # The configuration's field that says how many numbers h_t has
+    # The field of the configuration that determines the length of h_t
     _size: ClassVar[str]
 
     @classmethod
@@ -48,7 +48,7 @@ class DistributionSignal(SignalReader):
 
     @abstractmethod
     def of_logits(self, logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """h_t, (..., `num_features`), from raw logits (..., vocabulary) and the tokens drawn, (...) long."""
+        """h_t, (..., `num_features`), from raw logits (..., vocabulary) and the sampled tokens, (...) long."""
 
     def parts(
         self, input_ids: torch.Tensor, step: StepSignal, device: torch.device | str | None = None
@@ -59,13 +59,13 @@ class DistributionSignal(SignalReader):
     def reread(
         self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # The distribution that a token was drawn from is that of the position before
+        # A token was sampled from the distribution at the position before
         columns = completion_mask.bool().any(dim=0).nonzero()
         first = int(columns[0]) if len(columns) else 0
         if first == 0:
             raise ValueError(
-                "The first sampled token has none before it, so the distribution it was drawn from is unknown: pass "
-                "prompt and completion, and a completion_mask that is 1 at the completion alone."
+                "There is no token before the first sampled one, so the distribution it was sampled from is unknown: "
+                "pass prompt and completion, and a completion_mask that is 1 at the completion only."
             )
         length = completion_mask.shape[1]
         if "logits_to_keep" in inputs:
@@ -78,8 +78,8 @@ class Logits(DistributionSignal):
     """The raw logits of the whole vocabulary."""
 
     name = "logits"
-    # They tell less of a rollout than hidden states, so the held-out loss falls slowly and unevenly; h_t has more
-    # numbers, so that a gate adds many weights. Chosen on prompts that no report measures
+    # They are less informative than hidden states, so the held-out loss falls slowly and unevenly; h_t is longer, so a
+    # gate adds many weights. Chosen on prompts that no report measures
     training_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 5e-5, "patience": 10, "gate": False}
     _size = "base_vocab_size"
 
@@ -95,17 +95,17 @@ class Logits(DistributionSignal):
         return logits
 
     def recorded_dtype(self, model: Any) -> torch.dtype:
-        # The decoding loop has logits in float32, whatever the product they come from was computed in. A model without
-        # a floating output embedding, as a packed one, has float32 recorded
+        # The decoding loop has logits in float32, whatever dtype their product was computed in. Float32 is recorded for
+        # models without a floating output embedding, such as packed ones
         weight = getattr(model.get_output_embeddings(), "weight", None)
         return weight.dtype if weight is not None and weight.dtype.is_floating_point else torch.float32
 
 
 class TopLogProbabilities(DistributionSignal):
-    """The k highest log-probabilities and that of the token drawn; what OpenAI-compatible interfaces show."""
+    """The k highest log-probabilities and the sampled token's own, as OpenAI-compatible interfaces return them."""
 
     name = "top_log_probabilities"
-    # h_t has two dozen numbers, so that larger steps are safe and decay has little to do; see `Logits` for the patience
+    # h_t has two dozen numbers, so larger steps are safe and decay matters little; see `Logits` for the patience
     training_defaults: ClassVar[dict[str, Any]] = {"learning_rate": 1e-2, "weight_decay": 0.01, "patience": 10}
     _size = "num_log_probabilities"
 
@@ -131,35 +131,35 @@ class TopLogProbabilities(DistributionSignal):
         return top_log_probabilities(logits, token_ids, self.config.num_log_probabilities)
 
     def check_shown_by_interfaces(self) -> None:
-        """Interfaces show this signal."""
+        """Accept: interfaces return this signal."""
 
     def features_from_logprobs(self, logprobs: Mapping[str, Any]) -> torch.Tensor:
         """h_t of the tokens of a chat completion, (tokens, k + 1) float32.
 
         Args:
-            logprobs: The part `choices[i].logprobs` of the answer, as JSON has it.
+            logprobs: `choices[i].logprobs` of the answer, parsed from JSON.
 
         Raises:
-            ValueError: The answer has no tokens, too few log-probabilities, or values that cannot be any.
+            ValueError: The answer has no tokens, too few log-probabilities, or values that are not log-probabilities.
         """
         k = self.config.num_log_probabilities
         content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
         if not content:
             raise ValueError(
-                f"Expected logprobs with a token in 'content', got {logprobs!r}: ask the server for logprobs=true and "
+                f"Expected logprobs with a token in 'content', got {logprobs!r}: request logprobs=true and "
                 f"top_logprobs={k}."
             )
         shown = max(len(token.get("top_logprobs") or []) for token in content)
-        # An answer of a token or two may have nothing but merged ones
+        # In an answer of a token or two all may be merged
         if shown < k - k // _MERGED:
             raise ValueError(
-                f"This answer has {shown} top_logprobs per token, and this head reads {k}: ask for top_logprobs={k}."
+                f"This answer has {shown} top_logprobs per token, and this head reads {k}: request top_logprobs={k}."
             )
         return torch.tensor([_token_features(token, k, number) for number, token in enumerate(content)])
 
 
 def top_log_probabilities(logits: torch.Tensor, token_ids: torch.Tensor, k: int) -> torch.Tensor:
-    """The k highest log-probabilities in nats, highest first, and then that of the token drawn, none below the floor.
+    """The k highest log-probabilities in nats, highest first, then the sampled token's own, none below the floor.
 
     Args:
         logits: (..., vocabulary).
@@ -178,13 +178,13 @@ def top_log_probabilities(logits: torch.Tensor, token_ids: torch.Tensor, k: int)
 def _token_features(token: Mapping[str, Any], k: int, number: int) -> list[float]:
     top = [entry.get("logprob") for entry in token.get("top_logprobs") or []]
     if not top:
-        raise ValueError(f"Token {number} has no top_logprobs, and this head reads {k}: ask for top_logprobs={k}.")
+        raise ValueError(f"Token {number} has no top_logprobs, and this head reads {k}: request top_logprobs={k}.")
     own = token.get("logprob")
-    wrong = [value for value in (*top, own) if not isinstance(value, int | float) or not value <= _ROUNDED_ZERO]
-    if wrong:
+    invalid = [value for value in (*top, own) if not isinstance(value, int | float) or not value <= _ROUNDED_ZERO]
+    if invalid:
         raise ValueError(
-            f"Token {number} has the log-probability {wrong[0]!r}, expected a number of at most 0: ask the server for "
-            "log-probabilities, not for probabilities."
+            f"Token {number} has the log-probability {invalid[0]!r}, expected a number of at most 0: the server must "
+            "return log-probabilities, not probabilities."
         )
     highest = sorted(top, reverse=True)[:k]
     highest += highest[-1:] * (k - len(highest))

@@ -1,4 +1,4 @@
-"""The signal "hidden_states": those of chosen layers, side by side."""
+"""The signal "hidden_states": the hidden states of chosen layers, concatenated."""
 
 import inspect
 from typing import Any
@@ -11,7 +11,7 @@ from .signals import SignalNeeds, SignalReader, StepSignal
 
 
 class HiddenStates(SignalReader):
-    """The hidden states of `config.layers`, side by side in ascending order."""
+    """The hidden states of `config.layers`, concatenated in ascending order."""
 
     name = "hidden_states"
     source = "hidden states"
@@ -27,8 +27,8 @@ class HiddenStates(SignalReader):
         whole = is_whole_number(hidden_size, at_least=1) and all(is_whole_number(layer, at_least=0) for layer in layers)
         if not whole or not layers or layers != sorted(set(layers)):
             raise ValueError(
-                f"hidden_size={hidden_size} and layers={layers} make no reward head: pass a positive width and "
-                "ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
+                f"hidden_size={hidden_size} and layers={layers} do not describe a reward head: pass a positive width "
+                "and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
             )
 
     @property
@@ -86,14 +86,14 @@ def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
         return list(range(count))
     if not layers or any(not -count <= layer < count for layer in layers):
         raise ValueError(
-            f"layers={layers} cannot be read from this model: it returns {count} hidden states, so pass indices from "
-            f"0 to {count - 1} (or negative ones, counted from the end), at least one."
+            f"layers={layers} cannot be read from this model: it returns {count} hidden states, so pass at least one "
+            f"index from 0 to {count - 1} (or negative ones, counted from the end)."
         )
     return sorted({layer % count for layer in layers})
 
 
 def _probe_hidden_states(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
-    # A model whose weights are all offloaded says that it is on "meta"
+    # The device of a model whose weights are all offloaded is "meta"
     device = "cpu" if model.device.type == "meta" else model.device
     inputs: dict[str, Any] = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=device)}
     if "use_cache" in inspect.signature(model.forward).parameters:

@@ -1,4 +1,4 @@
-"""load_reward_head: a head by its folder or its repository on the Hub."""
+"""load_reward_head: load a head from a folder or from the Hub."""
 
 import functools
 import os
@@ -9,12 +9,12 @@ from .modeling_elhsr import ElhsrRewardHead
 
 
 def load_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrRewardHead:
-    """The head itself, or the one in a folder or a repository ("org/name", "org/name@revision").
+    """Load a head from a folder or a repository ("org/name", "org/name@revision"); a head itself is returned.
 
-    Heads from the Hub are loaded once per process; folders are read each time, since they may change.
+    Heads from the Hub are loaded once per process; folders are read every time, since they may change.
 
     Raises:
-        ValueError: Neither a head, nor a folder with one, nor a repository that can be loaded.
+        ValueError: The source is neither a head, nor a folder with one, nor a repository that can be loaded.
     """
     if isinstance(source, ElhsrRewardHead):
         return source
@@ -48,5 +48,5 @@ def _from_hub(repo_id: str, revision: str | None) -> ElhsrRewardHead:
         return head
     except OSError as error:
         raise ValueError(
-            f"reward_head={repo_id!r} is not a folder here, and could not be loaded from the Hub: {error}"
+            f"reward_head={repo_id!r} is not a local folder, and could not be loaded from the Hub: {error}"
         ) from error

@@ -19,12 +19,12 @@ from .configuration_elhsr import ElhsrConfig
 from .files import LOADING_ARGUMENTS, check_weights, head_file, read_config
 from .token_outputs import Aggregation, TokenOutputs, linear, linear_by_part
 
-# Arguments of `from_pretrained` that would have weights come from elsewhere than model.safetensors
+# Arguments of `from_pretrained` that would load other weights than those of model.safetensors
 _OTHER_WEIGHTS = ("gguf_file", "state_dict", "variant")
 
 
-#: The heads by `config.head_type`. A head of another shape is a subclass that says which parameters it has
-#: (`parameter_shapes`), how they act on h_t (`rows`), and what follows from that (`outputs`).
+#: The heads by `config.head_type`. To add a head of another shape, register a subclass that defines its parameters
+#: (`parameter_shapes`), how they act on h_t (`rows`), and the outputs that follow (`outputs`).
 HEADS: "dict[str, type[ElhsrRewardHead]]" = {}
 
 
@@ -33,7 +33,7 @@ class ElhsrRewardOutput(ModelOutput):
     """Output of [`ElhsrRewardHead.forward`].
 
     Args:
-        loss: Scalar, where labels were given: binary cross-entropy of sigmoid(R) against them.
+        loss: Scalar binary cross-entropy of sigmoid(R), if labels were passed.
         rewards: (batch,) float32. R of every completion; sigmoid(R) estimates P(correct).
         token_rewards: (batch, tokens) float32. r_t, zero outside the mask.
         token_gates: (batch, tokens) float32. g_t in (0, 1), zero outside the mask; one for heads without a gate.
@@ -46,15 +46,15 @@ class ElhsrRewardOutput(ModelOutput):
 
 
 class ElhsrRewardHead(PreTrainedModel):
-    """One linear gated layer over what the language model shows of every sampled token: hidden states, by default.
+    """One linear gated layer over a signal of the language model at every sampled token, hidden states by default.
 
         [gate_logit_t, r_t] = W h_t + b,   g_t = sigmoid(gate_logit_t),   R = sum_t g_t r_t / max(sum_t g_t, eps)
 
     `weight` is (2, L * d): row 0 the gate, row 1 the reward, layers in ascending order; `bias` is (2,). Without a
     gate both have the one row of the reward. Parameters are float32 and stay so.
 
-    With `config.value` there are `value_weight`, (1, L * d), and `value_bias`, (1,), too. They judge a completion from
-    its first t tokens, for pruning, and have no part in R:
+    With `config.value` there are also `value_weight`, (1, L * d), and `value_bias`, (1,). They rate a completion by its
+    first t tokens, for pruning, and R does not depend on them:
 
         v_t = u h_t + c,   V_t = (v_1 + ... + v_t) / t,   sigmoid(V_t) estimates P(correct | first t tokens)
     """
@@ -83,20 +83,20 @@ class ElhsrRewardHead(PreTrainedModel):
 
     @classmethod
     def parameter_shapes(cls, config: ElhsrConfig) -> dict[str, tuple[int, ...]]:
-        """The head's parameters by name; the class's docstring says what they are."""
+        """The shapes of the head's parameters by name, see the class."""
         rows, features = 2 if config.gate else 1, config.num_features
         shapes: dict[str, tuple[int, ...]] = {"weight": (rows, features), "bias": (rows,)}
         return shapes | ({"value_weight": (1, features), "value_bias": (1,)} if config.value else {})
 
     @classmethod
     def parameter_counts(cls, config: ElhsrConfig) -> tuple[int, int]:
-        """How many parameters R depends on, and how many V_t depends on."""
+        """The number of parameters that R depends on, and of those that only V_t depends on."""
         counts = {name: math.prod(shape) for name, shape in cls.parameter_shapes(config).items()}
         value = sum(counts[name] for name in counts.keys() & cls.value_parameters)
         return sum(counts.values()) - value, value
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """All rows of weights that act on h_t, (rows, L * d), and their biases, (rows,): one product for all."""
+        """All rows of weights that act on h_t, (rows, L * d), and their biases, (rows,), for one product."""
         if not self.config.value:
             return self.weight, self.bias
         return torch.cat([self.weight, self.value_weight]), torch.cat([self.bias, self.value_bias])
@@ -108,7 +108,7 @@ class ElhsrRewardHead(PreTrainedModel):
         return TokenOutputs(rewards, gates, logits[..., -1] if self.config.value else None)
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Zeros are the natural start of a convex-like problem: every gate one half, every reward zero
+        # Zeros are the natural start of an almost convex problem: every gate one half, every reward zero
         if module is self:
             for parameter in self.parameters():
                 nn.init.zeros_(parameter)
@@ -122,16 +122,16 @@ class ElhsrRewardHead(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Load a head from a folder or the Hub: safetensors only, always float32, never part of a head.
+        """Load a head from a folder or the Hub: whole, from safetensors, and in float32.
 
-        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Configuration and weights are of one
-        commit, and are checked before anything of their size is allocated: the contents against the Hub's hashes, the
-        shapes against the configuration.
+        It takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Configuration and weights come from
+        the same commit, and are checked before anything of their size is allocated: their contents against the Hub's
+        hashes, the shapes against the configuration.
 
         Raises:
-            OSError: There are no such files, or they cannot be had from the Hub.
-            ValueError: The configuration describes no head, or the weights are damaged, of another shape, or not
-                finite; or an argument asks for other weights than those of model.safetensors.
+            OSError: The files do not exist, or cannot be downloaded from the Hub.
+            ValueError: The configuration does not describe a head; the weights are damaged, of another shape, or not
+                finite; or an argument requests other weights than those of model.safetensors.
         """
         where = pretrained_model_name_or_path
         loading = {name: kwargs.pop(name) for name in LOADING_ARGUMENTS if name in kwargs}
@@ -141,7 +141,7 @@ class ElhsrRewardHead(PreTrainedModel):
             kwargs.pop(name, None)
         if others := [name for name in _OTHER_WEIGHTS if kwargs.get(name) is not None]:
             raise ValueError(
-                f"A reward head's weights are its model.safetensors and no others: leave out {', '.join(others)}."
+                f"A reward head's weights are always those of its model.safetensors: leave out {', '.join(others)}."
             )
         file = head_file(where, "config.json", **loading)
         if config is None:
@@ -152,11 +152,11 @@ class ElhsrRewardHead(PreTrainedModel):
         weights = head_file(where, "model.safetensors", **loading)
         own_class = head_class(config)
         check_weights(weights, own_class.parameter_shapes(config.check()))
-        # The weights themselves and not their folder, in which transformers would look for more, such as PEFT adapters
+        # Not the folder of the weights, in which transformers would look for more, such as PEFT adapters
         kwargs |= {"config": config, "dtype": torch.float32, "state_dict": load(weights.read_bytes())}
         loaded = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
         head, info = loaded(own_class, None, *args, output_loading_info=True, **kwargs)
-        # A folder's records are looked for when the head is pushed, wherever the process is by then
+        # Absolute, since a folder's records are read when the head is pushed, perhaps from another working directory
         place = os.path.abspath(where) if os.path.isdir(where) else str(where)
         head.name_or_path = head.config.name_or_path = place
         if not all(bool(torch.isfinite(parameter).all()) for parameter in head.parameters()):
@@ -167,7 +167,7 @@ class ElhsrRewardHead(PreTrainedModel):
 
     @property
     def aggregation(self) -> Aggregation:
-        """What is summed over the tokens of a completion, and how R follows from it."""
+        """The sums over a completion's tokens, and how R follows from them."""
         return self.config.aggregation
 
     def token_outputs(
@@ -177,8 +177,8 @@ class ElhsrRewardHead(PreTrainedModel):
 
         Args:
             features: (..., `config.num_features`), any floating dtype, on the head's device.
-            mean, std: (`config.num_features`,) float32. With them, the weights act on (h_t - mean) / std. The
-                standardisation is applied to the weights, which are few, and not to the features, which are many.
+            mean, std: (`config.num_features`,) float32. With them, the weights act on (h_t - mean) / std. It is the
+                few weights that are standardised, not the many features.
         """
         weight, bias = self.rows()
         if mean is not None and std is not None:
@@ -187,7 +187,7 @@ class ElhsrRewardHead(PreTrainedModel):
         return self.outputs(linear(features, weight, bias))
 
     def frozen(self, device: torch.device | str) -> "FrozenHead":
-        """The head as it is now, on a device, for decoding: without gradients, later changes not followed."""
+        """A copy of the head on a device, for decoding: without gradients, and independent of later changes."""
         weight, bias = (rows.detach().to(device, torch.float32) for rows in self.rows())
         return FrozenHead(weight, bias, self.outputs)
 
@@ -200,13 +200,13 @@ class ElhsrRewardHead(PreTrainedModel):
         """Rewards of whole completions.
 
         Args:
-            hidden_states: h_t, (batch, tokens, `config.num_features`), whatever the signal; or the L tensors
+            hidden_states: h_t, (batch, tokens, `config.num_features`), for any signal; or the L tensors
                 (batch, tokens, d) of the head's layers in ascending order. Any floating dtype; computed in float32.
             mask: (batch, tokens), true or 1 at sampled tokens. Every row must have at least one.
-            labels: (batch,), 1 where the final answer is correct; then `loss` is filled in.
+            labels: (batch,), 1 where the final answer is correct. With them the output has a `loss`.
 
         Raises:
-            ValueError: Shapes that do not agree with the head, or a row without a sampled token.
+            ValueError: The shapes do not fit the head, or a row has no sampled token.
         """
         if not isinstance(hidden_states, torch.Tensor):
             hidden_states = torch.cat([state.to(self.device) for state in hidden_states], dim=-1)
@@ -219,7 +219,7 @@ class ElhsrRewardHead(PreTrainedModel):
         if not bool(mask.any(dim=-1).all()):
             raise ValueError("Every completion needs at least one sampled token: a row of the mask is empty.")
         tokens = self.token_outputs(hidden_states)
-        # masked_fill, not a product: what lies under padding may be anything, NaN included
+        # masked_fill instead of a product: values at padding may be anything, NaN included
         token_rewards = tokens.rewards.masked_fill(~mask, 0.0)
         token_gates = tokens.gates.masked_fill(~mask, 0.0)
         rewards = self.aggregation.mean((token_gates * token_rewards).sum(-1), token_gates.sum(-1))
@@ -239,20 +239,20 @@ class ElhsrRewardHead(PreTrainedModel):
     ) -> torch.Tensor:
         """Rewards of given token ids, by one forward pass of the language model.
 
-        Give the very ids that were sampled: decoding and tokenising again can change them.
+        Pass exactly the ids that were sampled: decoding and tokenising again can change them.
 
         Args:
             model: The language model the head was made for.
             input_ids: (batch, length), prompt and completion, padded on either side.
             completion_mask: (batch, length), 1 at the sampled tokens, the EOS included.
             attention_mask: (batch, length), 0 at padding. Default: all ones.
-            **model_inputs: What else the model's forward pass takes for these rows, such as `pixel_values`.
+            **model_inputs: Further inputs of the model's forward pass for these rows, such as `pixel_values`.
 
         Returns:
             (batch,) float32 rewards R.
 
         Raises:
-            ValueError: The head does not fit the model, the shapes do not agree, or the model takes no such input.
+            ValueError: The head does not fit the model, the shapes do not agree, or the model does not accept an input.
         """
         model = unwrap_language_model(model)
         self.config.check_fits(model)
@@ -269,17 +269,17 @@ class ElhsrRewardHead(PreTrainedModel):
         return rewards
 
     def digest(self) -> str:
-        """SHA-256 of the weights, by which rollouts and evaluations know whose they are."""
+        """SHA-256 of the weights, by which rollouts and evaluations identify their head."""
         values = torch.cat([parameter.detach().flatten() for parameter in self.parameters()]).cpu().numpy()
         return hashlib.sha256(values.tobytes()).hexdigest()
 
     @torch.no_grad()
     def pool(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """The gate-weighted mean of h_t of every rollout. R is linear in it.
+        """The gate-weighted mean of h_t for every rollout. R is linear in it.
 
         Args:
             features: (tokens, `config.num_features`) float32, one rollout after the other.
-            lengths: (rollouts,) long, how many tokens each has.
+            lengths: (rollouts,) long, the number of tokens of each.
 
         Returns:
             (rollouts, `config.num_features`) float32.
@@ -290,14 +290,14 @@ class ElhsrRewardHead(PreTrainedModel):
 
     @torch.no_grad()
     def layer_shares(self, states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, float]:
-        """What every layer contributes to R of one completion, which is a sum over layers once the gates are known.
+        """The contribution of every layer to R of one completion; given the gates, R is a sum over layers.
 
         Args:
-            states: Of the head's layers in ascending order, (tokens, d) each. Moved to the CPU a layer at a time and
-                computed in float64.
+            states: Hidden states of the head's layers in ascending order, (tokens, d) each. They are moved to the CPU a
+                layer at a time; computed in float64.
 
         Returns:
-            (L,) float64 shares, and that of the bias; together they are R.
+            The shares, (L,) float64, and the share of the bias; their sum is R.
         """
         weight, bias = (rows.detach().cpu().double() for rows in self.rows())
         by_layer = zip(weight.split(weight.shape[1] // len(states), dim=-1), states, strict=True)
@@ -309,7 +309,7 @@ class ElhsrRewardHead(PreTrainedModel):
         return shares, float(self.aggregation.mean(bias[row] * gates.sum(), gates.sum()))
 
     def linear_row(self, name: Literal["reward", "value"]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The row of weights that gives r_t or v_t, (L * d,), and its bias, a scalar: linear given the gates."""
+        """The row of weights for r_t or v_t, (L * d,), and its bias, a scalar. Given the gates, R is linear in them."""
         weight, bias = self._row_of(name)
         return weight[-1], bias[-1]
 
@@ -322,7 +322,7 @@ class ElhsrRewardHead(PreTrainedModel):
         own_weight[-1], own_bias[-1] = weight, bias
 
     def transform(self, name: Literal["reward", "value"], slope: float, offset: float) -> None:
-        """Make R, or V_t, slope times itself plus offset: each is a weighted mean, so its row alone is changed."""
+        """Replace R, or V_t, by slope times itself plus offset. Each is a weighted mean, so only its row changes."""
         weight, bias = self.linear_row(name)
         self.set_linear_row(name, weight.detach() * slope, bias.detach() * slope + offset)
 
@@ -331,7 +331,7 @@ class ElhsrRewardHead(PreTrainedModel):
 
     @torch.no_grad()
     def fold_standardization(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Rewrite W and b, trained on (h - mean) / std, so that they apply to h itself: W/std and b - (W/std) mean."""
+        """Convert W and b, trained on (h - mean) / std, to act on h itself: W/std and b - (W/std) mean."""
         parameters = dict(self.named_parameters())
         for name in [name for name in parameters if name.endswith("weight")]:
             weight, bias = parameters[name], parameters[name.replace("weight", "bias")]
@@ -346,11 +346,11 @@ HEADS["gated_linear"] = ElhsrRewardHead
 
 @dataclass(frozen=True)
 class FrozenHead:
-    """What a head computes of tokens, on one device and without gradients, see [`ElhsrRewardHead.frozen`].
+    """A head's function of tokens, on one device and without gradients, see [`ElhsrRewardHead.frozen`].
 
     Args:
-        weight, bias: As of [`ElhsrRewardHead.rows`].
-        outputs: From products to [`TokenOutputs`].
+        weight, bias: See [`ElhsrRewardHead.rows`].
+        outputs: Maps products to [`TokenOutputs`].
     """
 
     weight: torch.Tensor
@@ -363,20 +363,20 @@ class FrozenHead:
 
     @property
     def num_features(self) -> int:
-        """L * d, the width of h_t."""
+        """Length of h_t."""
         return self.weight.shape[1]
 
     def __call__(self, features: torch.Tensor) -> TokenOutputs:
-        """Of (..., L * d) features on this device."""
+        """Outputs for (..., L * d) features on this device."""
         return self.outputs(linear(features, self.weight, self.bias))
 
     def by_part(self, parts: torch.Tensor) -> TokenOutputs:
-        """Of features in parts, (L, tokens, d) on this device, which need not be copied side by side."""
+        """Outputs for features in parts, (L, tokens, d) on this device, which need not be concatenated."""
         return self.outputs(linear_by_part(parts, self.weight, self.bias))
 
 
 def head_class(config: ElhsrConfig) -> type[ElhsrRewardHead]:
-    """The class of a head of this configuration.
+    """The class of a head with this configuration.
 
     Raises:
         ValueError: Its `head_type` is unknown.
@@ -387,9 +387,9 @@ def head_class(config: ElhsrConfig) -> type[ElhsrRewardHead]:
 
 
 def make_head(config: ElhsrConfig) -> ElhsrRewardHead:
-    """A head of this configuration, all weights zero: every gate one half, every reward zero.
+    """Make a head with this configuration and zero weights: every gate is one half, every reward zero.
 
     Raises:
-        ValueError: The configuration describes no head.
+        ValueError: The configuration does not describe a head.
     """
     return head_class(config)(config)

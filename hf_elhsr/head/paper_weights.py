@@ -1,4 +1,4 @@
-"""convert_published: a head from the weights that the paper's own code saves (aster2024/SWIFT on GitHub)."""
+"""convert_published: make a head from weights saved by the paper's own code (aster2024/SWIFT on GitHub)."""
 
 import copy
 import os
@@ -9,34 +9,33 @@ import torch
 from .configuration_elhsr import ElhsrConfig
 from .modeling_elhsr import ElhsrRewardHead
 
-# By the name of the published model's layer: whether it has a gate
+# Whether a published model has a gate, by the name of its layer
 _LAYERS = {"fused_layer": True, "reward_layer": False}
 
 
 def convert_published(file: str | os.PathLike[str], config: ElhsrConfig) -> ElhsrRewardHead:
-    """The head whose rewards are those of a `.pt` file of the published code.
+    """Make the head that has the rewards of a `.pt` file of the published code.
 
-    There, too, row 0 is the gate and row 1 the reward, and features are the hidden states of the layers in ascending
-    order, embeddings included. Weights trained with `--apply_norm` or `--logits_mode` read other features: the first
-    cannot be told from the file, so leave them alone; the second do not fit in width. The file is read without running
-    code from it.
+    In both, row 0 is the gate and row 1 the reward, and features are the hidden states of the layers in ascending
+    order, embeddings included. Weights trained with `--apply_norm` or `--logits_mode` read different features. Do not
+    convert the former, which cannot be recognised; the latter are refused for their width. No code in the file is run.
 
     Args:
-        file: A state dict, as `train/extract_train.py` saves it.
-        config: Of the language model and layers it was trained on, from [`ElhsrConfig.for_model`]; `gate` is set as
-            the file has it.
+        file: A state dict saved by `train/extract_train.py`.
+        config: The configuration for the language model and the layers of the training, from
+            [`ElhsrConfig.for_model`]; `gate` is taken from the file.
 
     Raises:
-        ValueError: The file is not there, holds something else, or is of another width.
+        ValueError: The file does not exist, holds something else, or has a different width.
     """
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"{str(path)!r} is not there: expected a .pt file of the published code.")
+        raise ValueError(f"{str(path)!r} does not exist: expected a .pt file of the published code.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler stumbles over a damaged file in many ways
+    except Exception as error:  # the restricted unpickler has many errors for damaged files
         raise ValueError(
-            f"{str(path)!r} is no plain file of weights ({type(error).__name__}); it was not run: {error}"
+            f"{str(path)!r} is not a plain file of weights ({type(error).__name__}); no code in it was run: {error}"
         ) from error
     tensors = _tensors(state)
     found = [layer for layer in _LAYERS if tensors.keys() == {f"{layer}.weight", f"{layer}.bias"}]
@@ -51,7 +50,7 @@ def convert_published(file: str | os.PathLike[str], config: ElhsrConfig) -> Elhs
     if weight.shape != (rows, config.num_features) or bias.shape != (rows,):
         raise ValueError(
             f"{str(path)!r} has weights of shape {tuple(weight.shape)}, but {len(config.layers)} layers of width "
-            f"{config.hidden_size} need ({rows}, {config.num_features}): name the model and the layers it was trained "
+            f"{config.hidden_size} need ({rows}, {config.num_features}): pass the model and the layers it was trained "
             "on."
         )
     if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
@@ -68,5 +67,5 @@ def convert_published(file: str | os.PathLike[str], config: ElhsrConfig) -> Elhs
 def _tensors(state: object) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         return {}
-    # As torch.nn.DataParallel names them
+    # torch.nn.DataParallel adds this prefix
     return {str(name).removeprefix("module."): value for name, value in state.items()}

@@ -1,8 +1,8 @@
-"""Signals: what a step of the language model shows of the token just sampled, and what a head reads there.
+"""Signals: the values that a decoding step provides for the token just sampled, and how a head reads them.
 
 [`SignalReader`] has one subclass for each value of `config.signal`, in `hidden_states.py` and `distributions.py`;
 `SIGNALS` in `configuration_elhsr.py` names them. A reader knows everything that depends on the kind of signal: its
-width, what it needs of a decoding step, h_t while decoding and in re-scoring, how it is recorded and described.
+width, its needs, h_t while decoding and in re-scoring, how it is recorded and described.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +18,10 @@ from transformers.utils import ModelOutput
 
 @dataclass(frozen=True)
 class SignalNeeds:
-    """What a signal processor must be shown, so that the decoding loop computes nothing else.
+    """The values that a signal processor reads; the decoding loop provides no others.
 
     Args:
-        layers: Entries of `hidden_states` that are read; with none, the last sampled token is not fed back.
+        layers: Entries of `hidden_states` that are read; without any, the last sampled token is not fed back.
         logits: Whether the raw next-token logits are read.
     """
 
@@ -30,21 +30,21 @@ class SignalNeeds:
 
     @classmethod
     def union(cls, needs: Iterable["SignalNeeds"]) -> "SignalNeeds":
-        """What several processors need together."""
+        """The needs of several processors together."""
         needs = list(needs)
         return cls(frozenset().union(*(need.layers for need in needs)), any(need.logits for need in needs))
 
 
 @dataclass(frozen=True)
 class StepSignal:
-    """What is known of the last token of every row, `input_ids[:, -1]`.
+    """The values for the last token of every row, `input_ids[:, -1]`.
 
     Args:
-        candidates: (rows,) long. Which candidate a row belongs to; rows may leave, candidates keep their number.
-        active: (rows,) bool. False where the row has ended and its last token is padding: nothing to score.
-        hidden_states: Entry l is (rows, d) at that token, or None where no processor needs it; None without layers.
-        logits: (rows, vocabulary) float32, raw: the distribution that the token was drawn from before any processor
-            changed it. None where no processor needs it.
+        candidates: (rows,) long. The candidate that a row belongs to; rows may leave, candidates keep their number.
+        active: (rows,) bool. False where the row has ended and its last token is padding, which is not scored.
+        hidden_states: Entry l is (rows, d) at that token, or None if no processor needs it; None without layers.
+        logits: (rows, vocabulary) float32, raw: the distribution that the token was sampled from, before any processor
+            changed it. None if no processor needs it.
     """
 
     candidates: torch.Tensor
@@ -65,7 +65,7 @@ class StepSignal:
 
     @cached_property
     def log_normalizer(self) -> torch.Tensor:
-        """(rows,) float32: log sum_j exp(logit_j), computed once for all processors that ask.
+        """(rows,) float32: log sum_j exp(logit_j), computed once for all processors.
 
         Raises:
             ValueError: No processor's `needs` name the logits.
@@ -73,7 +73,7 @@ class StepSignal:
         return self.raw_logits.logsumexp(dim=-1)
 
     def features(self, layers: Iterable[int], device: torch.device | str | None = None) -> torch.Tensor:
-        """h_t of the given layers side by side: (rows, L * d), in the language model's dtype."""
+        """h_t of the given layers, concatenated: (rows, L * d), in the language model's dtype."""
         return torch.cat(self.states(layers, device), dim=-1)
 
     def states(self, layers: Iterable[int], device: torch.device | str | None = None) -> list[torch.Tensor]:
@@ -96,18 +96,18 @@ def read_step(
     active: torch.Tensor,
     needs: SignalNeeds,
 ) -> StepSignal:
-    """The signal of tokens that were drawn from `drawn_from` and then fed to the model, which returned `outputs`."""
+    """The signal of tokens that were sampled from `drawn_from` and then fed to the model, which returned `outputs`."""
     hidden_states: Any = None
     if needs.layers:
         returned = outputs.get("hidden_states") if outputs is not None else None
         if not returned or max(needs.layers) >= len(returned):
             raise ValueError(
-                f"Layers {sorted(needs.layers)} were asked for, but the model returned "
+                f"Layers {sorted(needs.layers)} were requested, but the model returned "
                 f"{len(returned) if returned else 'no'} hidden states in decoding."
             )
         unselected = [layer for layer in sorted(needs.layers) if returned[layer] is None]
         if unselected:
-            raise ValueError(f"Layers {unselected} were asked for, but output_hidden_states selects others: pass True.")
+            raise ValueError(f"Layers {unselected} were requested, but output_hidden_states selects others: pass True.")
         hidden_states = tuple(_last(state) if layer in needs.layers else None for layer, state in enumerate(returned))
     return StepSignal(candidates, active, hidden_states, drawn_from if needs.logits else None)
 
@@ -116,18 +116,18 @@ def _last(state: torch.Tensor) -> torch.Tensor:
     """(rows, d): the last position of (rows, positions, d)."""
     if state.shape[1] == 1:
         return state.squeeze(1)
-    # Without a cache the model is fed the whole row each time. Not a view, which would keep it all from being freed
+    # Without a cache the model is fed the whole row each time. A view would keep all of its states in memory
     return state[:, -1].clone()
 
 
 class SignalReader(ABC):
-    """What a head of one configuration reads.
+    """Reads the signal of a head with one configuration.
 
     Attributes:
         name: The value of `config.signal`.
-        source: What the signal is made of, in words.
-        has_layers: Whether h_t is made of layers, so that a reward can be split into their shares.
-        training_defaults: How `RewardHeadTrainingArguments` differ for heads that read it, by argument.
+        source: The origin of the signal, in words.
+        has_layers: Whether h_t consists of layers, so that a reward can be split into their shares.
+        training_defaults: The `RewardHeadTrainingArguments` that are different for heads that read it.
 
     Args:
         config: The head's [`ElhsrConfig`].
@@ -147,11 +147,11 @@ class SignalReader(ABC):
         """The fields of a configuration that depend on the signal, for a head that reads this language model.
 
         Args:
-            layers: As of `ElhsrConfig.for_model`.
+            layers: The argument of `ElhsrConfig.for_model`.
             given: Its other arguments.
 
         Raises:
-            ValueError: The model does not show this signal, or an argument does not fit it.
+            ValueError: The model does not have this signal, or an argument does not fit it.
         """
 
     @abstractmethod
@@ -170,26 +170,26 @@ class SignalReader(ABC):
     @property
     @abstractmethod
     def needs(self) -> SignalNeeds:
-        """What must be shown of every token."""
+        """The values that are read at every token."""
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """What is read, in words, such as "31 hidden states (width 576)"."""
+        """The features in words, such as "31 hidden states (width 576)"."""
 
     @property
     def detail(self) -> str:
-        """What is read, in words, with every number that two heads can differ in."""
+        """The features in words, with every number in which two heads can differ."""
         return self.description
 
     @abstractmethod
     def parts(
         self, input_ids: torch.Tensor, step: StepSignal, device: torch.device | str | None = None
     ) -> list[torch.Tensor]:
-        """h_t of every row's last token, in parts of equal width, (rows, width) each; side by side they are h_t.
+        """h_t of every row's last token, in parts of equal width, (rows, width) each, to be concatenated.
 
         Raises:
-            ValueError: The step does not show what [`needs`] names.
+            ValueError: The step lacks a value that [`needs`] names.
         """
 
     def features(
@@ -202,28 +202,28 @@ class SignalReader(ABC):
     def reread(
         self, model: PreTrainedModel, inputs: dict[str, Any], completion_mask: torch.Tensor
     ) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:
-        """h_t of whole sequences, by one forward pass, and which positions are sampled tokens.
+        """h_t of whole sequences, by one forward pass, and the positions of sampled tokens.
 
         Args:
-            inputs: Of the model's forward pass.
+            inputs: Inputs of the model's forward pass.
             completion_mask: (batch, length), 1 at the sampled tokens.
 
         Returns:
-            What `ElhsrRewardHead.forward` takes.
+            The arguments of `ElhsrRewardHead.forward`.
         """
 
     def recorded_dtype(self, model: Any) -> torch.dtype:
-        """What features of this model are recorded in, so that nothing is rounded."""
+        """The dtype that records features of this model without rounding."""
         return torch.float32
 
     def columns_in(self, recorded: "SignalReader") -> list[slice]:
         """The columns of recorded features that make up h_t, as few slices as possible, in order.
 
         Args:
-            recorded: What the features were recorded for.
+            recorded: The reader that the features were recorded for.
 
         Raises:
-            ValueError: The features hold another signal, another width, or not all of it.
+            ValueError: The features have a different signal or width, or lack a part of h_t.
         """
         if type(recorded) is not type(self) or recorded.num_features != self.num_features:
             raise self._not_in(recorded)
@@ -231,17 +231,17 @@ class SignalReader(ABC):
 
     def _not_in(self, recorded: "SignalReader") -> ValueError:
         return ValueError(
-            f"A head that reads {self.detail} cannot be applied to features recorded of {recorded.detail}: choose "
-            "among the layers recorded, or sample again."
+            f"A head that reads {self.detail} cannot be applied to recorded features of {recorded.detail}: choose "
+            "among the recorded layers, or sample again."
         )
 
     def check_shown_by_interfaces(self) -> None:
-        """Refuse a head that cannot read what an OpenAI-compatible interface shows.
+        """Refuse a head that cannot read the answers of an OpenAI-compatible interface.
 
         Raises:
-            ValueError: An interface does not show this signal.
+            ValueError: An interface does not return this signal.
         """
         raise ValueError(
-            f"This head reads {self.name!r}, and an interface shows only log-probabilities: train a head with "
+            f"This head reads {self.name!r}, and an interface returns only log-probabilities: train a head with "
             "`hf-elhsr sample --signal top_log_probabilities`."
         )

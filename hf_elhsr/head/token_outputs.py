@@ -1,4 +1,4 @@
-"""The equations of one token, and what is summed over the tokens of a completion.
+"""The equations of one token, and the sums over the tokens of a completion.
 
 [gate_logit_t, r_t] = W h_t + b        g_t = sigmoid(gate_logit_t)        R = sum_t g_t r_t / max(sum_t g_t, eps)
 """
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import torch
 
-# Numbers of a block of features that is made float32 at a time
+# Size of the blocks of features that are converted to float32, in numbers
 _CACHED = 2**19
-# Numbers that torch copies without sharing the work among threads
+# The most numbers that torch copies in one thread
 _COPIED_BY_ONE = 2**15
-# Below every gate that a head produces in practice, above zero, so that the logarithm exists
+# Below the gates that heads produce in practice, and above zero, so that the logarithm exists
 _GATE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """What a head computes of every token, (...,) float32 each.
+    """A head's outputs for every token, (...,) float32 each.
 
     Args:
         rewards: r_t.
         gates: g_t, at least 0: a token's weight in R. One for heads without a gate.
-        values: v_t, of heads with `config.value`; None for others.
+        values: v_t for heads with `config.value`; None for others.
     """
 
     rewards: torch.Tensor
@@ -33,7 +33,7 @@ class TokenOutputs:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """What is kept of a completion's tokens, however many there are: a few running sums, from which R follows.
+    """The few running sums that are kept of a completion, however many tokens it has, and R, which follows from them.
 
     Args:
         eps: Floor of the sum of gates.
@@ -44,7 +44,7 @@ class Aggregation:
     value: bool
 
     def summands(self, tokens: TokenOutputs) -> torch.Tensor:
-        """(..., 4 or 5): g_t r_t, g_t, r_t, 1 and, with values, v_t. Their sums over tokens are what R is made of."""
+        """(..., 4 or 5): g_t r_t, g_t, r_t, 1 and, with values, v_t. R follows from their sums over tokens."""
         rewards, gates = tokens.rewards, tokens.gates
         values = [] if tokens.values is None else [tokens.values]
         return torch.stack([gates * rewards, gates, rewards, torch.ones_like(gates), *values], dim=-1)
@@ -63,21 +63,21 @@ class Aggregation:
 
     @property
     def num_prefix_features(self) -> int:
-        """How many numbers [`prefix_features`] are."""
+        """How many numbers [`prefix_features`] returns."""
         return 4 if self.value else 3
 
     def prefix_features(self, sums: torch.Tensor) -> torch.Tensor:
-        """What is known of a candidate after t tokens: R_t, the plain mean of r_t, the log of the mean gate, and V_t.
+        """Features of a candidate after t tokens: R_t, the plain mean of r_t, the log of the mean gate, and V_t.
 
-        The plain mean is there because gates are trained to weigh whole completions: early on they are small, and
-        R_t hangs on a few tokens.
+        The plain mean is included because gates are trained to weight whole completions: early on they are small, and
+        R_t depends on a few tokens.
 
         Args:
             sums: (..., 4 or 5) of [`summands`].
 
         Returns:
-            (..., 3), or (..., 4) with values, in the dtype of the sums; the first is the running reward, for a finished
-            candidate its reward R.
+            (..., 3), or (..., 4) with values, in the dtype of the sums. The first is the running reward, which is R
+            for a finished candidate.
         """
         steps = sums[..., 3].clamp_min(1)
         mean_gate = (sums[..., 1] / steps).clamp_min(_GATE_FLOOR)
@@ -92,7 +92,7 @@ def linear(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
         flat = features.reshape(-1, features.shape[-1])
         blocks: Iterable[torch.Tensor]
         if flat.device.type == "cpu" and flat.dtype != torch.float32:
-            # A float32 copy of many tokens would be written to memory and read again; that of a few stays cached
+            # A float32 copy of many tokens would be written to memory and read again; a copy of a few stays cached
             blocks = map(_float32_copy, flat.split(max(1, _CACHED // flat.shape[-1])))
         else:
             blocks = [flat.float()]
@@ -102,7 +102,7 @@ def linear(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 
 
 def linear_by_part(parts: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """W h_t + b in float32, from the parts of h_t one after the other: they need not be copied side by side.
+    """W h_t + b in float32, from the parts of h_t in turn, which need not be concatenated.
 
     Args:
         parts: (L, tokens, d), any floating dtype.

@@ -1,18 +1,18 @@
-"""Failed requests to the Hub, reported in one line: what was asked, what came, what to do."""
+"""Failed requests to the Hub, reported in one line: what was requested, what came back, what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HfHubHTTPError,
-    HTTPError,  # of whichever library huggingface_hub is built on
+    HTTPError,  # the one of the HTTP library that huggingface_hub is built on
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
 
 from ..head.files import advice_for, storage_fault, without_queries
 
-# By status; every other answer is a ConnectionError
+# Errors by status; all others are a ConnectionError
 _KINDS: dict[int, type[OSError]] = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError}
 
 
@@ -26,7 +26,7 @@ def asking_the_hub(asked: str) -> Iterator[None]:
     Raises:
         PermissionError: 401 or 403. No token, or one without the permission.
         FileNotFoundError: 404.
-        ConnectionError: Any other answer that is an error, or no answer.
+        ConnectionError: Any other error, or no answer.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def asking_the_hub(asked: str) -> Iterator[None]:
 
 
 def _reported(asked: str, error: BaseException) -> OSError | None:
-    """The error to raise instead; None for an error that has nothing to do with a request."""
+    """The error to raise instead; None for an error that does not come from a request."""
     if isinstance(error, HfHubHTTPError):
         return _explained(asked, error)
     if isinstance(error, LocalTokenNotFoundError):
@@ -52,7 +52,7 @@ def _reported(asked: str, error: BaseException) -> OSError | None:
         return ConnectionError(f"Could not {asked}: {lost}")
     if isinstance(error, HTTPError | ConnectionError):
         return ConnectionError(
-            f"Could not {asked}: the Hub was not reached ({type(error).__name__}: {_one_line(str(error))}). Check "
+            f"Could not {asked}: the Hub could not be reached ({type(error).__name__}: {_one_line(str(error))}). Check "
             "the network and HF_ENDPOINT, and try again."
         )
     return None

@@ -1,4 +1,4 @@
-"""find_heads: the reward heads on the Hub that were made for a language model, best first."""
+"""find_heads: the reward heads on the Hub for a language model, best first."""
 
 import os
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from .model_index import reported_results
 
 @dataclass(frozen=True)
 class FoundHead:
-    """A head on the Hub, with what its own card reports.
+    """A head on the Hub, with the result that its own card reports.
 
     Args:
-        repo_id: What `reward_head` takes.
-        task, split: What the reported result was measured on; None where the card reports none. Of several results it
-            is the first on a split "test", or else the first.
-        accuracy: Best-of-n accuracy there, between 0 and 1.
+        repo_id: The value for `reward_head`.
+        task, split: The prompts that the result was measured on; None for a card without results. If there are several,
+            the first on a split "test" is taken, or else the first.
+        accuracy: The best-of-n accuracy, between 0 and 1.
         interval: The ends of its 95 % interval; None where the card has none.
         metric: The metric's name, with n.
-        signal: What the head reads, as `ElhsrConfig.signal`; None where the card does not say.
-        downloads: In the last 30 days.
-        last_modified: When it was last committed to.
+        signal: What the head reads, see `ElhsrConfig.signal`; None where the card does not say.
+        downloads: Downloads in the last 30 days.
+        last_modified: Time of the last commit.
     """
 
     repo_id: str
@@ -44,32 +44,32 @@ class FoundHead:
 def find_heads(
     model: PreTrainedModel | str, *, task: str | None = None, token: str | bool | None = None
 ) -> list[FoundHead]:
-    """The Hub's heads for a language model, best reported accuracy first, those without a result last.
+    """Find the Hub's heads for a language model: highest reported accuracy first, heads without a result last.
 
-    Results are what cards claim, of their own tasks: compare them only where the task is the same.
+    Results are claims of the cards, each on its own task: compare them only where the task is the same.
 
     Args:
         model: The language model, or its id on the Hub; a name without "/" is looked up there.
-        task: Only heads that report a result on this task, by that result.
-        token: Of the Hub; by default the one that `hf auth login` stored. Private heads need it.
+        task: Only heads that report a result on this task, ordered by that result.
+        token: A token for the Hub, which private heads need. Default: the one that `hf auth login` stored.
 
     Raises:
-        ValueError: A model that was not loaded from the Hub.
-        OSError: What the Hub refused, or that it was not reached.
+        ValueError: The model was not loaded from the Hub.
+        OSError: The Hub refused, or could not be reached.
     """
     base_model = model if isinstance(model, str) else str(model.config.name_or_path)
     api = HfApi(token=token)
     if _is_bare_name(base_model):
-        # Models from before there were organisations: "gpt2" is "openai-community/gpt2", by which heads name it
+        # The oldest models have a short name: "gpt2" is "openai-community/gpt2", and cards have the full one
         with asking_the_hub(f"look up the model {base_model!r}"):
             base_model = api.model_info(base_model).id
     if base_model.count("/") != 1 or base_model.startswith((".", "/", "~")):
-        raise ValueError(f'Expected a model\'s id on the Hub, as "org/name", got {base_model!r}.')
+        raise ValueError(f'Expected a model\'s id on the Hub, "org/name", got {base_model!r}.')
     with asking_the_hub(f"list the heads for {base_model!r}"):
         infos = list(
             api.list_models(
                 filter=[TAG, f"base_model:{base_model}"],
-                # Not cardData, which the client reads into classes: a card that does not fit would end the list
+                # Not cardData, which the client reads into classes: one malformed card would end the list
                 expand=["model-index", "tags", "downloads", "lastModified"],
             )
         )

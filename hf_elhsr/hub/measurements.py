@@ -1,4 +1,4 @@
-"""What was measured of a head, as the files in its folder report it, and whether it was measured of this head."""
+"""The measurements of a head, read from the files in its folder, and checks that they are of this head."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ _Numbers = TypeVar("_Numbers", Evaluation, TradeOff)
 
 
 def missing_records(folder: Path) -> list[str]:
-    """The files that a card needs and that the folder lacks."""
+    """The files that a card needs and the folder lacks."""
     missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
     return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
 
@@ -22,8 +22,8 @@ def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:
     """The evaluations and trade-offs in a head's folder.
 
     Raises:
-        ValueError: One is damaged, is of another head, or is on prompts that the head was trained or calibrated on; or
-            a trade-off is of other decisions than those in config.json.
+        ValueError: One is damaged, was measured with another head, or on prompts that the head was trained or
+            calibrated on; or a trade-off was measured with other decisions than those in config.json.
     """
     evaluations = _read(folder / "evaluation", Evaluation.from_json)
     tradeoffs = _read(folder / "tradeoff", TradeOff.from_json)
@@ -40,12 +40,12 @@ def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:
                 "again."
             )
         if (one.task, one.split) in learned_from:
-            raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on another split.")
+            raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on a different split.")
         prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": one.prompts + one.unverified}
         if record.known_as(prompts) is not None:
             raise ValueError(
-                f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure on others, or "
-                "calibrate on others."
+                f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure or calibrate on "
+                "different prompts."
             )
     if any(tradeoff.decisions_sha256 != decisions for tradeoff in tradeoffs):
         raise ValueError(

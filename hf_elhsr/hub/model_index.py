@@ -1,4 +1,4 @@
-"""Accuracies of best-of-n as a card's metadata has them (`model-index`): written from evaluations, and read."""
+"""Best-of-n accuracies in a card's metadata (`model-index`): written from evaluations, and read."""
 
 import json
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ _METRIC = "accuracy"
 
 @dataclass(frozen=True)
 class ReportedResult:
-    """What a card claims of its head on one task.
+    """A result that a card claims for its head on one task.
 
     Args:
-        task, split: What it was measured on.
-        metric: Its name, with n.
+        task, split: The prompts that it was measured on.
+        metric: The metric's name, with n.
         accuracy: Between 0 and 1.
-        interval: The ends of its 95 % interval, where the card has them.
+        interval: The ends of the 95 % interval, where the card has them.
     """
 
     task: str
@@ -50,7 +50,7 @@ def model_index_results(evaluations: list[Evaluation]) -> list[EvalResult]:
 
 
 def reported_results(model_index: Any) -> list[ReportedResult]:
-    """The accuracies in a `model-index`, in its order. It is anybody's, and may have anything in its place."""
+    """The accuracies in a `model-index`, in its order. Anybody may have written it, so entries may be malformed."""
     return [
         ReportedResult(
             str(result["dataset"].get("name")),
@@ -88,17 +88,17 @@ class _Benchmark:
     prompts: int
 
 
-#: Benchmark datasets on the Hub, with the prompts of their test splits, by the names of our tasks. Tasks whose prompts
-#: are made here have none: their results are in the card alone, as `model-index`.
+#: Benchmark datasets on the Hub, with the number of prompts in their test splits, by the names of our tasks. Tasks that
+#: generate their prompts have no benchmark: their results are in the card alone, as `model-index`.
 _BENCHMARKS = {"gsm8k": _Benchmark("openai/gsm8k", "gsm8k", 1319)}
 
 
 def eval_results_files(evaluations: list[Evaluation]) -> dict[str, bytes]:
-    """Contents by their paths in a repository; nothing for evaluations on other than a benchmark's whole test split."""
+    """The files of `.eval_results/` by their paths in a repository, for evaluations on whole benchmarks."""
     files = {}
     for evaluation in evaluations:
         benchmark = _BENCHMARKS.get(evaluation.task)
-        # A part of the prompts would be ranked among results on all of them
+        # Results on some of the prompts would be ranked among results on all of them
         if benchmark is None or (evaluation.split, evaluation.prompts) != ("test", benchmark.prompts):
             continue
         head, sampling = evaluation.accuracy["reward head"], evaluation.sampling

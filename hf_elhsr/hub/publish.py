@@ -1,4 +1,4 @@
-"""publish: a head's folder becomes a repository on the Hub, in one commit, with card, records and code."""
+"""publish: upload a head's folder to the Hub in one commit, with card, records and code."""
 
 import hashlib
 import os
@@ -22,14 +22,14 @@ from .published_card import published_card
 
 logger = logging.get_logger(__name__)
 
-# What a head's folder is published with, beside the code, which is made anew
+# The files of a head's folder that are published; the code is built again
 _FILES = ("config.json", "model.safetensors", "README.md", "training.json", "limits.md", "LICENSE*")
 _RECORDS = ("evaluation", "tradeoff")
 _RESULTS = (*_RECORDS, ".eval_results")
 _RECORD_SUFFIXES = (".json", ".svg", ".png")
-#: Folders that belong to the head as a whole: what is not in them any more is deleted from the repository
+#: Folders that belong to the head as a whole: files that they no longer have are deleted from the repository.
 OWNED = (*_RESULTS, "custom_generate")
-# What `save_pretrained(push_to_hub=True)` hands on
+# The arguments of `save_pretrained(push_to_hub=True)` that are passed on
 _PUSHING = ("commit_message", "commit_description", "private", "token", "revision", "create_pr")
 
 
@@ -44,20 +44,20 @@ def publish(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> CommitInfo:
-    """Publish a head's folder as `repo_id`, which is created if it is not there.
+    """Publish a head's folder as `repo_id`, which is created if it does not exist.
 
-    One commit has everything, so that a run that is killed leaves no half head: weights, config, the card, the records
-    of its training and evaluation, `custom_generate/` for plain transformers, and `.eval_results/` for whole benchmarks
-    of the Hub. The folder is not changed. Its card loads the head from the repository there: one that `hf-elhsr card`
-    has written is written again, and in one of your own the folder's place is replaced.
+    One commit has everything, so that a run that is killed never leaves part of a head: weights, config, the card, the
+    records of its training and evaluation, `custom_generate/` for plain transformers, and `.eval_results/` for whole
+    benchmarks of the Hub. The folder is not changed. The published card loads the head from the repository: a card by
+    `hf-elhsr card` is written again, and in your own card the folder's path is replaced.
 
     Args:
-        folder: Made by `hf-elhsr train` or `save_pretrained`, with a card, as `hf-elhsr card` writes it.
-        repo_id: "org/name", or "name" for one's own.
-        commit_message, commit_description: Of the commit.
-        private: Whether a repository that is created is private. Default: as its owner's settings say.
-        token: Of the Hub; by default the one that `hf auth login` stored.
-        revision: The branch that is committed to. Default: "main".
+        folder: A folder made by `hf-elhsr train` or `save_pretrained`, with a card, such as `hf-elhsr card` writes.
+        repo_id: "org/name", or "name" in your own namespace.
+        commit_message, commit_description: Title and text of the commit.
+        private: Whether a new repository is private. Default: its owner's setting.
+        token: A token for the Hub. Default: the one that `hf auth login` stored.
+        revision: The branch to commit to. Default: "main".
         create_pr: Open a pull request instead.
 
     Returns:
@@ -65,8 +65,8 @@ def publish(
 
     Raises:
         ValueError: The folder holds no head or no card, a base model that is not on the Hub, a record of another head,
-            or a card that claims something else than its records; or the repository is public, and was to be private.
-        OSError: What the Hub refused, with its reason, or that it was not reached.
+            or a card that contradicts its records; or the repository is public although `private` was passed.
+        OSError: The Hub refused, with its reason, or could not be reached.
     """
     files = published_files(Path(folder), repo_id)
     return upload(
@@ -83,10 +83,10 @@ def publish(
 
 
 def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
-    """What [`publish`] uploads of a folder: contents by their paths in the repository.
+    """The files that [`publish`] uploads: contents by their paths in the repository.
 
     Raises:
-        ValueError: As of [`publish`].
+        ValueError: See [`publish`].
     """
     head = ElhsrRewardHead.from_pretrained(folder)
     check_base_model(head.config.base_model)
@@ -95,7 +95,7 @@ def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
     if foreign := foreign_files(folder / "custom_generate"):
         raise ValueError(
             f"custom_generate/ of {str(folder)!r} has files that were not made by hf_elhsr ({', '.join(foreign)}), and "
-            "is published as hf_elhsr makes it: move them away."
+            "it is published as hf_elhsr builds it: move them away."
         )
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in head_files(folder)}
     left = sorted(
@@ -104,12 +104,12 @@ def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
         if path not in files and not path.startswith("custom_generate/")
     )
     if left:
-        logger.warning(f"Not published, since no head's folder has them: {', '.join(left)}.")
+        logger.warning(f"Not published, since they are not part of a head: {', '.join(left)}.")
     return files | {"README.md": card.encode()} | code_files(repo_id) | eval_results_files(evaluations)
 
 
 def head_files(folder: Path) -> list[Path]:
-    """The files of a folder that a head is published with; the code is made anew."""
+    """The files of a folder that are published with a head; the code is built again."""
     chosen = [file for pattern in _FILES for file in folder.glob(pattern)]
     records = (file for name in _RECORDS for file in (folder / name).rglob("*"))
     return [*chosen, *(file for file in records if file.suffix in _RECORD_SUFFIXES)]
@@ -127,14 +127,14 @@ def upload(
     commit_message: str = "Upload reward head",
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """One commit with these files, in a repository that is created if it is not there.
+    """Commit these files to a repository, which is created if it does not exist.
 
-    Folders that are `owned` have nothing else afterwards.
+    Folders that are `owned` have no other files afterwards.
 
     Raises:
-        ValueError: The repository is public, and was to be private; or there is no card among the files, and results
-            that are there already would stay, though they are of other weights.
-        OSError: As of [`publish`].
+        ValueError: The repository is public although `private` was passed; or there is no card among the files, and the
+            repository would keep results that were measured with other weights.
+        OSError: See [`publish`].
     """
     api = HfApi(token=token)
     with asking_the_hub(f"publish {repo_id!r}"):
@@ -144,7 +144,7 @@ def upload(
         before = api.model_info(repo_id, revision=revision)
         if private and not before.private:
             raise ValueError(
-                f"{repo_id!r} is there already and public, so nothing in it is private: make it private in its "
+                f"{repo_id!r} already exists and is public, so nothing in it is private: make it private in its "
                 "settings first, or publish to another repository."
             )
         present = [sibling.rfilename for sibling in before.siblings or []]
@@ -160,13 +160,13 @@ def upload(
             commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
-            # What is there already is left out of a commit: it must not be what somebody else has put there since
+            # Files that are already the same are left out of a commit, so they must not have been changed since
             parent_commit=before.sha,
         )
 
 
 def _check_results(api: HfApi, before: ModelInfo, weights: bytes) -> None:
-    """Refuse weights that would stand beside what others were measured to do, by which heads are chosen."""
+    """Refuse weights in a repository whose results, by which users choose heads, belong to other weights."""
     present = [sibling.rfilename for sibling in before.siblings or []]
     results = [path for path in present if path == "training.json" or path.partition("/")[0] in _RESULTS]
     if before.model_index:
@@ -177,24 +177,24 @@ def _check_results(api: HfApi, before: ModelInfo, weights: bytes) -> None:
         if isinstance(there, RepoFile) and there.lfs and there.lfs.sha256 == hashlib.sha256(weights).hexdigest():
             return
     raise ValueError(
-        f"{before.id!r} has results of other weights than these ({', '.join(sorted(results))}), and a head in memory "
-        "has none: save it in a folder, `hf-elhsr evaluate` it with --numbers, `hf-elhsr card` and `publish` it "
-        "from there, or push it to another repository."
+        f"{before.id!r} has results of different weights ({', '.join(sorted(results))}), and a head in memory "
+        "has none: save it in a folder, run `hf-elhsr evaluate` with --numbers, `hf-elhsr card` and `hf-elhsr publish` "
+        "there, or push it to another repository."
     )
 
 
 def code_files(repo_id: str) -> dict[str, bytes]:
-    """The code for plain transformers, as a repository has it."""
+    """The code for plain transformers: contents by their paths in a repository."""
     files = custom_generate_files(repo_id if "/" in repo_id else None)
     return {f"custom_generate/{name}": text.encode() for name, text in files.items()}
 
 
 def check_base_model(base_model: str | None) -> None:
-    """Refuse what is no model's id on the Hub."""
+    """Refuse a base model that is not an id on the Hub."""
     if not is_hub_id(base_model):
         raise ValueError(
-            f"This head's base_model is {base_model!r}, and others find and check a head by its model's id on the Hub: "
-            'set config.base_model to it, as "org/name", and save the head again.'
+            f"This head's base_model is {base_model!r}, and users find and check a head by its model's id on the Hub: "
+            'set config.base_model to that id, "org/name", and save the head again.'
         )
 
 
@@ -211,29 +211,25 @@ def push_to_hub(
 ) -> CommitInfo:
     """Upload this head, with the code for plain transformers, in one commit.
 
-    A head that was loaded from a folder with a card is published as [`publish`] does it: with the card and the records
-    there, which must be of these weights. Otherwise weights, config and code are uploaded, and a card and records that
-    are in the repository stay as they are, if they are of these very weights.
+    A head that was loaded from a folder with a card is published like that folder, see [`publish`]: with its card and
+    records, which must belong to these weights. For any other head weights, config and code are uploaded; a card and
+    records in the repository stay as they are, and must belong to these weights, too.
 
     Args:
-        repo_id: "org/name", or "name" for one's own; created if it is not there.
-        commit_message, commit_description: Of the commit.
-        private: Whether a repository that is created is private. Default: as its owner's settings say.
-        token: Of the Hub; by default the one that `hf auth login` stored.
-        revision: The branch that is committed to. Default: "main".
-        create_pr: Open a pull request instead.
+        repo_id: "org/name", or "name" in your own namespace; created if it does not exist.
+        commit_message, commit_description, private, token, revision, create_pr: See [`publish`].
 
     Returns:
         The commit, with `oid`, the revision to load it by, and `commit_url`.
 
     Raises:
-        ValueError: A base model that is a folder here; results in the repository that other weights gave; or, with a
-            card, whatever [`publish`] refuses.
-        OSError: What the Hub refused, with its reason, or that it was not reached.
+        ValueError: The base model is a local folder; the repository has results of other weights; or, with a card,
+            [`publish`] refuses.
+        OSError: The Hub refused, with its reason, or could not be reached.
     """
     return _push(
         head,
-        # "org/name" is no folder, even where there happens to be one
+        # "org/name" means the Hub, even if there is a local folder of that name
         Path(head.name_or_path) if os.path.isabs(head.name_or_path) else None,
         repo_id,
         commit_message=commit_message,
@@ -253,11 +249,12 @@ def save_pretrained(
     push_to_hub: bool = False,
     **kwargs: Any,
 ) -> None:
-    """As [`~transformers.PreTrainedModel.save_pretrained`]; with `push_to_hub=True` the head is published, too.
+    """Save a head like [`~transformers.PreTrainedModel.save_pretrained`], and publish it with `push_to_hub=True`.
 
     Args:
         push_to_hub: Upload it with the card and the records in the folder, see [`push_to_hub`], whose arguments are
-            taken then; `repo_id` is the folder's name by default. What heads inherit writes a generic card over theirs.
+            accepted then; `repo_id` is the folder's name by default. (The inherited method would replace the card by a
+            generic one.)
     """
     pushing = {name: kwargs.pop(name) for name in ("repo_id", *_PUSHING) if push_to_hub and name in kwargs}
     PreTrainedModel.save_pretrained(head, save_directory, is_main_process, state_dict, **kwargs)
@@ -267,7 +264,7 @@ def save_pretrained(
 
 
 def _push(head: ElhsrRewardHead, records: Path | None, repo_id: str, **settings: Any) -> CommitInfo:
-    """Upload a head, with the records of a folder if that has a card."""
+    """Upload a head, with the records in a folder if that has a card."""
     with tempfile.TemporaryDirectory() as temporary:
         if records is not None and (records / "README.md").is_file() and (records / "config.json").is_file():
             folder = Path(temporary, records.resolve().name)

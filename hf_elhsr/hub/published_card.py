@@ -1,4 +1,4 @@
-"""published_card: the card that a head is published with."""
+"""published_card: the card that is published with a head."""
 
 import re
 from pathlib import Path
@@ -14,25 +14,25 @@ from .card import TAG, render_card
 from .measurements import missing_records
 from .model_index import model_index_results
 
-_AGAIN = "mend it, or let `hf-elhsr card` write the card again"
-# As cards have what was measured: 37.2 [35.0, 39.4]
+_AGAIN = "correct it, or let `hf-elhsr card` write the card again"
+# How cards print a measurement: 37.2 [35.0, 39.4]
 _MEASURED = re.compile(r"(-?\d+\.\d+)\s*%?\s*\[\s*(-?\d+\.\d+)\s*,\s*(-?\d+\.\d+)\s*\]")
-# Where a card that was made here loads the head from
+# Where a card by `hf-elhsr card` loads the head from
 _SOURCE = re.compile(r'^    reward_head="([^"\n]+)",$', re.MULTILINE)
 
 
 def published_card(folder: Path, repo_id: str, config: ElhsrConfig, evaluations: list[Evaluation]) -> str:
-    """What `hf-elhsr card` writes, for the repository; or a card of one's own, which loads the head from there, too.
+    """The card of a folder, changed to load the head from the repository: one by `hf-elhsr card`, or the user's own.
 
     Raises:
-        ValueError: There is none; its metadata are not those by which heads are found; or it claims a result that is in
-            no record of the head.
+        ValueError: The folder has no card; its metadata lack what heads are found by; or it claims a result that none
+            of the head's records has.
     """
     file = folder / "README.md"
     if not file.is_file():
         raise ValueError(f"{str(folder)!r} has no README.md: write a card from its records with `hf-elhsr card`.")
     text = file.read_text(encoding="utf-8")
-    # Made for another place, be it a folder or a repository
+    # Written for another place, a folder or a repository
     source = _SOURCE.search(text)
     made = None if missing_records(folder) else render_card(folder, source[1] if source else None)
     if text == made:
@@ -41,20 +41,20 @@ def published_card(folder: Path, repo_id: str, config: ElhsrConfig, evaluations:
     _check_numbers(text, made or "\n".join(map(evaluation_markdown, evaluations)))
     places = {f"path/to/{folder.resolve().name}", *([source[1]] if source else [])}
     for place in places:
-        # Other repositories are meant, this is not
+        # A repository in the user's own card is meant as such; this path is a placeholder
         if place.startswith("path/to/"):
             text = text.replace(f'"{place}"', f'"{repo_id}"')
     return text
 
 
 def _metadata(text: str) -> dict[str, Any]:
-    """As they stand there: what reads them into classes leaves out what it does not know."""
+    """All metadata as written; reading them into huggingface_hub's classes would drop unknown fields."""
     block = REGEX_YAML_BLOCK.search(text)
     try:
         metadata = yaml.safe_load(block[2]) if block else None
     except (ValueError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
-        raise ValueError(f"The metadata at the top of README.md cannot be read ({what}): mend them.") from error
+        raise ValueError(f"The metadata at the top of README.md cannot be read ({what}): correct them.") from error
     return metadata if isinstance(metadata, dict) else {}
 
 
@@ -64,8 +64,8 @@ def _check_metadata(metadata: dict[str, Any], config: ElhsrConfig, evaluations: 
     if TAG not in (tags or []) or config.base_model not in named:
         raise ValueError(
             f"The metadata at the top of README.md have base_model {base_models!r} and tags {tags!r}, but heads are "
-            f"found by their model, {config.base_model!r}, and the tag {TAG!r}: add them, or let `hf-elhsr card` write "
-            "the card."
+            f"found by their model, here {config.base_model!r}, and the tag {TAG!r}: add them, or let `hf-elhsr card` "
+            "write the card."
         )
     own = ModelCardData(model_name=".", eval_results=model_index_results(evaluations)).to_dict()
     measured = _claims(own["model-index"])
@@ -74,13 +74,13 @@ def _check_metadata(metadata: dict[str, Any], config: ElhsrConfig, evaluations: 
             known = [other["metrics"] for other in measured if other["dataset"] == claim.get("dataset")]
             raise ValueError(
                 f"The metadata of README.md claim {claim['metrics']} on {claim.get('dataset')}, task "
-                f"{claim.get('task')}, which is in no file of evaluation/ (on this dataset: {known or 'nothing'}): "
+                f"{claim.get('task')}, which no file of evaluation/ reports (on this dataset: {known or 'nothing'}): "
                 f"{_AGAIN}."
             )
 
 
 def _claims(model_index: Any) -> list[dict[str, Any]]:
-    """Every metric, with all that is said of it."""
+    """Every metric, with the fields around it."""
     try:
         return [
             {**result, "metrics": metric}
@@ -90,7 +90,7 @@ def _claims(model_index: Any) -> list[dict[str, Any]]:
         ]
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"The `model-index` at the top of README.md is none ({type(error).__name__}: {error}): {_AGAIN}."
+            f"The `model-index` at the top of README.md is not one ({type(error).__name__}: {error}): {_AGAIN}."
         ) from error
 
 
@@ -98,4 +98,4 @@ def _check_numbers(text: str, measured: str) -> None:
     known = {numbers.groups() for numbers in _MEASURED.finditer(measured)}
     for numbers in _MEASURED.finditer(text):
         if numbers.groups() not in known:
-            raise ValueError(f"README.md tells of {numbers[0]!r}, which is in no record of the head: {_AGAIN}.")
+            raise ValueError(f"README.md reports {numbers[0]!r}, which none of the head's records has: {_AGAIN}.")

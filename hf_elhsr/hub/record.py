@@ -53,7 +53,7 @@ class TrainingRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingRecord":
-        """The record in a head's folder; an empty one where there is none.
+        """Read the record in a head's folder; it is empty if there is none.
 
         Raises:
             ValueError: It does not name the prompts of every set of rollouts.
@@ -121,7 +121,7 @@ class TrainingRecord:
         """Whether the head was "trained" or "calibrated" on some of the prompts of a set; None for unseen prompts.
 
         Args:
-            settings: Of the set: `task`, `split`, `prompts`, and `skip` if it is not 0.
+            settings: The set's settings: `task`, `split`, `prompts`, and `skip` if it is not 0.
         """
         for done, sets in (("trained", self.trained_on), ("calibrated", self.calibrated_on)):
             if any(_shares_prompts(settings, other) for other in sets):
@@ -134,7 +134,7 @@ class TrainingRecord:
         The order of prompts depends on all rows, so [`known_as`] cannot say which of them the head has seen.
 
         Args:
-            settings: Of the set: `task`, `split`, and `labelled_by` where its task has it.
+            settings: The set's settings: `task`, `split`, and `labelled_by` where its task has it.
         """
         return any(
             all(settings.get(name) == other.get(name) for name in ("task", "split"))

@@ -1,5 +1,6 @@
 """Training: from rollouts with labels and features to a head."""
 
+from .data import PromptGroups
 from .losses import LOSSES, Loss, binary_cross_entropy
 from .probe import train_last_token_probe
 from .refit import RefitReport, refit_head
@@ -10,6 +11,7 @@ __all__ = [
     "LOSSES",
     "PRESETS",
     "Loss",
+    "PromptGroups",
     "RefitReport",
     "RewardHeadTrainer",
     "RewardHeadTrainingArguments",

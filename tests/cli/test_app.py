@@ -81,11 +81,11 @@ def test_refit_on_rollouts_that_the_head_was_not_trained_on(trained, tmp_path):
     record = json.loads((tmp_path / "head" / "training.json").read_text())
     record["rollouts"]["sampling"]["seed"] = 5
     (tmp_path / "head" / "training.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"trained on other rollouts .* \(sampling differ\)"):
+    with pytest.raises(ValueError, match=r"trained on different rollouts .* \(sampling differ\)"):
         run("refit", tmp_path / "head", tmp_path / "refitted", "--rollouts", folder / "rollouts")
 
 
-def test_ones_own_prompts(tmp_path):
+def test_a_users_own_prompts(tmp_path):
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"question": f"Say {i}."}) + "\n" for i in range(12)))
     (tmp_path / "mine.py").write_text(
         "def check(completion, answer):\n"
@@ -103,7 +103,7 @@ def test_ones_own_prompts(tmp_path):
     assert "100.0% correct; the verifier failed on" in printed
 
 
-def test_prompts_of_a_file_that_grew_since_the_training_are_warned_of(tmp_path, caplog):
+def test_a_file_that_grew_since_the_training_gives_a_warning(tmp_path, caplog):
     rows = [json.dumps({"question": f"Say {i}."}) + "\n" for i in range(60)]
     (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return len(completion) % 2 == 0\n")
     own = ["--task", tmp_path / "mine.jsonl", "--verifier", f"{tmp_path / 'mine.py'}:check"]
@@ -161,7 +161,7 @@ def test_evaluate_and_card(trained):
     assert (folder / "report" / "test.md").read_text() in card
 
 
-def test_evaluating_a_head_on_its_own_prompts_is_warned_of(trained, caplog):
+def test_evaluating_a_head_on_its_own_prompts_gives_a_warning(trained, caplog):
     folder, _, _ = trained
     measured = ["evaluate", folder / "own", *MODEL, "--n", 2, "--max-new-tokens", 8, "--head", folder / "head"]
     transformers.logging.enable_propagation()
@@ -170,7 +170,7 @@ def test_evaluating_a_head_on_its_own_prompts_is_warned_of(trained, caplog):
         assert "trained on some of these prompts" not in caplog.text
         CliRunner().invoke(app, [str(word) for word in (*measured, "--split", "train", "--prompts", 2)])
     transformers.logging.disable_propagation()
-    assert "was trained on some of these prompts, where it chooses better than elsewhere" in caplog.text
+    assert "was trained on some of these prompts, where it selects better than elsewhere" in caplog.text
 
 
 def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_evaluate_with_a_text_reward_model(trained, smollm2_folder, tmp_path, mo
     kept = {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")}
     assert kept
     assert run("evaluate", *arguments).split("16 prompts")[-1] == printed.split("16 prompts")[-1]
-    # Named otherwise it is the same folder
+    # By another name it is the same folder
     monkeypatch.chdir(tmp_path)
     run("evaluate", *("." if argument == tmp_path else argument for argument in arguments))
     assert {file: file.stat().st_mtime_ns for file in (folder / "test").glob("text-scores-*.json")} == kept

@@ -14,7 +14,7 @@ from hf_elhsr.training import LOSSES, PRESETS
 
 
 def completions(line):
-    """What bash is told for a line whose last word is being typed."""
+    """The completions that bash receives for a line whose last word is being typed."""
     words = line.split(" ")
     asked = {"_HF_ELHSR_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     result = CliRunner().invoke(app, [], env=asked, prog_name="hf-elhsr")

@@ -63,7 +63,7 @@ def test_numbers_table_and_plot(followed):
 
 
 @pytest.mark.parametrize("done", ["trained", "calibrated"])
-def test_prompts_that_the_head_knows_are_no_measure(followed, done):
+def test_prompts_that_the_head_knows_are_refused(followed, done):
     folder, _ = followed
     own = {"task": "made", "split": "test", "skip": 49, "prompts": 9, "sampling": {}}
     record = {"rollouts": own} if done == "trained" else {"rollouts": own | {"split": "train"}, "calibrate": own}
@@ -81,8 +81,8 @@ def test_prompts_that_the_head_knows_are_no_measure(followed, done):
     )
 
 
-def test_rows_that_changed_since_the_head_learned_are_no_measure(followed):
-    """The order of a file's prompts depends on all of them: places no longer tell which ones the head has seen."""
+def test_rows_that_changed_since_the_training_are_refused(followed):
+    """The order of a file's prompts depends on all of them: positions no longer say which ones the head has seen."""
     folder, _ = followed
     rows = {"labelled_by": {"rows_sha256": "a"}}
     file = folder / "rollouts" / "settings.json"
@@ -98,7 +98,7 @@ def test_rows_that_changed_since_the_head_learned_are_no_measure(followed):
             result = run(*command)
             assert refused == isinstance(result.exception, ValueError), result.output
             assert not refused or "had other rows when the head learned" in str(result.exception)
-    # Another split is apart, whatever the rows
+    # A different split has different prompts, whatever the rows
     record = {"rollouts": own | {"split": "train", "labelled_by": {"rows_sha256": "b"}}}
     (folder / "head" / "training.json").write_text(json.dumps(record))
     assert run("tradeoff", folder / "rollouts", "--head", folder / "head").exit_code == 0
@@ -125,9 +125,9 @@ def test_calibrate_writes_the_decisions_of_other_prompts(followed):
     assert [config.calibration.prompts, config.pruning.prompts, config.adaptive.prompts] == [50, 50, 50]
     assert (folder / "head" / "model.safetensors").read_bytes() == before
     assert ElhsrRewardHead.from_pretrained(folder / "head").config.architectures == ["ElhsrRewardHead"]
-    told = json.loads((folder / "head" / "training.json").read_text())
-    assert told["rollouts"] == record["rollouts"]
-    assert (told["calibrate"]["split"], told["calibrate"]["prompts"]) == ("test", 50)
+    recorded = json.loads((folder / "head" / "training.json").read_text())
+    assert recorded["rollouts"] == record["rollouts"]
+    assert (recorded["calibrate"]["split"], recorded["calibrate"]["prompts"]) == ("test", 50)
 
 
 def test_calibrate_refuses_prompts_that_the_head_was_trained_on(followed):

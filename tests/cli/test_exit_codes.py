@@ -38,7 +38,7 @@ def test_version(run_program):
         (["refit", "nowhere", "out", "--rollouts", "nowhere"], "made by `hf-elhsr train`"),
         (["sample", "out", *MODEL, "--task", "poetry", "--prompts", "2"], "Unknown task 'poetry'"),
         (["sample", "out", *MODEL, "--dtype", "int3", "--prompts", "2"], "Unknown dtype 'int3'"),
-        (["evaluate", "out", *MODEL, "--head", "not there"], "neither a folder nor a repository id"),
+        (["evaluate", "out", *MODEL, "--head", "missing"], "neither a folder nor a repository id"),
         (["evaluate", "out", *MODEL, "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
         (["tradeoff", "nowhere", "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
         (["card", "nowhere"], "lacks config.json"),
@@ -137,7 +137,7 @@ def test_ctrl_c_in_a_command_that_starts_again(tiny, tiny_options, run_program, 
     )
 
 
-def test_a_pipe_whose_reader_has_gone(tiny, tiny_options):
+def test_a_closed_pipe(tiny, tiny_options):
     reader, writer = os.pipe()
     os.close(reader)
     generate = ["generate", "w7 w8", *tiny_options, "--head", tiny / "head"]

@@ -1,4 +1,4 @@
-"""The help is enough to go on, and the same option means the same in every command."""
+"""The help is sufficient, and the same option has the same meaning in every command."""
 
 import re
 from collections import defaultdict
@@ -49,7 +49,7 @@ def test_the_same_option_has_the_same_help():
             for option in parameter.opts:
                 if option.startswith("--"):
                     helps[option].add((parameter.name, parameter.help))
-    assert {option: told for option, told in helps.items() if len(told) > 1} == {}
+    assert {option: texts for option, texts in helps.items() if len(texts) > 1} == {}
 
 
 def test_every_command_has_json():

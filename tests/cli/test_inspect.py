@@ -44,7 +44,7 @@ def test_inspect(arguments, tmp_path):
     assert html.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_live_in_a_pipe_is_the_winner_alone(arguments):
+def test_live_in_a_pipe_prints_only_the_winner(arguments):
     winner = run("generate", *arguments)
     assert run("generate", *arguments, "--live") == winner
     assert winner.split()[0] in run("generate", *arguments, "--live", "--all")

@@ -44,11 +44,11 @@ def test_relabel(tiny, tiny_options, tiny_task, tmp_path):
     sampled = run("sample", tmp_path / "rollouts", *tiny_task, "--prompts", 6, "--json")
     (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return len(completion) % 2 == 1\n")
     own = ["--task", tiny / "mine.jsonl", "--verifier", f"{tmp_path / 'mine.py'}:check"]
-    told = run("relabel", tmp_path / "rollouts", *own, "--json")
+    printed = run("relabel", tmp_path / "rollouts", *own, "--json")
     # This verifier reverses every label
-    assert told == sampled | {"correct": 24 - sampled["correct"], "changed": 24}
+    assert printed == sampled | {"correct": 24 - sampled["correct"], "changed": 24}
     again = run("sample", tmp_path / "rollouts", *tiny_options, *own, "--prompts", 6, "--json")
-    assert again["correct"] == told["correct"]
+    assert again["correct"] == printed["correct"]
 
 
 def test_train(made):
@@ -65,12 +65,12 @@ def test_evaluate(made):
 
 def test_refit(made):
     folder, *_ = made
-    told = run("refit", folder / "head", folder / "refitted", "--rollouts", folder / "rollouts", "--json")
+    printed = run("refit", folder / "head", folder / "refitted", "--rollouts", folder / "rollouts", "--json")
     record = json.loads((folder / "refitted" / "training.json").read_text())
-    assert told == {"folder": str(folder / "refitted"), **record}
+    assert printed == {"folder": str(folder / "refitted"), **record}
 
 
-def test_a_refitted_head_is_not_calibrated_any_more(made, tmp_path):
+def test_a_refitted_head_is_no_longer_calibrated(made, tmp_path):
     folder, *_ = made
     head = Path(shutil.copytree(folder / "head", tmp_path / "head"))
     record = json.loads((head / "training.json").read_text())
@@ -82,9 +82,9 @@ def test_a_refitted_head_is_not_calibrated_any_more(made, tmp_path):
 
 def test_card(made):
     folder, *_ = made
-    told = run("card", folder / "head", "--json")
+    printed = run("card", folder / "head", "--json")
     places = {"card": folder / "head" / "README.md", "custom_generate": folder / "head" / "custom_generate"}
-    assert told == {name: str(place) for name, place in places.items()}
+    assert printed == {name: str(place) for name, place in places.items()}
     assert "license" not in metadata_load(places["card"])
     run("card", folder / "head", "--license", "mit", "--json")
     assert metadata_load(places["card"])["license"] == "mit"
@@ -95,12 +95,12 @@ def test_convert(tiny, tiny_options, tmp_path):
     weights = {"fused_layer.weight": torch.ones(2, columns), "fused_layer.bias": torch.zeros(2)}
     torch.save(weights, tmp_path / "reward_model.pt")
     model = tiny_options[:2]
-    told = run("convert", tmp_path / "reward_model.pt", tmp_path / "converted", *model, "--json")
-    assert told == {"folder": str(tmp_path / "converted")}
+    printed = run("convert", tmp_path / "reward_model.pt", tmp_path / "converted", *model, "--json")
+    assert printed == {"folder": str(tmp_path / "converted")}
 
 
 @pytest.mark.parametrize("command", ["sample", "convert"])
-def test_the_base_model_is_asked_for_before_the_work(command, tiny, tiny_options, tiny_task, tmp_path, caplog):
+def test_a_missing_base_model_is_reported_before_the_work(command, tiny, tiny_options, tiny_task, tmp_path, caplog):
     def make(out, *more):
         if command == "sample":
             run("sample", out, *tiny_task, "--prompts", 2, *more, "--json")
@@ -121,7 +121,7 @@ def test_the_base_model_is_asked_for_before_the_work(command, tiny, tiny_options
     assert not (tmp_path / "never").exists()
 
 
-def test_the_base_model_of_a_head_that_pools_is_the_heads(tiny, tiny_task, tmp_path):
+def test_a_head_that_pools_determines_the_base_model(tiny, tiny_task, tmp_path):
     pooled = ["--pooled-by", tiny / "head", "--base-model", "org/base"]
     with pytest.raises(ValueError, match="leave out --base-model, which the head determines"):
         run("sample", tmp_path / "out", *tiny_task, "--prompts", 2, *pooled)
@@ -129,21 +129,21 @@ def test_the_base_model_of_a_head_that_pools_is_the_heads(tiny, tiny_task, tmp_p
 
 @pytest.mark.parametrize("more", [[], ["--all"], ["--live"]])
 def test_generate(tiny, tiny_options, more):
-    told = run("generate", "w7 w8 w9", *tiny_options, "--head", tiny / "head", *more, "--json")
-    assert len(told["candidates"]) == 4
-    rewards = [candidate["reward"] for candidate in told["candidates"]]
-    assert rewards[told["winner"]] == max(rewards)
-    assert told["text"] == told["candidates"][told["winner"]]["text"]
+    printed = run("generate", "w7 w8 w9", *tiny_options, "--head", tiny / "head", *more, "--json")
+    assert len(printed["candidates"]) == 4
+    rewards = [candidate["reward"] for candidate in printed["candidates"]]
+    assert rewards[printed["winner"]] == max(rewards)
+    assert printed["text"] == printed["candidates"][printed["winner"]]["text"]
 
 
 def test_inspect(tiny, tiny_options, tmp_path):
     files = ["--numbers", tmp_path / "why.json", "--html", tmp_path / "why.html"]
-    told = run("inspect", "w7 w8 w9", *tiny_options, "--head", tiny / "head", *files, "--json")
-    assert told == json.loads((tmp_path / "why.json").read_text())
-    assert len(told["prompts"][0]["candidates"]) == 4
+    printed = run("inspect", "w7 w8 w9", *tiny_options, "--head", tiny / "head", *files, "--json")
+    assert printed == json.loads((tmp_path / "why.json").read_text())
+    assert len(printed["prompts"][0]["candidates"]) == 4
 
 
-def test_what_json_cannot_hold_becomes_null(capsys):
+def test_values_that_json_does_not_have_become_null(capsys):
     show(True, {"a": float("nan"), "b": [1.5, float("inf")], "c": ("\udc80", {"d": -float("inf")})})
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"a": None, "b": [1.5, None], "c": ["\udc80", {"d": None}]}

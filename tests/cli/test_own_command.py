@@ -28,7 +28,7 @@ def registered():
     app.registered_commands.pop()
 
 
-def test_it_runs_prints_and_ends_as_the_others_do(registered, run_program):
+def test_it_runs_prints_and_ends_like_the_others(registered, run_program):
     assert run_program("count", "elephants") == (0, "2 of e.\n", "")
     assert run_program("count", "elephants", "--letter", "p", "--json") == (0, '{\n  "count": 1\n}\n', "")
     assert run_program("count", "elephants", "--letter", "ph") == (2, "", "Error: --letter ph: expected one letter.\n")
@@ -37,7 +37,7 @@ def test_it_runs_prints_and_ends_as_the_others_do(registered, run_program):
     assert "  count      Count a letter." in printed
 
 
-def test_it_is_gone_afterwards(run_program):
+def test_it_is_removed_afterwards(run_program):
     code, _, err = run_program("count", "elephants")
     assert code == 2
     assert "No such command 'count'" in err

@@ -1,4 +1,4 @@
-"""Progress bars are for a terminal: in a pipe there are none, and in a terminal nothing is left of them."""
+"""Progress bars are drawn only in a terminal, where they disappear when they are done."""
 
 import io
 import os
@@ -30,18 +30,18 @@ def last_screen(text):
     return "\n".join(lines).strip()
 
 
-def test_in_a_terminal_they_vanish_when_done(tiny_task, tmp_path):
-    terminal, theirs = pty.openpty()
-    # Of no size as it is made, which has no room for a bar
-    termios.tcsetwinsize(theirs, (24, 80))
-    process = sample(tiny_task, tmp_path / "rollouts", theirs)
-    os.close(theirs)
+def test_in_a_terminal_they_disappear_when_done(tiny_task, tmp_path):
+    terminal, child_end = pty.openpty()
+    # A new terminal has no size, and so no room for a bar
+    termios.tcsetwinsize(child_end, (24, 80))
+    process = sample(tiny_task, tmp_path / "rollouts", child_end)
+    os.close(child_end)
     written = b""
     while True:
         try:
             piece = os.read(terminal, 4096)
         except OSError:
-            # Linux's word for a terminal that nobody has open any more
+            # Linux's error for a terminal that no process has open any more
             break
         if not piece:
             break
@@ -57,13 +57,13 @@ def test_in_a_terminal_they_vanish_when_done(tiny_task, tmp_path):
     assert out.count("\n") == 1
 
 
-def test_in_a_pipe_there_are_none(tiny_task, tmp_path, run_program):
+def test_none_are_drawn_in_a_pipe(tiny_task, tmp_path, run_program):
     code, out, err = run_program("sample", tmp_path / "rollouts", *tiny_task, *QUIET, "--prompts", 12)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
 
 
-def test_our_own_bars_are_of_the_kind_that_transformers_switches(monkeypatch):
+def test_transformers_switches_our_own_bars(monkeypatch):
     from hf_elhsr.rollouts.sampling import tqdm
 
     stream = io.StringIO()

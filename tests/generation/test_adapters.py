@@ -100,12 +100,12 @@ def test_a_head_made_with_an_adapter_recognises_it(caplog, tmp_path):
         head.config.check_fits(adapted().to(torch.bfloat16))
     transformers_logging.disable_propagation()
     assert "org/adapted" not in caplog.text
-    with pytest.raises(ValueError, match="another adapter, whose lora_A is"):
+    with pytest.raises(ValueError, match="a different adapter: its lora_A is"):
         generate(adapted(seed=1), head)
-    with pytest.raises(ValueError, match=r"an adapter .head. against none in force .model."):
+    with pytest.raises(ValueError, match=r"an adapter .head. against none active .model."):
         generate(tiny_model_enabled(), head)
     model = adapted()
-    with model.disable_adapter(), pytest.raises(ValueError, match="against none in force"):
+    with model.disable_adapter(), pytest.raises(ValueError, match="against none active"):
         generate(model, head)
     with pytest.raises(ValueError, match=r"against ia3_l .model."):
         generate(adapted("ia3"), head)
@@ -118,13 +118,13 @@ def test_one_kind_of_weights_is_enough_to_tell_adapters_apart():
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
-    with pytest.raises(ValueError, match="another adapter, whose lora_B is"):
+    with pytest.raises(ValueError, match="a different adapter: its lora_B is"):
         config.check_fits(model)
     model = adapted()
     for module in model.modules():
         if isinstance(getattr(module, "scaling", None), dict) and "default" in module.scaling:
             module.scaling["default"] *= 2
-    with pytest.raises(ValueError, match=r"another adapter, whose scaling is 1.00 away"):
+    with pytest.raises(ValueError, match=r"a different adapter: its scaling is 1.00 away"):
         config.check_fits(model)
 
 
@@ -140,7 +140,7 @@ def test_the_adapters_name_and_wrapper_do_not_matter(tmp_path):
     config.check_fits(plain)
     out = generate(enable_best_of_n(plain), head := ElhsrRewardHead(config))
     assert_rewards_close(out.rewards, oracle_rewards(plain, head, out, ragged_prompts()))
-    # which of two is in force
+    # which of two is active
     wrapped.add_adapter("second", LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
     config.check_fits(wrapped)
     wrapped.set_adapter("second")

@@ -139,7 +139,7 @@ def test_an_empty_answer_cannot_win(head, text, tokens):
     ("choices", "message"),
     [
         ([], "without any choices"),
-        ([{**made_choice("a", -1.0), "logprobs": None}], "ask the server for logprobs=true"),
+        ([{**made_choice("a", -1.0), "logprobs": None}], "request logprobs=true"),
         ([made_choice("a", -1.0, top=5)], "has 5 top_logprobs per token, and this head reads 20"),
         ([made_choice("a", 0.7)], "expected a number of at most 0"),
     ],

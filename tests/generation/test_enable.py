@@ -130,7 +130,7 @@ def test_peft_enables_the_base_model(inputs):
     assert enable_best_of_n(wrapped) is wrapped
     assert isinstance(wrapped.get_base_model(), BestOfNGenerationMixin)
     out = best_of_n(wrapped, head, inputs)
-    # The adapter is in force, in decoding and in the plain forward pass alike
+    # The adapter is active, in decoding and in the plain forward pass alike
     assert_rewards_close(out.rewards, oracle_rewards(wrapped, head, out, inputs))
     with wrapped.disable_adapter():
         without = oracle_rewards(wrapped, head, out, inputs)

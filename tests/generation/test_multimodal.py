@@ -98,7 +98,7 @@ def test_without_a_cache_images_are_refused():
 
 def test_score_refuses_an_input_that_the_model_does_not_take():
     model, head, inputs = made("llava")
-    with pytest.raises(ValueError, match=r"takes no pixel_value: see its forward"):
+    with pytest.raises(ValueError, match=r"does not accept pixel_value: see its forward"):
         head.score(model, inputs["input_ids"], inputs["attention_mask"], pixel_value=inputs["pixel_values"])
 
 

@@ -27,7 +27,7 @@ def test_every_subset():
 
 
 @pytest.mark.parametrize("what", ["fingerprint", "adapter"])
-def test_another_model_of_the_same_shape(what):
+def test_a_different_model_of_the_same_shape(what):
     parts = {"late_weight_name": "a.b"} if what == "fingerprint" else {}
     own = {what: {**parts, "x": [1.0, -2.0], "y": [0.5]}}
     rounded = {what: {**parts, "x": [1.1, -2.0], "y": [0.52]}}
@@ -37,7 +37,7 @@ def test_another_model_of_the_same_shape(what):
             config(LAYERS, **own, base_model="org/a").columns_in(
                 config(LAYERS, **{what: parts | other}, base_model="org/b")
             )
-    # Nothing is known of features recorded without a fingerprint; without an adapter there is none
+    # Without a fingerprint the model is unknown; a missing adapter means the bare model
     if what == "adapter":
         with pytest.raises(ValueError, match="adapters differ"):
             config(LAYERS, **own).columns_in(config(LAYERS))
@@ -46,9 +46,9 @@ def test_another_model_of_the_same_shape(what):
     assert config(LAYERS).columns_in(config(LAYERS, **own)) == [slice(0, 20)]
 
 
-def test_what_was_not_recorded():
+def test_features_that_were_not_recorded():
     logits = ElhsrConfig(signal="logits", base_vocab_size=20)
     assert logits.columns_in(logits) == [slice(0, 20)]
     for other in (config([0, 1]), config(LAYERS, hidden_size=4), logits):
-        with pytest.raises(ValueError, match="cannot be applied to features recorded of hidden states"):
+        with pytest.raises(ValueError, match="cannot be applied to recorded features of hidden states"):
             other.columns_in(config(LAYERS))

@@ -38,7 +38,7 @@ def test_layers_are_sorted_counted_from_the_end_and_checked():
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_the_same_weights_in_other_precisions_pass(architecture):
+def test_the_same_weights_in_other_precisions_are_accepted(architecture):
     model = tiny_model(architecture)
     config = ElhsrConfig.for_model(model)
     for dtype in (torch.bfloat16, torch.float16):
@@ -60,7 +60,7 @@ def four_bits(weight: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_another_model_of_the_same_shape_is_refused(architecture):
+def test_a_different_model_of_the_same_shape_is_refused(architecture):
     config = ElhsrConfig.for_model(tiny_model(architecture), base_model="org/first")
     other = tiny_model(architecture, seed=1)
     with pytest.raises(ValueError, match=r"embedding weights .* late_weight weights"):
@@ -78,7 +78,7 @@ def test_either_part_of_the_fingerprint_is_enough(part):
         config.check_fits(model)
 
 
-def test_nan_weights_do_not_pass():
+def test_nan_weights_are_refused():
     config = ElhsrConfig.for_model(tiny_model())
     model = tiny_model()
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_nan_weights_do_not_pass():
         config.check_fits(model)
 
 
-def test_paths_and_ids_are_never_the_test(tmp_path):
+def test_paths_and_ids_are_never_compared(tmp_path):
     model = tiny_model()
     config = ElhsrConfig.for_model(model, base_model="org/name", base_model_revision="123")
     assert (config.base_model, config.base_model_revision) == ("org/name", "123")
@@ -167,7 +167,7 @@ def test_decisions_are_absent_unless_fitted():
     assert all(copy.deepcopy(config).to_dict()[name] == config.to_dict()[name] for name in DECISIONS)
 
 
-def test_a_table_of_the_wrong_width_is_refused_when_loaded(tmp_path):
+def test_a_table_of_an_incorrect_width_is_refused_when_loaded(tmp_path):
     """A head with values has four features of a prefix, one without has three: a row is an intercept more."""
     ElhsrConfig(hidden_size=2, layers=[0], **DECISIONS).save_pretrained(tmp_path)
     file = tmp_path / "config.json"

@@ -56,7 +56,7 @@ def test_worked_by_hand():
     assert out.loss.item() == pytest.approx(np.log1p(np.exp(-reward)), rel=1e-6)
 
 
-def test_number_of_parameters_is_that_of_the_paper():
+def test_the_number_of_parameters_is_the_papers():
     head = ElhsrRewardHead(ElhsrConfig(hidden_size=576, layers=list(range(31))))
     assert sum(parameter.numel() for parameter in head.parameters()) == 35_714
 
@@ -69,7 +69,7 @@ def test_gates_that_all_vanish_give_a_finite_reward():
     assert torch.isfinite(head(torch.randn(1, 4, 10), torch.ones(1, 4)).rewards).all()
 
 
-def test_what_lies_under_padding_does_not_matter():
+def test_values_at_padding_do_not_matter():
     head = random_head()
     features, mask = torch.randn(2, 4, 10), torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]])
     clean = head(features, mask).rewards
@@ -104,8 +104,8 @@ def test_bad_shapes(features, mask, message):
     ],
     ids=str,
 )
-def test_configurations_that_make_no_head(config):
-    with pytest.raises(ValueError, match="make no reward head"):
+def test_configurations_that_do_not_describe_a_head(config):
+    with pytest.raises(ValueError, match="do not describe a reward head"):
         ElhsrRewardHead(ElhsrConfig(**config))
     with pytest.raises(ValueError, match="Unknown signal 'smell'"):
         ElhsrRewardHead(ElhsrConfig(hidden_size=4, layers=[0], signal="smell"))
@@ -132,7 +132,7 @@ def test_another_kind_of_configuration_is_refused(tmp_path):
         ElhsrRewardHead.from_pretrained(tmp_path, config=LlamaConfig())
 
 
-def test_an_adapter_beside_a_head_is_not_looked_at(tmp_path):
+def test_an_adapter_in_a_heads_folder_is_ignored(tmp_path):
     head = random_head()
     head.save_pretrained(tmp_path)
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "target_modules": ["q_proj"]}
@@ -144,7 +144,7 @@ def test_an_adapter_beside_a_head_is_not_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
-def test_a_device_map_and_what_was_loaded(tmp_path, device_map):
+def test_a_device_map_and_loading_info(tmp_path, device_map):
     head = random_head()
     head.save_pretrained(tmp_path)
     loaded, info = ElhsrRewardHead.from_pretrained(tmp_path, device_map=device_map, output_loading_info=True)
@@ -156,7 +156,7 @@ def test_a_device_map_and_what_was_loaded(tmp_path, device_map):
 @pytest.mark.parametrize("name", ["gguf_file", "state_dict", "variant"])
 def test_other_weights_than_its_own_are_refused(tmp_path, name):
     random_head().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"its model.safetensors and no others: leave out {name}"):
+    with pytest.raises(ValueError, match=f"always those of its model.safetensors: leave out {name}"):
         ElhsrRewardHead.from_pretrained(tmp_path, **{name: {}})
     ElhsrRewardHead.from_pretrained(tmp_path, **{name: None})
 
@@ -212,7 +212,7 @@ def test_a_bad_eps_is_refused(eps):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("tokens", [0, 1, 33, 70])
-def test_half_precision_features_are_read_whole(dtype, tokens):
+def test_half_precision_features_of_any_length_are_exact(dtype, tokens):
     """As many numbers as are read in several blocks, each copied in several pieces, the last ones shorter."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(tokens, 17_856, generator=generator).to(dtype)
@@ -226,7 +226,7 @@ def test_half_precision_features_are_read_whole(dtype, tokens):
     assert torch.equal(linear(apart, weight, bias), actual)
 
 
-def test_autocast_does_not_cost_precision():
+def test_autocast_does_not_reduce_precision():
     head, features = random_head(), torch.randn(2, 5, 10)
     expected = head(features, torch.ones(2, 5)).rewards
     with torch.autocast("cpu", dtype=torch.bfloat16):

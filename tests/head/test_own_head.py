@@ -62,7 +62,7 @@ def random_head(model, **config):
     return head
 
 
-def test_it_decodes_as_its_equations_say_once_saved_and_loaded(model, tmp_path):
+def test_it_decodes_by_its_equations_after_saving_and_loading(model, tmp_path):
     random_head(model).save_pretrained(tmp_path)
     # Loaded by the class that users know
     head = ElhsrRewardHead.from_pretrained(tmp_path)

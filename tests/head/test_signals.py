@@ -80,7 +80,7 @@ class InPlace(LogitsProcessor):
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_a_processor_that_works_in_place_leaves_the_signal_alone(signal):
+def test_a_processor_that_works_in_place_does_not_change_the_signal(signal):
     model = enable_best_of_n(tiny_model("llama"))
     head = head_for(model, signal)
     out = generate(model, head, logits_processor=LogitsProcessorList([InPlace()]))
@@ -105,7 +105,7 @@ def test_equal_to_rescoring(architecture, signal):
     completion_mask = torch.cat([torch.zeros_like(prompt_mask), new], dim=1)
     rescored = head.score(model, out.candidates.flatten(0, 1), completion_mask, torch.cat([prompt_mask, new], dim=1))
     assert_rewards_close(out.rewards, rescored.view(batch, n))
-    with pytest.raises(ValueError, match="has none before it"):
+    with pytest.raises(ValueError, match="There is no token before the first sampled one"):
         head.score(model, out.candidates.flatten(0, 1), torch.ones_like(completion_mask))
 
 
@@ -149,7 +149,7 @@ def test_recorded_features_and_a_saved_head(tmp_path, signal):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3", "mamba"])
-def test_logits_are_recorded_in_what_the_model_computes_them_in(architecture):
+def test_logits_are_recorded_in_the_dtype_that_the_model_computes_them_in(architecture):
     """Half the size of what the decoding loop shows of a model in bfloat16, and the very same numbers."""
     model = enable_best_of_n(tiny_model(architecture).bfloat16())
     config = ElhsrConfig.for_model(model, signal="logits")
@@ -159,7 +159,7 @@ def test_logits_are_recorded_in_what_the_model_computes_them_in(architecture):
     assert torch.equal(kept.features().float(), shown.features())
 
 
-def test_nothing_that_is_computed_in_float32_is_recorded_in_less():
+def test_values_computed_in_float32_are_recorded_in_float32():
     model = tiny_model("llama").bfloat16()
     hidden, logits = ElhsrConfig.for_model(model), ElhsrConfig.for_model(model, signal="logits")
     log_probabilities = ElhsrConfig.for_model(model, signal="top_log_probabilities", num_log_probabilities=5)
@@ -206,7 +206,7 @@ def test_impossible_tokens_have_one_log_probability():
     assert rewards[0] != score_logprobs(head, logprobs_of(np.array([[-0.1, -49.0, -0.1]])))
 
 
-def test_log_probabilities_that_a_server_merged_count_as_the_lowest_shown():
+def test_merged_log_probabilities_count_as_the_lowest_returned():
     """llama.cpp's shows one entry for all tokens of the same text."""
     head = head_for(tiny_model("llama"), "top_log_probabilities", num_log_probabilities=3)
     whole = logprobs_of(np.array([[-0.5, -2.0, -3.0, -2.0], [-1.0, -1.5, -1.5, -1.0]]))
@@ -244,7 +244,7 @@ def test_answers_that_cannot_be_scored(logprobs, message):
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_a_model_that_shows_no_hidden_states(signal):
+def test_a_model_that_does_not_return_hidden_states(signal):
     model = tiny_model("llama")
     forward = model.forward
     model.forward = lambda *args, **kwargs: forward(*args, **kwargs | {"output_hidden_states": False})
@@ -255,7 +255,7 @@ def test_a_model_that_shows_no_hidden_states(signal):
     assert torch.isfinite(out.rewards).all()
 
 
-def test_heads_that_cannot_be():
+def test_configurations_that_are_refused():
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="reads 'logits'"):
         score_logprobs(head_for(model, "logits"), {})

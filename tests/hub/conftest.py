@@ -5,7 +5,7 @@ from hub_server import HubServer
 
 @pytest.fixture(scope="session")
 def hub():
-    """A Hub on this machine."""
+    """A local Hub."""
     with HubServer() as hub:
         yield hub
 
@@ -18,7 +18,7 @@ def hub_home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def client(hub, hub_home):
-    """A process of its own, whose huggingface_hub knows that Hub alone."""
+    """A separate process, whose huggingface_hub knows only that Hub."""
     client = HubClient(hub.url, hub_home)
     yield client
     client.close()

@@ -69,7 +69,7 @@ def test_the_shipped_head_is_well_ahead(evaluation):
     assert evaluation["head_minus"]["mean log-probability"]["low"] > 0
 
 
-def test_the_shipped_head_closes_the_gap_that_was_asked_for(evaluation):
+def test_the_shipped_head_closes_the_required_gap(evaluation):
     assert evaluation["gap_closed"]["value"] >= 0.6
 
 
@@ -93,7 +93,7 @@ def license_of(folder, **options):
     return metadata_load(folder / "README.md").get("license")
 
 
-def test_no_license_is_given_unless_it_is_chosen_and_then_it_stays(tmp_path):
+def test_a_license_is_only_set_when_chosen_and_then_kept(tmp_path):
     folder = Path(shutil.copytree(SHIPPED, tmp_path / "head"))
     (folder / "README.md").unlink()
     assert license_of(folder) is None
@@ -125,7 +125,7 @@ def test_a_card_without_measurements_is_refused(tmp_path, missing):
     ("change", "message"),
     [({"head_sha256": "0" * 64}, "of another head"), ({"split": "train"}, "on training prompts")],
 )
-def test_a_card_with_numbers_of_something_else_is_refused(tmp_path, change, message):
+def test_a_card_with_foreign_numbers_is_refused(tmp_path, change, message):
     folder = shutil.copytree(SHIPPED, tmp_path / "head")
     file = folder / "evaluation" / "test.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
@@ -171,7 +171,7 @@ def test_a_trade_off_of_other_decisions_is_refused(copied, name, changes):
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "trade-off"])
-def test_numbers_of_the_prompts_of_the_calibration_are_refused(copied, kind):
+def test_numbers_on_calibration_prompts_are_refused(copied, kind):
     folder, change = copied
     own = json.loads((SHIPPED / "training.json").read_text())["calibrate"]
     other = folder / "evaluation" / "test.json" if kind == "trade-off" else folder / "tradeoff" / "test.json"
@@ -183,7 +183,7 @@ def test_numbers_of_the_prompts_of_the_calibration_are_refused(copied, kind):
         change("training.json", calibrate=own | {"split": "test", "skip": skip, "prompts": prompts})
         with pytest.raises(ValueError, match=f"{kind} on 'test' is on prompts that the head was calibrated on"):
             write_card(folder)
-    # Of the prompts before, one could not be verified
+    # One of the prompts before could not be verified
     change("training.json", calibrate=own | {"split": "test", "skip": 9216 + 2000, "prompts": 5})
     change("tradeoff/test.json" if kind == "trade-off" else "evaluation/test.json", unverified=1)
     with pytest.raises(ValueError, match="calibrated on"):
@@ -228,14 +228,14 @@ def test_damaged_and_misplaced_records_are_named(copied, name, content, message)
     [{"prompts": "2000"}, {"split": 3}, {"gap_closed": {"value": "x"}}, {"accuracy": {"reward head": 0.4}}, {"x": 1}],
     ids=lambda changes: next(iter(changes)),
 )
-def test_numbers_of_the_wrong_type_are_refused(copied, changes):
+def test_numbers_of_an_incorrect_type_are_refused(copied, changes):
     folder, change = copied
     change("evaluation/test.json", **changes)
     with pytest.raises(ValueError, match=r"test\.json' cannot be summarised. This is not an evaluation"):
         write_card(folder)
 
 
-def test_prompts_that_could_not_be_verified_are_told(tmp_path):
+def test_prompts_that_could_not_be_verified_are_reported(tmp_path):
     folder = shutil.copytree(SHIPPED, tmp_path / "head")
     file = folder / "evaluation" / "test.json"
     assert "are left out: the verifier failed" not in render_card(folder)
@@ -281,7 +281,7 @@ def parsed(words):
     return words[1], command.make_context(words[1], words[2:]).params
 
 
-def test_the_commands_of_a_card_make_its_head():
+def test_the_commands_of_a_card_reproduce_its_head():
     training = TrainingRecord.read(SHIPPED)
     config = ElhsrConfig.from_pretrained(SHIPPED)
     text = making_commands("my head", config, training)
@@ -317,7 +317,7 @@ def test_the_commands_of_a_card_make_its_head():
         ("default", "hidden_states", {"standardization": None, "seed": 2}, ["--seed", "2", "--no-standardize"]),
     ],
 )
-def test_options_of_training_are_those_that_were_changed(preset_name, signal, changes, options):
+def test_options_of_training_are_the_changed_ones(preset_name, signal, changes, options):
     settings = dataclasses.asdict(
         dataclasses.replace(RewardHeadTrainingArguments.preset(preset_name, signal), **changes)
     )

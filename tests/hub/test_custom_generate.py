@@ -1,4 +1,4 @@
-"""What a head brings along works in plain transformers, as the installed package does, and is made from it."""
+"""The code that a head carries works in plain transformers like the installed package, and is built from it."""
 
 import ast
 import functools
@@ -28,11 +28,11 @@ from tiny_models import ragged_prompts, tiny_head, tiny_model
 SHIPPED = Path(__file__).parents[2] / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 ARCHITECTURES = ("llama", "gpt2", "lfm2")
 KWARGS = {"best_of_n": 4, "max_new_tokens": 8, "temperature": 0.9, "return_dict_in_generate": True}
-# Of one name, so that only where a head was loaded from tells them apart
+# All heads have this name, so only the place that they are loaded from is different
 HEAD = "tiny-head.v1"
-# With a dash and a dot, which transformers spells out in its copies
+# With a dash and a dot, which transformers replaces in the names of its copies
 REPOSITORY = f"org-1/{HEAD}"
-# By what a user calls them
+# Commits by the names that a user passes
 REVISIONS = {"main": "a1" * 20, "older": "b2" * 20}
 
 
@@ -51,7 +51,7 @@ def job(name, model, head, trust=True, streams=False, call="generate", batch=2, 
 
 
 def run_in_plain_transformers(folder, jobs, **environment):
-    """The folder with a safetensors file for every job that ended well, and what was said of every job."""
+    """The folder, with a safetensors file for every job that succeeded, and the reports of all jobs."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     environment = {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_CACHE": str(folder / "hub")} | environment
     script = Path(__file__).parents[1] / "support" / "plain_transformers.py"
@@ -60,7 +60,7 @@ def run_in_plain_transformers(folder, jobs, **environment):
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    return folder, json.loads((folder / "said.json").read_text())
+    return folder, json.loads((folder / "reports.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ ALIKE = {
 
 
 def cache_repository(cache, heads):
-    """Lay a repository of heads by revision into a cache of the Hub's, as if it had been downloaded."""
+    """Put a repository of heads by revision into a cache of the Hub, as if it had been downloaded."""
     repository = cache / f"models--{REPOSITORY.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True)
     for revision, head in heads.items():
@@ -121,7 +121,7 @@ def plain(folders, tmp_path_factory):
     llama, head = head_of(folders, "llama")
     cache_repository(results / "hub", {"main": head, "older": folders / "other" / HEAD})
     jobs = [
-        # While nothing has been allowed yet
+        # First, before any code is trusted
         job("untrusted", llama, head, trust=False),
         job("unasked", llama, head, trust=None),
         *(job(name, *head_of(folders, name), **kwargs) for name, kwargs in ALIKE.items()),
@@ -133,7 +133,7 @@ def plain(folders, tmp_path_factory):
         job("older", llama, REPOSITORY, revision="older"),
         job("loaded", llama, REPOSITORY, call="load_custom_generate"),
         job("unknown", llama, head, call="load_custom_generate"),
-        job("told", llama, head, call="load_custom_generate", reward_head=str(head)),
+        job("passed", llama, head, call="load_custom_generate", reward_head=str(head)),
     ]
     return run_in_plain_transformers(results, jobs)
 
@@ -150,8 +150,8 @@ def with_the_package(model, head, settings=()):
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_same_winner_and_rewards_as_the_package(plain, folders, name):
-    results, said = plain
-    assert "error" not in said[name]
+    results, reports = plain
+    assert "error" not in reports[name]
     given = load_file(results / f"{name}.safetensors")
     expected = with_the_package(*head_of(folders, name), tuple(ALIKE[name].items()))
     assert given.keys() - {"streamed"} == expected.keys()
@@ -161,22 +161,22 @@ def test_same_winner_and_rewards_as_the_package(plain, folders, name):
     assert len(given["rewards"].unique()) > 4 or name == "streamed"
     if name == "streamed":
         assert torch.equal(given["streamed"], expected.sequences[0])
-        assert said[name]["stream_ended"]
+        assert reports[name]["stream_ended"]
     if name == "decided":
         assert given["pruned"].any()
 
 
-def test_the_package_was_not_there_and_the_model_is_left_alone(plain):
-    _, said = plain
-    assert "a test forbids it" in said.pop("import")
-    assert all(answer["class_is_its_own"] for answer in said.values())
+def test_the_package_is_not_imported_and_the_model_is_unchanged(plain):
+    _, reports = plain
+    assert "a test forbids it" in reports.pop("import")
+    assert all(answer["class_is_its_own"] for answer in reports.values())
 
 
 @pytest.mark.parametrize("name", ["untrusted", "unasked"])
-def test_nothing_runs_that_is_not_trusted(plain, name):
-    _, said = plain
-    assert "trust_remote_code=True" in said[name]["error"]
-    assert said[name]["code"] == []
+def test_code_that_is_not_trusted_does_not_run(plain, name):
+    _, reports = plain
+    assert "trust_remote_code=True" in reports[name]["error"]
+    assert reports[name]["code"] == []
 
 
 @pytest.mark.parametrize(
@@ -189,26 +189,26 @@ def test_nothing_runs_that_is_not_trusted(plain, name):
     ],
 )
 def test_refused_with_the_reason(plain, name, reason):
-    _, said = plain
-    assert said[name]["error"].startswith("ValueError: ")
-    assert reason in said[name]["error"]
+    _, reports = plain
+    assert reports[name]["error"].startswith("ValueError: ")
+    assert reason in reports[name]["error"]
 
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("another_head", "other"), ("cached", "llama"), ("older", "other"), ("loaded", "llama"), ("told", "llama")],
+    [("another_head", "other"), ("cached", "llama"), ("older", "other"), ("loaded", "llama"), ("passed", "llama")],
 )
-def test_the_head_is_the_one_named_or_that_came_with_the_code(plain, folders, name, head):
-    """By reward_head=, from the repository's main branch, from another revision of it, without a call of generate."""
-    results, said = plain
-    assert "error" not in said[name]
+def test_the_head_is_the_one_passed_or_published_with_the_code(plain, folders, name, head):
+    """By reward_head=, from the repository's main branch, from another revision, without a call of generate."""
+    results, reports = plain
+    assert "error" not in reports[name]
     by_head = {each: with_the_package(folders / "llama", folders / each / HEAD).rewards for each in ("llama", "other")}
     assert not torch.allclose(by_head["llama"], by_head["other"], atol=1e-2)
     torch.testing.assert_close(load_file(results / f"{name}.safetensors")["rewards"], by_head[head])
 
 
-def test_beside_the_package_in_one_process(folders, tmp_path, monkeypatch):
-    """Both have the head's classes and the shared prompts' attention, and neither takes the other's."""
+def test_together_with_the_package_in_one_process(folders, tmp_path, monkeypatch):
+    """Both have the head's classes and the shared prompts' attention, and neither uses the other's."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path])
     model, head = head_of(folders, "llama")
@@ -307,7 +307,7 @@ def test_every_file_names_the_version_it_came_from(folders):
         assert file.read_text().startswith(f"# Made by hf_elhsr {hf_elhsr.__version__}")
 
 
-def test_the_repository_is_written_in():
+def test_the_repository_is_filled_in():
     assert "PUBLISHED_AS: str | None = 'org/name'\n" in custom_generate_files("org/name")["generate.py"]
 
 

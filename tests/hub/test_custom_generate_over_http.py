@@ -1,4 +1,4 @@
-"""Plain transformers, without hf_elhsr, loads code and head from the Hub, and chooses as the package does."""
+"""Plain transformers, without hf_elhsr, loads code and head from the Hub, and selects like the package."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def published(hub, tmp_path_factory):
         places[name] = root / name, root / name / "head", repo_id
     for name, (_, head, repo_id) in places.items():
         hub.store(repo_id, contents(head), private=name == "private")
-    # Meanwhile the main branch has gone on to another head
+    # The main branch has another head by now
     hub.repositories["no-install/older"].branches["v1"] = hub.repositories["no-install/older"].branches["main"]
     hub.store("no-install/older", contents(places["llama"][1]))
     return places
@@ -51,8 +51,8 @@ def plain(hub, published, tmp_path_factory):
 
 @pytest.mark.parametrize("name", JOBS)
 def test_same_winner_and_rewards_as_the_package(plain, published, name):
-    results, said = plain
-    assert "error" not in said[name]
+    results, reports = plain
+    assert "error" not in reports[name]
     given = load_file(results / f"{name}.safetensors")
     expected = with_the_package(*published[name][:2])
     assert torch.equal(given["sequences"], expected.sequences)
@@ -61,9 +61,9 @@ def test_same_winner_and_rewards_as_the_package(plain, published, name):
     assert len(given["rewards"].unique()) > 4
 
 
-def test_the_package_was_not_there(plain):
-    _, said = plain
-    assert "a test forbids it" in said["import"]
+def test_the_package_is_not_imported(plain):
+    _, reports = plain
+    assert "a test forbids it" in reports["import"]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_the_package_was_not_there(plain):
     [
         ("untrusted", "trust_remote_code=True"),
         ("stranger", "no-install/private"),
-        ("damaged", "is not what the Hub says it is"),
+        ("damaged", "does not match the Hub's hash"),
     ],
 )
 def test_refused_with_the_reason(plain, name, reason):
-    _, said = plain
-    assert reason in said[name]["error"]
+    _, reports = plain
+    assert reason in reports[name]["error"]
     if name == "untrusted":
-        assert said[name]["code"] == []
+        assert reports[name]["code"] == []

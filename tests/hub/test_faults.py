@@ -1,4 +1,4 @@
-"""What goes wrong on the way from the Hub ends in a retry that works, or in an error that says what went wrong."""
+"""Failures while loading from the Hub end in a retry that works, or in an error that says what failed."""
 
 import json
 import pickle
@@ -71,7 +71,7 @@ def changed_config(head, **changes):
     ("status", "place", "times"),
     [(429, "/config.json", 3), (503, "/config.json", 3), (500, "/model.safetensors", 3), (429, "/lfs/", 2)],
 )
-def test_what_passes_is_tried_again(hub, client, repository, head, way, status, place, times):
+def test_temporary_failures_are_retried(hub, client, repository, head, way, status, place, times):
     repo_id = repository()
     client.waits()
     hub.fail(status, place, times, **({"Retry_After": "7"} if status == 429 else {}))
@@ -97,7 +97,7 @@ ADVICE = {401: "log in", 403: "ask for access", 404: "Check the repository's nam
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_what_lasts_is_told(hub, client, repository, head, place, status):
+def test_permanent_failures_are_reported(hub, client, repository, head, place, status):
     repo_id = repository()
     hub.fail(status, place, times=10**6)
     # What AutoModel says of config.json is transformers' own
@@ -109,7 +109,7 @@ def test_what_lasts_is_told(hub, client, repository, head, place, status):
             f"reward head '{repo_id}'",
             address,
             f"was answered with {status} ",
-            "(told to fail)",
+            "(made to fail)",
             ADVICE.get(status, "try again later."),
         ):
             assert part in caught.text
@@ -120,7 +120,7 @@ def test_what_lasts_is_told(hub, client, repository, head, place, status):
 
 
 @pytest.mark.parametrize("place", ["/config.json", "/lfs/"])
-def test_a_connection_cut_for_good_is_told(hub, client, repository, head, place):
+def test_a_connection_cut_permanently_is_reported(hub, client, repository, head, place):
     repo_id = repository()
     hub.cut(place, after=0, times=10**6)
     for way in WAYS if place == "/lfs/" else ("class", "generate"):
@@ -133,7 +133,7 @@ def test_a_connection_cut_for_good_is_told(hub, client, repository, head, place)
         assert client(load, way, repo_id)[0] == head[0]
 
 
-def test_no_hub_at_all_is_told(hub, client, repository):
+def test_an_unreachable_hub_is_reported(hub, client, repository):
     repo_id = repository()
     hub.stop()
     try:
@@ -144,7 +144,7 @@ def test_no_hub_at_all_is_told(hub, client, repository):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_storage_of_large_files_that_is_not_there_is_told(hub, xet_client, repository, head, way):
+def test_an_unreachable_storage_of_large_files_is_reported(hub, xet_client, repository, head, way):
     repo_id = repository()
     hub.xet_endpoint = "http://127.0.0.1:9"
     try:
@@ -165,18 +165,18 @@ def test_a_storage_of_large_files_that_is_not_there_is_told(hub, xet_client, rep
 @pytest.mark.parametrize(
     "text", ["request for url (https://cas/x?X-Amz-Signature=secret) failed", "a https://cas/x?k=secret"]
 )
-def test_no_address_is_told_with_its_signature(text):
-    told = storage_fault(RuntimeError(text))
-    assert "https://cas/x" in told
-    assert "secret" not in told
-    assert ("failed" in told) == ("failed" in text)
+def test_addresses_are_reported_without_their_signature(text):
+    reported = storage_fault(RuntimeError(text))
+    assert "https://cas/x" in reported
+    assert "secret" not in reported
+    assert ("failed" in reported) == ("failed" in text)
 
 
-# --------------------------------------------------------------------------- wrong contents
+# --------------------------------------------------------------------------- incorrect contents
 
 
 @pytest.mark.parametrize("place", ["/config.json", "/lfs/"])
-def test_a_wrong_checksum_at_the_right_size(hub, client, repository, head, place):
+def test_an_incorrect_checksum_at_the_correct_size(hub, client, repository, head, place):
     repo_id = repository()
     change = {"/lfs/": lambda content: content[:-4] + b"1234"}
     hub.change(place, change.get(place, lambda content: content.replace(b"1e-08", b"1e-07")))
@@ -184,7 +184,7 @@ def test_a_wrong_checksum_at_the_right_size(hub, client, repository, head, place
         for _ in range(2):  # from the Hub, and from the cache
             caught = client.error(load, way, repo_id)
             assert "ValueError" in caught.types
-            assert "is not what the Hub says it is: expected the hash" in caught.text
+            assert "does not match the Hub's hash: expected" in caught.text
             assert "force_download=True" in caught.text
     hub.faults.clear()
     assert client(load, "class", repo_id, force_download=True)[0] == head[0]
@@ -205,13 +205,13 @@ def test_a_pickle_alone_is_not_loaded(hub, client, repository, tmp_path):
     repo_id = repository(model__safetensors=None, pytorch_model__bin=pickle.dumps(Bomb(tmp_path / "ran")))
     for way in WAYS:
         caught = client.error(load, way, repo_id)
-        assert f"'{repo_id}' has no model.safetensors: heads are loaded from safetensors alone" in caught.text
+        assert f"'{repo_id}' has no model.safetensors: heads are loaded from safetensors only" in caught.text
     assert not (tmp_path / "ran").exists()
     # Nor is it downloaded, nor anybody asked to convert it
     assert not [request for request in hub.requests if ".bin" in request or "discussions" in request]
 
 
-# --------------------------------------------------------------------------- wrong configurations
+# --------------------------------------------------------------------------- incorrect configurations
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_unknown_keys(client, repository, head, changes):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_fields_of_the_wrong_type(client, repository, head, changes, message):
+def test_fields_of_an_incorrect_type(client, repository, head, changes, message):
     repo_id = repository(config__json=changed_config(head, **changes))
     for way in WAYS:
         caught = client.error(load, way, repo_id)
@@ -266,7 +266,7 @@ def test_fields_of_the_wrong_type(client, repository, head, changes, message):
 
 
 @pytest.mark.parametrize("named", ["evil/kernel", 5, {"": "evil/kernel"}], ids=str)
-def test_no_kernel_that_a_configuration_names_is_looked_for(hub, client, repository, head, named):
+def test_kernels_named_in_a_configuration_are_not_requested(hub, client, repository, head, named):
     repo_id = repository(config__json=changed_config(head, attn_implementation=named))
     for way in WAYS:
         assert client(load, way, repo_id)[0] == head[0]
@@ -280,12 +280,12 @@ def test_no_kernel_that_a_configuration_names_is_looked_for(hub, client, reposit
         (b"[]", "holds a model of type None, not a reward head"),
         (b"[" * 10**5, "is not a valid JSON file"),
         (b"\xff\xfe", "is not a valid JSON file"),
-        (b'{"model_type": "elhsr", "layers": 3}', "describes no reward head"),
-        (b'{"model_type": "elhsr", "hidden_size": "4", "layers": [1]}', "make no reward head"),
+        (b'{"model_type": "elhsr", "layers": 3}', "does not describe a reward head"),
+        (b'{"model_type": "elhsr", "hidden_size": "4", "layers": [1]}', "do not describe a reward head"),
         (b'{"model_type": "llama", "hidden_size": 4}', "holds a model of type 'llama', not a reward head"),
     ],
 )
-def test_configurations_of_no_head(hub, client, repository, config, message):
+def test_configurations_that_are_not_a_heads(hub, client, repository, config, message):
     repo_id = repository(config__json=config)
     for way in ("class", "generate"):
         assert message in client.error(load, way, repo_id).text

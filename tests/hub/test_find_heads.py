@@ -120,7 +120,7 @@ def test_for_a_model_that_was_loaded(client):
     assert names(client(found_for_a_model, BASE)) == names(client(found, BASE))
 
 
-def test_by_a_name_from_before_there_were_organisations(hub, client):
+def test_by_a_short_name_from_before_organisations(hub, client):
     hub.store(BASE, {"config.json": b"{}"})
     hub.bare_names["base"] = BASE
     assert names(client(found, "base")) == names(client(found_for_a_model, "base")) == names(client(found, BASE))
@@ -137,7 +137,7 @@ def test_only_models_of_the_hub_have_heads_there(model, tmp_path, monkeypatch):
         find_heads(model)
 
 
-def test_what_the_hub_refuses_and_a_hub_that_is_not_there(hub, client):
+def test_a_hub_that_refuses_and_one_that_cannot_be_reached(hub, client):
     hub.fail(503, "/api/models", times=50)
     try:
         refused = client.error(found, BASE)
@@ -148,7 +148,7 @@ def test_what_the_hub_refuses_and_a_hub_that_is_not_there(hub, client):
         away = client.error(found, BASE)
     finally:
         hub.start()
-    for caught, words in ((refused, "the Hub answered 503"), (away, "the Hub was not reached")):
+    for caught, words in ((refused, "the Hub answered 503"), (away, "the Hub could not be reached")):
         assert "OSError" in caught.types
         assert f"Could not list the heads for {BASE!r}: {words}" in caught.text
         assert "\n" not in caught.text

@@ -16,7 +16,7 @@ def load_and_save(folder, *source, **options):
 
 
 def asked_for_files(hub, method=""):
-    """Their names; without a file that is no head's, which AutoModel looks for even where it may not."""
+    """Their names; without a file that heads do not have, which AutoModel always looks for."""
     asked = [request.rpartition("/")[2] for request in hub.requests if request.startswith(method)]
     return [name for name in asked if name in ("config.json", "model.safetensors")]
 
@@ -80,7 +80,7 @@ def test_cache_dir_and_local_files_only(hub, client, first, tmp_path, way):
 
 @pytest.mark.parametrize("kind", ["private", "gated"])
 @pytest.mark.parametrize("way", ["class", "auto"])
-def test_a_token_opens_what_is_closed(hub, client, first, kind, way):
+def test_a_token_gives_access_to_private_heads(hub, client, first, kind, way):
     hub.store(f"org/{kind}-{way}", first[1], **{kind: True})
     for token in (None, "hf_unknown", *(["hf_reader"] if kind == "gated" else [])):
         assert "OSError" in client.error(load, way, f"org/{kind}-{way}", token=token).types
@@ -137,6 +137,6 @@ def test_configuration_and_weights_are_of_one_commit(hub, client, first, second)
 
 
 @pytest.mark.parametrize("source", ["org/name/other", "no such folder", "org/-name-"])
-def test_what_is_no_repository(source):
-    with pytest.raises(OSError, match=f"'{source}' is neither a folder here nor a repository's id"):
+def test_sources_that_are_not_repositories(source):
+    with pytest.raises(OSError, match=f"'{source}' is neither a local folder nor a repository's id"):
         load("class", source)

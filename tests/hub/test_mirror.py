@@ -52,8 +52,8 @@ def mirror(hub, tmp_path_factory):
         "metadata-cache-ttl": 0,
     }
     command = [OLAH, *(str(word) for name, value in settings.items() for word in (f"--{name}", value))]
-    with (folder / "said").open("w") as said:
-        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT)
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
     try:
         wait_for(port, process)
         client = HubClient(f"http://127.0.0.1:{port}", folder / "home")
@@ -90,11 +90,11 @@ def test_every_file_of_an_old_and_a_new_revision(hub, mirror, first, tmp_path):
         assert contents(folder) == {path: file.content for path, file in stored.items()}
 
 
-def test_what_the_mirror_got_wrong_is_refused(hub, mirror, first):
-    hub.store("mirrored/wrong", first[1] | {"model.safetensors": first[1]["model.safetensors"][:-4] + b"abcd"})
+def test_damaged_files_of_the_mirror_are_refused(hub, mirror, first):
+    hub.store("mirrored/damaged", first[1] | {"model.safetensors": first[1]["model.safetensors"][:-4] + b"abcd"})
     hub.change("/lfs/", lambda content: content[:-4] + b"1234")
     try:
-        caught = mirror.error(load, "class", "mirrored/wrong")
+        caught = mirror.error(load, "class", "mirrored/damaged")
     finally:
         hub.faults.clear()
-    assert "is not what the Hub says it is: expected the hash" in caught.text
+    assert "does not match the Hub's hash: expected" in caught.text

@@ -96,7 +96,7 @@ def test_each_revision_stays(hub, client, folder):
     assert [commit.sha for commit in hub.repositories["org/twice"].commits][1:] == [first, second]
 
 
-def test_code_that_is_not_needed_any_more_is_deleted(hub, client, folder):
+def test_code_that_is_no_longer_needed_is_deleted(hub, client, folder):
     hub.store("org/old", {"custom_generate/older.py": b"1", "custom_generate/generate.py": b"2", "notes.txt": b"3"})
     client(published, folder, "org/old")
     files = stored(hub, "org/old")
@@ -115,7 +115,7 @@ def test_private_and_branches(hub, client, folder):
 
 
 @pytest.mark.parametrize("way", [published, pushed])
-def test_who_may_not_write_is_told_so(hub, client, folder, way):
+def test_missing_permissions_are_reported(hub, client, folder, way):
     for token, status in (("hf_reader", 403), (False, 401)):
         caught = client.error(way, folder, f"org/refused-{way.__name__}", token=token)
         assert "OSError" in caught.types
@@ -126,7 +126,7 @@ def test_who_may_not_write_is_told_so(hub, client, folder, way):
 
 
 @pytest.mark.parametrize("status", [404, 409, 429, 500])
-def test_a_commit_that_fails_leaves_what_was_there(hub, client, folder, status):
+def test_a_failed_commit_changes_nothing(hub, client, folder, status):
     repo_id = f"org/fails-{status}"
     client(published, folder, repo_id)
     before = stored(hub, repo_id)
@@ -153,7 +153,7 @@ def test_no_card_no_head_no_base_model(folder, tmp_path, caplog):
     for base_model in (None, "rollouts/model/here", "./model", str(tmp_path)):
         config = json.loads((folder / "config.json").read_text()) | {"base_model": base_model}
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ValueError, match='as "org/name", and save the head again'):
+        with pytest.raises(ValueError, match='to that id, "org/name", and save the head again'):
             published_files(folder, "org/head")
     with pytest.raises(OSError, match=r"(model.safetensors|config.json)"):
         published_files(tmp_path, "org/head")
@@ -167,7 +167,7 @@ def test_records_of_another_head_are_refused(folder):
         published_files(folder, "org/head")
 
 
-def test_results_go_to_the_datasets_page_where_there_is_one(folder):
+def test_results_on_a_benchmark_are_listed_on_its_page(folder):
     assert not [path for path in published_files(folder, "org/head") if path.startswith(".eval_results")]
     file = folder / "evaluation" / "test.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"task": "gsm8k", "prompts": 1319}))
@@ -180,7 +180,7 @@ def test_results_go_to_the_datasets_page_where_there_is_one(folder):
     assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
     assert entry["value"] == pytest.approx(100 * accuracy, abs=0.005)
     assert entry["notes"].startswith("best of 8 samples")
-    # A part of the benchmark is no result on it
+    # A result on a part of the benchmark does not count
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prompts": 400}))
     write_card(folder)
     assert not [path for path in published_files(folder, "org/head") if path.startswith(".eval_results")]

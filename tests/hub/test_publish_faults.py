@@ -1,4 +1,4 @@
-"""Publishing when something goes wrong: all of a head is there or nothing of it, and errors are one line."""
+"""Failures while publishing: either the whole head is published or nothing, and errors are one line."""
 
 import os
 import shutil
@@ -62,16 +62,16 @@ def stored(hub, repo_id, revision="main"):
         ("commit", 403, "PermissionError", "does not have this permission"),
         ("commit", 404, "FileNotFoundError", "Check the repository's name"),
         ("commit", 409, "ConnectionError", "try again"),
-        ("commit", 418, "ConnectionError", "was not expected"),
+        ("commit", 418, "ConnectionError", "is unexpected"),
         ("commit", 429, "ConnectionError", "wait 7 seconds"),
-        ("commit", 503, "ConnectionError", "has a problem of its own"),
-        ("preupload", 503, "ConnectionError", "has a problem of its own"),
-        ("validate-yaml", 503, "ConnectionError", "has a problem of its own"),
+        ("commit", 503, "ConnectionError", "itself has a problem"),
+        ("preupload", 503, "ConnectionError", "itself has a problem"),
+        ("validate-yaml", 503, "ConnectionError", "itself has a problem"),
         ("objects/batch", 403, "PermissionError", "does not have this permission"),
-        ("/lfs/", 503, "ConnectionError", "has a problem of its own"),
+        ("/lfs/", 503, "ConnectionError", "itself has a problem"),
     ],
 )
-def test_whatever_is_refused_nothing_is_there(hub, client, folder, asked, status, kind, words):
+def test_refused_requests_leave_nothing_behind(hub, client, folder, asked, status, kind, words):
     repo_id = f"faults/{asked.strip('/').replace('/', '-')}-{status}"
     hub.large_files.clear()
     hub.fail(status, asked, times=100, methods=("POST", "PUT"), Retry_After="7")
@@ -81,12 +81,12 @@ def test_whatever_is_refused_nothing_is_there(hub, client, folder, asked, status
         hub.faults.clear()
     assert kind in caught.types
     assert "\n" not in caught.text
-    assert f"Could not publish {repo_id!r}: the Hub answered {status}, 'told to fail', to P" in caught.text
+    assert f"Could not publish {repo_id!r}: the Hub answered {status}, 'made to fail', to P" in caught.text
     assert words in caught.text
     assert stored(hub, repo_id) == {}
 
 
-def test_an_upload_that_fails_is_told_without_its_signature(hub, client, folder):
+def test_a_failed_upload_is_reported_without_its_signature(hub, client, folder):
     hub.large_files.clear()
     hub.fail(403, "/lfs/", times=100, methods=("PUT",))
     try:
@@ -94,45 +94,45 @@ def test_an_upload_that_fails_is_told_without_its_signature(hub, client, folder)
     finally:
         hub.faults.clear()
     assert "PermissionError" in caught.types
-    assert f"Could not publish 'faults/put': the Hub answered 403, 'told to fail', to PUT {hub.url}/lfs/" in caught.text
+    assert f"Could not publish 'faults/put': the Hub answered 403, 'made to fail', to PUT {hub.url}/lfs/" in caught.text
     assert "signed" not in caught.text
     assert stored(hub, "faults/put") == {}
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionError, hf_xet.XetAuthenticationError, None])
-def test_a_storage_of_large_files_that_is_not_there(hub, xet_client, folder, error):
+def test_an_unreachable_storage_of_large_files(hub, xet_client, folder, error):
     hub.xet_endpoint = "http://127.0.0.1:9"
     try:
         caught = xet_client.error(published_by_xet, folder, "faults/storage", error)
     finally:
         hub.xet_endpoint = None
     assert "ConnectionError" in caught.types
-    said = "error sending request for url (http://127.0.0.1:9/" if error is None else "(Task error: CAS)"
-    assert "Could not publish 'faults/storage': the Hub's storage was not reached (" in caught.text
-    assert said in caught.text
+    reason = "error sending request for url (http://127.0.0.1:9/" if error is None else "(Task error: CAS)"
+    assert "Could not publish 'faults/storage': the Hub's storage could not be reached (" in caught.text
+    assert reason in caught.text
     assert "Try again, or set HF_HUB_DISABLE_XET=1" in caught.text
     assert "\n" not in caught.text
     assert stored(hub, "faults/storage") == {}
 
 
-def test_a_hub_that_is_not_there(hub, client, folder):
+def test_an_unreachable_hub(hub, client, folder):
     hub.stop()
     try:
         caught = client.error(published, folder, "faults/away")
     finally:
         hub.start()
     assert "ConnectionError" in caught.types
-    assert "Could not publish 'faults/away': the Hub was not reached" in caught.text
+    assert "Could not publish 'faults/away': the Hub could not be reached" in caught.text
     assert "\n" not in caught.text
 
 
-def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client, folder):
+def test_a_commit_made_in_the_meantime_is_not_mixed_with_ours(hub, client, folder):
     repo_id = "faults/meanwhile"
     client(published, folder, repo_id)
     ours = stored(hub, repo_id)
 
     def meanwhile(answer):
-        # After the Hub was asked which files are there already, and so need no upload
+        # After the Hub has answered which files exist already and need no upload
         hub.store(repo_id, {"model.safetensors": b"of somebody else"})
         return answer
 
@@ -140,15 +140,15 @@ def test_a_commit_of_somebody_else_in_between_is_not_mixed_with_ours(hub, client
     change(folder)
     caught = client.error(published, folder, repo_id)
     assert "the Hub answered 412" in caught.text
-    assert "Somebody else has committed in the meantime" in caught.text
+    assert "Another commit was made in the meantime" in caught.text
     assert stored(hub, repo_id) == ours | {"model.safetensors": b"of somebody else"}
 
 
-def test_private_is_not_ignored_where_the_repository_is_public(hub, client, folder):
+def test_private_is_not_ignored_for_a_public_repository(hub, client, folder):
     hub.store("faults/public", {})
     caught = client.error(published, folder, "faults/public", private=True)
     assert "ValueError" in caught.types
-    assert "is there already and public" in caught.text
+    assert "already exists and is public" in caught.text
     assert stored(hub, "faults/public") == {}
 
 
@@ -163,14 +163,14 @@ def test_a_pull_request_and_a_further_commit_to_it(hub, client, folder):
     assert stored(hub, repo_id) == {}
 
 
-def test_code_of_ones_own_is_not_thrown_away(hub, client, folder):
+def test_a_users_own_code_is_not_discarded(hub, client, folder):
     (write_custom_generate(folder) / "mine.py").write_text("x = 1\n")
     caught = client.error(published, folder, "faults/own-code")
     assert "were not made by hf_elhsr (mine.py)" in caught.text
     assert "faults/own-code" not in hub.repositories
 
 
-def test_killed_in_mid_upload_nothing_of_it_is_there(hub, client, folder, tmp_path):
+def test_a_killed_upload_leaves_nothing_behind(hub, client, folder, tmp_path):
     repo_id, killed = "faults/killed", []
 
     def kill(answer):

@@ -24,7 +24,7 @@ def card(folder):
 
 
 @pytest.mark.parametrize("made_for", [None, "path/to/elsewhere", "org/older"])
-def test_a_made_card_loads_the_head_from_where_it_is(folder, made_for):
+def test_a_generated_card_loads_the_head_from_its_repository(folder, made_for):
     (folder / "README.md").write_text(render_card(folder, made_for))
     text = card(folder)
     assert 'reward_head="org/name"' in text
@@ -41,7 +41,7 @@ def test_a_made_card_loads_the_head_from_where_it_is(folder, made_for):
 
 
 @pytest.mark.parametrize("made_for", ["path/to/head", "path/to/elsewhere", "org/other"])
-def test_a_card_of_ones_own_is_kept_and_loads_the_head_from_where_it_is(folder, made_for):
+def test_a_users_own_card_is_kept_and_loads_the_head_from_its_repository(folder, made_for):
     words = f'## What I think of it\n\nMuch: of 12.0 [11.3, 12.7] % in "path/to/mine", {made_for}.\n\n## Limits'
     own = render_card(folder, made_for).replace("## Limits", words)
     (folder / "README.md").write_text(own)
@@ -51,7 +51,7 @@ def test_a_card_of_ones_own_is_kept_and_loads_the_head_from_where_it_is(folder, 
     assert expected.count('"org/name"') == (0 if made_for == "org/other" else 2)
 
 
-def test_a_card_of_ones_own_in_other_lines(folder):
+def test_a_users_own_card_with_different_line_breaks(folder):
     own = render_card(folder).replace('    reward_head="path/to/head",', '    reward_head = "path/to/head"')
     (folder / "README.md").write_text(own)
     assert card(folder) == own.replace('"path/to/head"', '"org/name"')
@@ -73,7 +73,7 @@ def test_a_card_without_records_is_kept(folder):
         (
             "value: 37.2",
             "value: 73.2",
-            r"claim .*'value': 73.2, .*'split': 'test'.* which is in no file of evaluation/",
+            r"claim .*'value': 73.2, .*'split': 'test'.* which no file of evaluation/ reports",
         ),
         ("split: unseen_templates", "split: other", r"claim .*'value': 26.0, .*'split': 'other'.*: nothing\)"),
         ("---\n", "", r"base_model None and tags None"),
@@ -85,17 +85,17 @@ def test_a_card_without_records_is_kept(folder):
         ("      name: best-of-8 accuracy, %, of 2000 prompts\n", "", "which is in no file"),
         ("    metrics:\n", "    metrics:\n    - type: f1\n      value: 100\n", "claim .*'f1', 'value': 100"),
         ("    metrics:\n", "    source:\n      url: https://x\n    metrics:\n", "which is in no file"),
-        ("  results:\n", "  result:\n", r"`model-index` .* is none \(KeyError: 'results'\)"),
-        ("\n    metrics:", "\n    metrics: 5\n    other:", r"`model-index` .* is none \(TypeError"),
+        ("  results:\n", "  result:\n", r"`model-index` .* is not one \(KeyError: 'results'\)"),
+        ("\n    metrics:", "\n    metrics: 5\n    other:", r"`model-index` .* is not one \(TypeError"),
         (
             "**37.2 [",
             "**97.2 [",
-            r"README\.md tells of '97\.2 \[35\.0, 39\.4\]', which is in no record of the head: mend",
+            r"README\.md reports '97\.2 \[35\.0, 39\.4\]', which none of the head's records has: correct",
         ),
-        ("## Limits", "It has 99.0 % [98.0,\n99.9] elsewhere.\n\n## Limits", r"tells of '99\.0 % "),
+        ("## Limits", "It has 99.0 % [98.0,\n99.9] elsewhere.\n\n## Limits", r"reports '99\.0 % "),
     ],
 )
-def test_a_card_by_which_it_would_not_be_found_or_that_claims_too_much(folder, before, after, message):
+def test_a_card_that_hides_the_head_or_claims_too_much(folder, before, after, message):
     own = render_card(folder)
     assert before in own
     (folder / "README.md").write_text(own.replace(before, after, 1))
@@ -103,13 +103,13 @@ def test_a_card_by_which_it_would_not_be_found_or_that_claims_too_much(folder, b
         card(folder)
 
 
-def test_a_card_without_training_claims_no_more(folder):
+def test_a_card_without_training_cannot_claim_more(folder):
     (folder / "training.json").unlink()
     own = f"---\nbase_model:\n- {BASE_MODEL}\ntags:\n- elhsr\n---\n# Mine: 37.2 [35.0, 39.4]\n"
     (folder / "README.md").write_text(own)
     assert card(folder) == own
     (folder / "README.md").write_text(own.replace("37.2", "47.2"))
-    with pytest.raises(ValueError, match=r"tells of '47\.2 \[35\.0, 39\.4\]'"):
+    with pytest.raises(ValueError, match=r"reports '47\.2 \[35\.0, 39\.4\]'"):
         card(folder)
 
 

@@ -75,19 +75,19 @@ def test_with_the_card_and_the_records_of_its_folder(hub, client, folder):
     assert files["README.md"].decode() == render_card(folder, "pushing/whole")
 
 
-def test_its_folder_is_found_from_elsewhere(hub, client, folder):
+def test_its_folder_is_found_from_another_working_directory(hub, client, folder):
     client(push_from_beside, folder, "pushing/moved")
     assert stored(hub, "pushing/moved")["README.md"].decode() == render_card(folder, "pushing/moved")
 
 
-def test_other_weights_have_no_share_in_its_card(hub, client, folder):
+def test_changed_weights_do_not_get_its_card(hub, client, folder):
     caught = client.error(push, folder, "pushing/changed", change=1.0)
     assert "ValueError" in caught.types
     assert "is of another head" in caught.text
     assert "pushing/changed" not in hub.repositories
 
 
-def test_made_here_it_leaves_a_card_alone(hub, client):
+def test_a_head_in_memory_leaves_a_card_unchanged(hub, client):
     hub.store("pushing/bare", {"README.md": b"# Mine\n"})
     client(push_made_here, "pushing/bare")
     code = {f"custom_generate/{name}" for name in custom_generate_files("pushing/bare")}
@@ -101,7 +101,7 @@ def test_made_here_it_leaves_a_card_alone(hub, client):
     "record",
     ["README.md", "training.json", "evaluation/test.json", "tradeoff/test.json", ".eval_results/gsm8k.yaml"],
 )
-def test_made_here_it_takes_over_no_results_of_other_weights(hub, client, folder, record):
+def test_a_head_in_memory_does_not_inherit_results_of_other_weights(hub, client, folder, record):
     repo_id = f"pushing/measured-{record.strip('.').replace('/', '-')}"
     client(push_made_here, repo_id)
     content = {"README.md": render_card(folder).encode(), ".eval_results/gsm8k.yaml": b"[]"}.get(record, b"{}")
@@ -109,7 +109,7 @@ def test_made_here_it_takes_over_no_results_of_other_weights(hub, client, folder
     before = stored(hub, repo_id)
     caught = client.error(push_made_here, repo_id, seed=1)
     assert "ValueError" in caught.types
-    assert f"{repo_id!r} has results of other weights than these ({record})" in caught.text
+    assert f"{repo_id!r} has results of different weights ({record})" in caught.text
     assert "or push it to another repository" in caught.text
     assert stored(hub, repo_id) == before
     # Its own results stay
@@ -117,13 +117,13 @@ def test_made_here_it_takes_over_no_results_of_other_weights(hub, client, folder
     assert stored(hub, repo_id) == before
 
 
-def test_saved_with_push_to_hub_the_card_stays_here_and_there(hub, client, folder, tmp_path):
+def test_save_pretrained_with_push_to_hub_keeps_the_card(hub, client, folder, tmp_path):
     before = contents(folder)
     client(save_and_push, folder, folder, repo_id="pushing/saved", commit_message="Saved")
     assert contents(folder) == before
     assert [commit.message for commit in hub.repositories["pushing/saved"].commits[1:]] == ["Saved"]
     assert stored(hub, "pushing/saved")["README.md"].decode() == render_card(folder, "pushing/saved")
-    # Elsewhere there is no card, and none is made up
+    # Another repository has no card, and gets none
     client(save_and_push, folder, tmp_path / "elsewhere", repo_id="pushing/elsewhere")
     assert "README.md" not in stored(hub, "pushing/elsewhere")
     assert contents(tmp_path / "elsewhere").keys() == {"config.json", "model.safetensors"}

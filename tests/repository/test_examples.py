@@ -1,4 +1,4 @@
-"""Five of the examples run as they stand, each in a process of its own, at a small size; and so does the notebook.
+"""Five of the examples run as they are, each in a process of its own, at a small size; and so does the notebook.
 
 The other two, which take longer, have tests of their own: test_fine_tuning.py and test_reproduction.py.
 """
@@ -27,7 +27,7 @@ PATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])
 
 
 def run(name, *arguments, **environment):
-    """What the example prints, blanks made one."""
+    """What the example prints, with runs of blanks as one."""
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
         capture_output=True,
@@ -48,7 +48,7 @@ def test_demo(smollm2_folder):
 def test_own_task(tmp_path, smollm2_folder):
     small = ["--prompts", 24, "--test-prompts", 4, "--n", 4, "--max-new-tokens", 24]
     printed = run("own_task.py", tmp_path, *small)
-    assert "4 prompts (test), n = 4" in printed
+    assert "4 prompts of the split `test`, best of 4" in printed
     assert ElhsrRewardHead.from_pretrained(tmp_path / "head").config.num_features == 17856
 
 

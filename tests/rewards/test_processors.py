@@ -279,7 +279,7 @@ def test_a_layer_that_the_model_does_not_have_is_refused(model, inputs):
     class Asks(Journal):
         needs = SignalNeeds(layers=frozenset([9]))
 
-    with pytest.raises(ValueError, match=r"Layers \[9\] were asked for, but the model returned 4"):
+    with pytest.raises(ValueError, match=r"Layers \[9\] were requested, but the model returned 4"):
         model.sample_candidates(**inputs, n=2, signal_processor=[Asks()], max_new_tokens=4)
 
 

@@ -1,4 +1,4 @@
-"""HTTP of the local Hub of the tests: which request is answered by what, and what goes wrong on purpose."""
+"""HTTP of the tests' local Hub: the answers to requests, and deliberate failures."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _ROUTES = [
     ("POST", rf"/api/models/{_MODEL}/commit/{_AT}", "commit"),
     ("GET", rf"/api/models/{_MODEL}/commits/{_AT}", "commits"),
     ("GET", rf"/api/models/{_MODEL}/discussions", "discussions"),
-    ("GET", rf"/api/models/{_MODEL}/xet-(?P<right>read|write)-token/{_AT}", "xet_token"),
+    ("GET", rf"/api/models/{_MODEL}/xet-(?P<permission>read|write)-token/{_AT}", "xet_token"),
     ("POST", rf"/{_MODEL}\.git/info/lfs/objects/batch", "batch"),
     ("POST", rf"/{_MODEL}\.git/info/lfs/verify", "verify"),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", "upload"),
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.next_fault(self.command, unquote(self.path))
         try:
             if fault is not None and fault.status is not None:
-                raise Refused(fault.status, "", "told to fail", **fault.headers)
+                raise Refused(fault.status, "", "made to fail", **fault.headers)
             with self.hub.lock:
                 answer = self._answer(split.path, Writing(request))
         except Refused as refused:

@@ -1,4 +1,4 @@
-"""What the local Hub of the tests answers to those who read from it, as huggingface.co answers it."""
+"""The answers of the tests' local Hub to reading clients, like those of huggingface.co."""
 
 import json
 import re
@@ -27,7 +27,7 @@ class Answer:
 
 
 class Refused(Exception):
-    """An answer that says no, with the code by which clients tell why."""
+    """A refusal, with the code by which clients recognise the reason."""
 
     def __init__(self, status: int, code: str = "", message: str = "", **headers: str):
         self.status, self.message = status, message
@@ -64,14 +64,14 @@ class Reading:
             raise Refused(401, "", "Invalid credentials in Authorization header")
         return TOKENS.get(token, set())
 
-    def _repository(self, repo: str, right: str | None = None) -> Repository:
+    def _repository(self, repo: str, permission: str | None = None) -> Repository:
         rights = self._rights()
         repository = self.hub.repositories.get(repo)
         if repository is None or (repository.private and "read" not in rights):
-            # The Hub does not tell strangers which private repositories there are
+            # The Hub does not reveal which private repositories exist
             raise Refused(404 if rights else 401, "RepoNotFound", "Repository not found")
-        if right is not None and right not in rights:
-            raise Refused(403 if rights else 401, "", f"Your token has no {right} permission")
+        if permission is not None and permission not in rights:
+            raise Refused(403 if rights else 401, "", f"Your token has no {permission} permission")
         return repository
 
     def _commit_of(self, repository: Repository, revision: str) -> Commit:
@@ -180,9 +180,9 @@ class Reading:
         headers["Location"] = f"http://localhost:{self.hub.port}/lfs/{stored.oid}/{file}"
         return Answer(302, b"", headers)
 
-    def xet_token(self, repo: str, right: str, revision: str):
+    def xet_token(self, repo: str, permission: str, revision: str):
         """Where the storage of large files is that clients with hf_xet go to, and what lets them in."""
-        self._repository(repo, "write" if right == "write" else None)
+        self._repository(repo, "write" if permission == "write" else None)
         expires = int(time.time()) + 3600
         answer = {"accessToken": "xet", "exp": expires, "casUrl": self.hub.xet_endpoint}
         headers = {

@@ -24,7 +24,7 @@ class StoredFile:
 
     @property
     def git_oid(self) -> str:
-        """Of what lies in git: the file itself, or a pointer to where it is."""
+        """The content in git: the file itself, or a pointer to it."""
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{{}}\nsize {len(self.content)}\n"
         blob = pointer.format(self.oid).encode() if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
@@ -38,7 +38,7 @@ class Commit:
 
 
 def front_matter(readme: str) -> Any:
-    """What stands between the two lines of dashes at the top of a card; raises yaml.YAMLError."""
+    """The YAML between the two lines of dashes at the top of a card; raises yaml.YAMLError."""
     parts = readme.split("---\n")
     return yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0] else None
 

@@ -1,4 +1,4 @@
-"""A small Hub on this machine, which speaks the protocol that huggingface_hub speaks, and fails when it is told to.
+"""A small local Hub that speaks the protocol of huggingface_hub, and fails on demand.
 
     with HubServer() as hub:
         ...                                     # a client with HF_ENDPOINT=hub.url, and one of hub_reading.TOKENS
@@ -23,9 +23,9 @@ from hub_repositories import LFS_SUFFIXES, Repository, StoredFile
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests whose method and path match.
+    """A failure of the next `times` requests whose method and path match.
 
-    Either a status is answered, with these headers; or the body is changed while headers tell of the right one; or the
+    Either a status is answered, with these headers; or the body is changed but not its headers; or the
     connection ends after so many bytes of the body.
     """
 
@@ -116,7 +116,7 @@ class HubServer:
         self.faults.append(Fault(path, ("GET",), times, cut_after=after))
 
     def next_fault(self, method: str, path: str) -> Fault | None:
-        """What is to go wrong with this request, which is noted, too."""
+        """The failure that this request is to have; the request is recorded."""
         with self.lock:
             self.requests.append(f"{method} {path}")
             for fault in self.faults:

@@ -1,4 +1,4 @@
-"""What the local Hub of the tests answers to those who write to it, as huggingface.co answers it."""
+"""The answers of the tests' local Hub to writing clients, like those of huggingface.co."""
 
 import base64
 import hashlib

@@ -1,7 +1,7 @@
-"""Plain transformers in a process of its own, which must not import hf_elhsr: it runs the jobs it is told.
+"""Plain transformers in a separate process that cannot import hf_elhsr: it runs a list of jobs.
 
-A job is {"name", "model", "head", "seed", "inputs", "kwargs", "trust", "streams", "call"}; of each the outputs, or the
-error, are written.
+A job is {"name", "model", "head", "seed", "inputs", "kwargs", "trust", "streams", "call"}; for each the outputs or
+the error are written.
 """
 
 import json
@@ -17,7 +17,7 @@ from transformers.utils import HF_MODULES_CACHE
 
 
 class NotInstalled(MetaPathFinder):
-    """Wherever hf_elhsr may lie, here it cannot be found."""
+    """Makes hf_elhsr impossible to import, even if it is installed."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname.partition(".")[0] == "hf_elhsr":
@@ -54,7 +54,7 @@ def run(job, models, results):
     inputs = {name: torch.tensor(value) for name, value in job["inputs"].items()}
     streamer = {"streamer": Recorder()} if job["streams"] else {}
     given = inputs | job["kwargs"] | streamer
-    said = {}
+    reports = {}
     torch.manual_seed(job["seed"])
     try:
         if job["call"] == "load_custom_generate":
@@ -63,23 +63,23 @@ def run(job, models, results):
             out = model.generate(**given, custom_generate=job["head"], trust_remote_code=job["trust"])
         tensors = {name: value for name, value in out.items() if isinstance(value, torch.Tensor)}
         if streamer:
-            said["stream_ended"] = streamer["streamer"].ended
+            reports["stream_ended"] = streamer["streamer"].ended
             tensors["streamed"] = torch.cat(streamer["streamer"].values)
         save_file({name: value.contiguous() for name, value in tensors.items()}, results / f"{job['name']}.safetensors")
     except (OSError, ValueError) as error:
-        said["error"] = f"{type(error).__name__}: {error}"
-    said["code"] = copied_code()
-    said["class_is_its_own"] = type(model).generate is GenerationMixin.generate
-    return said
+        reports["error"] = f"{type(error).__name__}: {error}"
+    reports["code"] = copied_code()
+    reports["class_is_its_own"] = type(model).generate is GenerationMixin.generate
+    return reports
 
 
 def main(file):
     torch.set_num_threads(1)
     jobs, models = json.loads(Path(file).read_text()), {}
     results = Path(file).parent
-    said = {job["name"]: run(job, models, results) for job in jobs}
-    said["import"] = forbidden_import_error()
-    (results / "said.json").write_text(json.dumps(said))
+    reports = {job["name"]: run(job, models, results) for job in jobs}
+    reports["import"] = forbidden_import_error()
+    (results / "reports.json").write_text(json.dumps(reports))
 
 
 sys.meta_path.insert(0, NotInstalled())
