@@ -47,7 +47,7 @@ def main() -> None:
     head = ElhsrRewardHead.from_pretrained(HEAD)
     model, tokenizer = load_language_model("smollm2-demo", "bfloat16")
     problems = task.problems("test", args.skip + args.prompts)[args.skip :]
-    seconds, tokens, right = (defaultdict(list) for _ in range(3))
+    seconds, tokens, correct = (defaultdict(list) for _ in range(3))
     modes = list(MODES)
     for batch, first in enumerate(tqdm(range(0, len(problems), BATCH))):
         asked = problems[first : first + BATCH]
@@ -66,7 +66,7 @@ def main() -> None:
             seconds[mode].append(time.perf_counter() - start)
             texts = tokenizer.batch_decode(out.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             tokens[mode] += out.lengths.sum(-1).tolist()
-            right[mode] += [task.verify(problem, text) for problem, text in zip(asked, texts, strict=True)]
+            correct[mode] += [task.verify(problem, text) for problem, text in zip(asked, texts, strict=True)]
     result = {
         "question": "tokens, seconds and accuracy of pruning and adaptive n, in real runs",
         "prompts": len(problems),
@@ -75,14 +75,14 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         **({"note": args.note} if args.note else {}),
-        "modes": {mode: _summary(mode, seconds, tokens, right) for mode in modes},
+        "modes": {mode: _summary(mode, seconds, tokens, correct) for mode in modes},
     }
     write_text(args.out, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["modes"], indent=2))
 
 
-def _summary(mode: str, seconds: dict[str, Any], tokens: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    own, exact = np.array(right[mode], dtype=float), np.array(right["exact"], dtype=float)
+def _summary(mode: str, seconds: dict[str, Any], tokens: dict[str, Any], correct: dict[str, Any]) -> dict[str, Any]:
+    own, exact = np.array(correct[mode], dtype=float), np.array(correct["exact"], dtype=float)
     difference = own - exact
     interval = bootstrap_interval(difference[:, None], lambda means: means[:, 0])
     return {

@@ -144,7 +144,7 @@ def test_the_adapters_name_and_wrapper_do_not_matter(tmp_path):
     wrapped.add_adapter("second", LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
     config.check_fits(wrapped)
     wrapped.set_adapter("second")
-    with pytest.raises(ValueError, match="another adapter"):
+    with pytest.raises(ValueError, match="a different adapter"):
         config.check_fits(wrapped)
 
 
@@ -156,7 +156,9 @@ def test_merged_adapters():
     merged.unmerge_adapter()
     config.check_fits(merged)
     merged = adapted("lora on queries").merge_and_unload()
-    with pytest.raises(ValueError, match=r"merged into the model's weights for good, set head.config.adapter = None"):
+    with pytest.raises(
+        ValueError, match=r"merged permanently into the model's weights, set head.config.adapter = None"
+    ):
         config.check_fits(merged)
     config.adapter = None
     config.check_fits(merged)

@@ -167,5 +167,5 @@ def test_refusals_before_any_request(head):
             best_of_n_chat(Unasked(), conversation("?"), n, head)
     with pytest.raises(ValueError, match="logprobs, n: best_of_n_chat sets this itself"):
         best_of_n_chat(Unasked(), conversation("?"), 2, head, n=3, logprobs=True)
-    with pytest.raises(ValueError, match="reads 'hidden_states', and an interface shows only log-probabilities"):
+    with pytest.raises(ValueError, match="reads 'hidden_states', and an interface returns only log-probabilities"):
         best_of_n_chat(Unasked(), conversation("?"), 2, ElhsrRewardHead(ElhsrConfig(hidden_size=4, layers=[0])))

@@ -232,8 +232,8 @@ def damage(folder, what):
         ("truncated", "cannot be read"),
         ("empty", "cannot be read"),
         ("nan", "NaN or infinity"),
-        ("another shape", "not those of a reward head"),
-        ("missing bias", "not those of a reward head"),
+        ("another shape", "do not fit the head's config.json"),
+        ("missing bias", "do not fit the head's config.json"),
         ("another type", "type 'llama', not a reward head"),
     ],
 )

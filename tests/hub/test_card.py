@@ -193,12 +193,12 @@ def test_numbers_on_calibration_prompts_are_refused(copied, kind):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("evaluation/test.json", "{}", "no evaluation: expected what `hf-elhsr evaluate --numbers` wrote"),
-        ("evaluation/test.json", "{", "no evaluation: expected"),
-        ("evaluation/test.json", "[]", "no evaluation: expected"),
-        ("evaluation/test.json", (SHIPPED / "tradeoff" / "test.json").read_text(), "no evaluation: expected"),
-        ("tradeoff/test.json", "{}", "no trade-off: expected what `hf-elhsr tradeoff --numbers` wrote"),
-        ("tradeoff/test.json", (SHIPPED / "evaluation" / "test.json").read_text(), "no trade-off: expected"),
+        ("evaluation/test.json", "{}", "not an evaluation: expected what `hf-elhsr evaluate --numbers` wrote"),
+        ("evaluation/test.json", "{", "not an evaluation: expected"),
+        ("evaluation/test.json", "[]", "not an evaluation: expected"),
+        ("evaluation/test.json", (SHIPPED / "tradeoff" / "test.json").read_text(), "not an evaluation: expected"),
+        ("tradeoff/test.json", "{}", "not a trade-off: expected what `hf-elhsr tradeoff --numbers` wrote"),
+        ("tradeoff/test.json", (SHIPPED / "evaluation" / "test.json").read_text(), "not a trade-off: expected"),
         ("training.json", "{}", "not the record of a training: expected what `hf-elhsr train` wrote"),
         ("training.json", "[]", "not the record of a training: expected"),
         ("training.json", "{", "not the record of a training: expected"),

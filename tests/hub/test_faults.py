@@ -92,7 +92,7 @@ def test_a_connection_cut_in_mid_file_is_resumed(hub, client, repository, head, 
 # --------------------------------------------------------------------------- that last
 
 
-ADVICE = {401: "log in", 403: "ask for access", 404: "Check the repository's name", 429: "and try again."}
+ADVICE = {401: "log in", 403: "request access", 404: "Check the repository's name", 429: "and try again."}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -153,7 +153,7 @@ def test_an_unreachable_storage_of_large_files_is_reported(hub, xet_client, repo
         hub.xet_endpoint = None
     assert {"generate": "ValueError"}.get(way, "OSError") in caught.types
     assert (
-        f"model.safetensors of the reward head '{repo_id}' could not be loaded: the Hub's storage was not"
+        f"model.safetensors of the reward head '{repo_id}' could not be loaded: the Hub's storage could not be reached"
         in caught.text
     )
     assert "http://127.0.0.1:9/v2/reconstructions/" in caught.text
@@ -198,7 +198,7 @@ def test_weights_that_were_stored_damaged(client, repository, head, what):
     for way in WAYS:
         caught = client.error(load, way, repo_id)
         assert "ValueError" in caught.types
-        assert "model.safetensors' cannot be read: it is damaged, or no safetensors file" in caught.text
+        assert "model.safetensors' cannot be read: it is damaged, or not a safetensors file" in caught.text
 
 
 def test_a_pickle_alone_is_not_loaded(hub, client, repository, tmp_path):
@@ -220,7 +220,7 @@ def test_a_pickle_alone_is_not_loaded(hub, client, repository, tmp_path):
         ({"hidden_size": 10**9}, "4,000,000,000 numbers of every token"),
         ({"layers": list(range(10**5)), "hidden_size": 5000}, "500,000,000 numbers"),
         ({"signal": "logits", "base_vocab_size": 10**9, "layers": []}, "1,000,000,000 numbers"),
-        ({"hidden_size": 2**20}, "not those of a reward head with its config.json"),
+        ({"hidden_size": 2**20}, "do not fit the head's config.json"),
     ],
     ids=["hidden_size", "layers", "vocabulary", "within bounds"],
 )

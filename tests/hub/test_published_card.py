@@ -82,9 +82,9 @@ def test_a_card_without_records_is_kept(folder):
         ("low: 35.0", "low: 37.0", r"'low': 37.0"),
         ("best-of-8 accuracy", "best-of-2 accuracy", "claim .*best-of-2 accuracy"),
         ("of 2000 prompts", "of 200000 prompts", "claim .*of 200000 prompts"),
-        ("      name: best-of-8 accuracy, %, of 2000 prompts\n", "", "which is in no file"),
+        ("      name: best-of-8 accuracy, %, of 2000 prompts\n", "", "which no file of evaluation"),
         ("    metrics:\n", "    metrics:\n    - type: f1\n      value: 100\n", "claim .*'f1', 'value': 100"),
-        ("    metrics:\n", "    source:\n      url: https://x\n    metrics:\n", "which is in no file"),
+        ("    metrics:\n", "    source:\n      url: https://x\n    metrics:\n", "which no file of evaluation"),
         ("  results:\n", "  result:\n", r"`model-index` .* is not one \(KeyError: 'results'\)"),
         ("\n    metrics:", "\n    metrics: 5\n    other:", r"`model-index` .* is not one \(TypeError"),
         (
@@ -133,5 +133,5 @@ def test_a_base_model_that_the_card_does_not_name(folder):
     (folder / "README.md").write_text(render_card(folder))
     config = json.loads((folder / "config.json").read_text()) | {"base_model": "org/other"}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="found by their model, 'org/other'"):
+    with pytest.raises(ValueError, match="found by their model, here 'org/other'"):
         card(folder)

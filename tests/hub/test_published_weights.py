@@ -84,5 +84,5 @@ def test_files_that_cannot_be_converted(config, tmp_path):
     with pytest.raises(ValueError, match="NaN or infinity"):
         convert_published(file, config)
     file.write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="no plain file of weights"):
+    with pytest.raises(ValueError, match="not a plain file of weights"):
         convert_published(file, config)

@@ -1,4 +1,4 @@
-"""What the wheel and the source distribution hold. `make test-dist` builds them and runs this."""
+"""The content of the wheel and the source distribution. `make test-dist` builds them and runs this."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The example that fine-tunes a text reward model: what it goes on from, and what it refuses."""
+"""The example that fine-tunes a text reward model: what it resumes, and what it refuses."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path):
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
-def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_folder, monkeypatch):
+def test_it_resumes_after_a_kill_and_refuses_different_settings(tmp_path, smollm2_folder, monkeypatch):
     problems = ArithmeticTask().problems("train", 10)
     settings = {"task": "arithmetic", "split": "train", "prompts": 10, "prompts_sha256": "0"}
     rollouts = RolloutSet.create(tmp_path / "rollouts", settings, ElhsrConfig(hidden_size=2, layers=[0]))
@@ -56,12 +56,12 @@ def test_it_goes_on_after_a_kill_and_refuses_other_settings(tmp_path, smollm2_fo
     assert [entry.get("eval_loss") for entry in again["log"]] == [entry.get("eval_loss") for entry in whole["log"]]
     assert [entry.get("epoch") for entry in again["log"]] == [1.0, 2.0, 2.0]
     assert json.loads((killed / "training.json").read_text())["epochs"] == 2
-    with pytest.raises(ValueError, match="begun with other settings"):
+    with pytest.raises(ValueError, match="begun with different settings"):
         fine_tune(rollouts, killed, str(tmp_path / "model"), epochs=3)
 
 
-def test_a_digest_tells_what_was_learned_from(tmp_path):
-    """Other completions or labels of the same prompts are other rollouts."""
+def test_a_digest_depends_on_everything_that_is_learned_from(tmp_path):
+    """Different completions or labels of the same prompts are different rollouts."""
 
     def digest(name, **changes):
         rollout = Rollout("p", "t", [1, 2], "", None, True, -1.0, 0)
@@ -75,7 +75,7 @@ def test_a_digest_tells_what_was_learned_from(tmp_path):
     assert digest("e", mean_log_probability=-2.0) == digests[0]
 
 
-def test_it_reads_rollouts_of_ones_own_prompts(tmp_path, monkeypatch):
+def test_it_reads_rollouts_of_the_users_prompts(tmp_path, monkeypatch):
     rows = [json.dumps({"question": f"w{3 + number} w{4 + number}"}) for number in range(40)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
     (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return True\n")
@@ -106,7 +106,7 @@ def test_it_reads_rollouts_of_ones_own_prompts(tmp_path, monkeypatch):
     questions = {problem.id: [int(word[1:]) for word in problem.question.split()] for problem in problems}
     expected = [([*questions[i], int(text[2:])], [float(label)]) for i, text, label in texts]
     assert sorted(read_rows) == sorted(expected)
-    with pytest.raises(ValueError, match=r"prompts of .* are none of the task 'other.jsonl'"):
+    with pytest.raises(ValueError, match=r"prompts of .* are not prompts of the task 'other.jsonl'"):
         run("--task", tmp_path / "other.jsonl", *own)
     # The task of the name that was recorded, where none is given
     monkeypatch.chdir(tmp_path)

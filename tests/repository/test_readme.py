@@ -44,7 +44,7 @@ def test_the_quick_start_prints_what_is_shown(quick_start):
     "guide", ["prune_and_adaptive", "explain", "combine_judges", "own_loop", "logits_and_api_heads"]
 )
 def test_the_code_of_a_how_to_guide_runs(guide, quick_start, tmp_path, monkeypatch):
-    """After the quick start, whose head is the shipped one. What a guide calls org/name is a folder here."""
+    """It continues the quick start with the shipped head; org/text-reward-model is a folder here."""
     monkeypatch.chdir(tmp_path)
     names = dict(quick_start[0]) | {"head": str(SHIPPED)}
     blocks = re.findall(r"^```python\n(.*?)^```$", (HOW_TO / f"{guide}.md").read_text(), re.MULTILINE | re.DOTALL)

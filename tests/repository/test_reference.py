@@ -1,4 +1,4 @@
-"""The API reference is made without a warning, and every public name is in it with what its docstring says."""
+"""The API reference is built without a warning, and has every public name with its docstring."""
 
 import importlib
 import inspect
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# A page each
+# One page for each
 MODULES = (
     "hf_elhsr",
     "hf_elhsr.models",
@@ -55,13 +55,13 @@ def page(reference, module):
 
 
 def sections(text):
-    """By its anchor, what a page says of a name and of its members."""
+    """The sections of a page, by their anchors."""
     parts = re.split(r'<section id="([^"]+)">', text)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def plain(docstring):
-    """Its first line, as the page shows it."""
+    """The first line of a docstring, as the page shows it."""
     return " ".join(re.sub(r"\[`|`\]|`|\*", "", docstring.strip().partition("\n")[0]).split())
 
 
@@ -73,7 +73,7 @@ def test_every_public_name_is_there_with_its_docstring(reference):
             assert name in found, (module, name)
             value = getattr(own, name)
             if inspect.isclass(value) or inspect.isfunction(value):
-                # Not what a dataclass or a protocol gets where nobody wrote one
+                # Not what a dataclass or a protocol generates without one
                 assert value.__doc__, (module, name)
                 assert not value.__doc__.startswith(f"{name}("), (module, name)
                 assert plain(value.__doc__) in str(Text(found[name])).replace("*", ""), (module, name)
@@ -90,7 +90,7 @@ def test_arguments_are_lists_and_names_are_links(reference):
     assert "Initialize internal Module state" not in page(reference, "hf_elhsr")
 
 
-def test_pages_lead_to_each_other(reference):
+def test_pages_link_to_each_other(reference):
     for module in MODULES:
         file = reference / f"{module.replace('.', '/')}.html"
         links = re.findall(r'href="([^"#:]+\.html)"', file.read_text())

@@ -1,4 +1,4 @@
-"""The paper's comparison: its own plan is estimated and rehearsed, and a small one goes through every step."""
+"""The paper's comparison: its own plan is estimated and rehearsed, and a small one runs every step."""
 
 import collections
 import dataclasses
@@ -67,7 +67,7 @@ def test_the_papers_own_plan_is_estimated(paper):
 
 
 def test_a_dry_run_from_the_command_line(paper, tmp_path):
-    """With so little room that tokens and layers are left out."""
+    """There is so little room that tokens and layers are left out."""
     paper["disk_budget"] = "400MB"
     (tmp_path / "plan.json").write_text(json.dumps(paper))
     command = [sys.executable, str(ROOT / "examples" / "reproduce_paper.py"), str(tmp_path / "plan.json")]
@@ -78,7 +78,7 @@ def test_a_dry_run_from_the_command_line(paper, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_rehearsal(paper, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_the_rehearsal(paper, tmp_path, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, 10**9))
     with pytest.raises(ValueError, match=r"may take 443\.0 GB, and the disk of .* has 1\.0 GB left: lower disk_budget"):
@@ -106,7 +106,7 @@ def test_plans_that_cannot_be_read(paper, changes, message):
         Plan.from_json(json.dumps(paper | changes))
 
 
-def test_plans_that_cannot_be_carried_out(paper):
+def test_plans_that_cannot_be_executed(paper):
     with pytest.raises(ValueError, match="disk_budget=1000000"):
         estimate(Plan.from_json(json.dumps(paper | {"disk_budget": "1MB"})))
     paper["tasks"][0]["few_layers"] = [32, 33]
@@ -121,8 +121,8 @@ def test_plans_that_cannot_be_carried_out(paper):
 
 
 def test_every_step_runs_once_and_a_changed_plan_is_noticed(tmp_path, smollm2_folder):
-    """Qwen2's configuration says something of every layer, and its layers are fewer in the rehearsal."""
-    # Of SmolLM2's vocabulary, whose tokenizer it gets
+    """Qwen2's configuration has a value for every layer, and the rehearsal has fewer layers."""
+    # The size of SmolLM2's vocabulary: it gets that tokenizer
     config = Qwen2Config(vocab_size=49_152, num_hidden_layers=6, pad_token_id=2, eos_token_id=2)
     sampling = {"n": 4, "max_new_tokens": 64}
     task = {"name": "arithmetic", "train_prompts": 400, "test_prompts": 400, "few_prompts": [100, 200]}
@@ -178,7 +178,7 @@ def test_every_step_runs_once_and_a_changed_plan_is_noticed(tmp_path, smollm2_fo
         Reproduction(dataclasses.replace(tiny, tasks=longer), folder, RandomLabels).run()
 
 
-def test_the_small_plan_names_tasks_that_there_are():
+def test_the_small_plan_names_tasks_that_exist():
     plan = Plan.from_json((ROOT / "examples" / "reproduction" / "small.json").read_text())
     for task in plan.tasks:
         found = find_task(task.name)

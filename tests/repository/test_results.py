@@ -1,4 +1,4 @@
-"""What is measured: tables are generated from the files of the measurements, and sentences about them hold."""
+"""Tables of results are generated from the files of the measurements, and sentences about them hold."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import results
 import torch
+from reproduction.report import report_markdown
 
-from hf_elhsr import ElhsrConfig
-from hf_elhsr.rollouts.disk_budget import parse_bytes, plan_recording
-from hf_elhsr.tasks import find_task
+from hf_elhsr import ElhsrConfig, find_task
+from hf_elhsr.rollouts import parse_bytes, plan_recording
 
 ROOT = Path(__file__).parents[2]
 LIMITS = (ROOT / "docs" / "explanation" / "limits.md").read_text()
@@ -68,7 +68,7 @@ def test_what_the_tables_name_is_measured(number):
 
 
 def test_no_path_of_a_machine_is_shown():
-    """Where things lay when they were measured is of no use to anybody else."""
+    """Paths of the machine that measured are of no use elsewhere."""
     texts = [file for pattern in ("docs/**/*", "benchmarks/*.json", "model_cards/**/*") for file in ROOT.glob(pattern)]
     read = [file for file in texts if file.suffix in (".json", ".md", ".svg")]
     assert len(read) > 20
@@ -86,7 +86,7 @@ def test_how_much_was_measured():
 
 
 def test_what_is_said_of_the_tables_holds():
-    """Clearly ahead, clearly behind, or neither: what the sentences beside the tables say."""
+    """Clearly ahead, clearly behind, or neither: what the sentences next to the tables say."""
     evaluations = results.reported()
     arithmetic, flips, alice, sums = (evaluations[name] for name in results.TASKS)
     for measured in (arithmetic, alice):
@@ -143,6 +143,48 @@ def test_what_is_said_of_benchmarks_holds():
     assert rounding["bfloat16", "float32"]["same_winner_share"] == 1.0
 
 
+def test_how_it_was_measured():
+    """Numbers in sentences that say how something was measured."""
+    readme, depth, limits = (" ".join(page.read_text().split()) for page in results.PAGES)
+    plan, [arithmetic, *others] = results.report()["plan"], results.report()["plan"]["tasks"]
+    samplings = [plan["train_sampling"], plan["test_sampling"], results.shipped().sampling]
+    samplings.append(results.shipped("unseen_templates").sampling)
+    named = {(sampling["temperature"], sampling["top_p"], sampling["max_new_tokens"]) for sampling in samplings}
+    assert named == {(0.8, 0.9, 64)}
+    assert "temperature 0.8, top_p 0.9, at most 64 new tokens" in readme
+    for page in (depth, limits):
+        assert "sampled at temperature 0.8 and top_p 0.9, at most 64 new tokens" in page
+    assert {task["train_prompts"] for task in (arithmetic, *others)} == {400}
+    assert "heads trained on 400 prompts of a task" in limits
+    assert plan["train_sampling"]["n"] == 8
+    assert "the same 400 prompts of word problems with 8 rollouts each" in depth
+    assert arithmetic["text_reward_model_epochs"] == 2
+    assert "fine-tuned as a whole for two epochs" in depth
+    assert "fine-tuned as a classifier for two epochs" in limits
+    assert plan["disk_budget"] == "8GB"
+    assert "the report's disk budget of 8 GB" in limits
+    # "Less than a quarter" of the features and of the operations
+    assert len(arithmetic["few_layers"]) == 7
+    few, every = (results.benchmark("cost")["costs"][name] for name in ("reward head on 7 layers", "reward head"))
+    assert few["operations"] < every["operations"] / 4
+    assert few["parameters"] < every["parameters"] / 4
+    for name, entry in results.benchmark("decode")["workloads"].items():
+        if entry["settings"]["counts"]:
+            repeats = {len(entry["peers"][peer]["seconds"]) for peer in ("generate", "best_of_n")}
+            assert repeats == ({1} if entry["settings"]["problems"] == 16 else {2}), name
+    assert "Medians of two runs after a warm-up (sixteen prompts: one run)" in depth
+    questions = re.search(r'"--questions", type=int, default=(\d+)', (ROOT / "examples" / "demo.py").read_text())[1]
+    assert f"then a table over {questions} questions" in readme
+
+
+def test_enough_is_not_written_by_hand():
+    """Percentages, points, seconds and milliseconds are in tables only."""
+    for page in results.PAGES:
+        by_hand = re.sub(r"<!-- results: \w+ -->.*?<!-- end -->", "", page.read_text(), flags=re.DOTALL)
+        by_hand = by_hand.replace("95 % ", "")
+        assert re.findall(r"\d+(?:\.\d+)? (?:%|points|s|ms|seconds)(?!\w)", by_hand) == [], page.name
+
+
 def test_how_many_tokens_the_head_on_logits_learned_from():
     report = results.report()
     plan, weights = report["plan"], report["tasks"]["arithmetic"]["parameters"]["head_logits"]
@@ -169,12 +211,4 @@ def test_easy_sums_come_first():
 
 
 def test_the_report_is_written_from_its_numbers():
-    """report.md has the accuracy of every judge in report.json."""
-    text = (ROOT / "docs" / "reproduction" / "report.md").read_text()
-    for task in results.report()["tasks"].values():
-        for measured in task["evaluation"]["accuracy"].values():
-            assert _shown(measured) in text
-
-
-def _shown(measured):
-    return f"{100 * measured['value']:.1f} [{100 * measured['low']:.1f}, {100 * measured['high']:.1f}]"
+    assert results.REPORT.read_text() == report_markdown(results.report()), "Run `make results`."

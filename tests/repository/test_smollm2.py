@@ -21,7 +21,7 @@ def questions(count):
 
 
 def scaled_random_head(model, inputs):
-    """W h of order one on this model, whose features differ in scale by four orders of magnitude."""
+    """A head with W h of order one on this model, whose features differ in scale by four orders of magnitude."""
     head = ElhsrRewardHead(ElhsrConfig.for_model(model))
     with torch.no_grad():
         states = model(**inputs, output_hidden_states=True).hidden_states

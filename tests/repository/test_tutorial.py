@@ -13,15 +13,14 @@ import pytest
 from hub_server import HubServer
 from typer.testing import CliRunner
 
-from hf_elhsr import ElhsrConfig, ElhsrRewardHead
+from hf_elhsr import ElhsrConfig, ElhsrRewardHead, RolloutSet, SamplingArguments
 from hf_elhsr.cli.app import app
-from hf_elhsr.rollouts import RolloutSet, SamplingArguments
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "model_cards" / "elhsr-smollm2-135m-instruct-arithmetic"
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 
-# The numbers of prompts and of tokens that are replaced, and what commands that sample get beside them
+# The numbers of prompts and of tokens that are replaced, and options added to commands that sample
 FEWER = {"400": "24", "200": "24", "64": "24"}
 SHORTER = {"sample": ["--n", "4", "--max-new-tokens", "24"], "evaluate": ["--n", "4", "--max-new-tokens", "24"]}
 # Installing is up to CI
@@ -34,13 +33,13 @@ def commands(text):
 
 
 def python_blocks():
-    """By the name that the tutorial saves them under, or None for those that are only run."""
+    """Code by the name that the tutorial saves it under, or None for code that is only run."""
     found = re.findall(r"(?:Save this as\s`(\S+)`:\n\n)?^```python\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
     return [(name or None, code) for name, code in found]
 
 
 def run(command):
-    """One command, at the smaller size; what it printed."""
+    """Run one command at the smaller size, and return what it printed."""
     words = [FEWER.get(word, word) for word in command]
     if words[0] == "python":
         subprocess.run([sys.executable, *words[1:]], check=True, timeout=60)
@@ -54,7 +53,7 @@ def run(command):
 
 
 def publish(words):
-    """To a Hub on this machine, which is named in the environment of a process of its own."""
+    """Publish to a Hub on this machine, which is named in the environment of a process of its own."""
     with HubServer() as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_writer"}
         environment |= {"HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
@@ -66,7 +65,7 @@ def publish(words):
 
 
 def borrow_decisions(folder):
-    """What the shipped head was fitted for: the few prompts held out here are too few to fit anything on surely."""
+    """Take the shipped head's decisions: the few prompts held out here are too few for a reliable fit."""
     head, shipped = ElhsrRewardHead.from_pretrained(folder), ElhsrConfig.from_pretrained(SHIPPED)
     for name in ("calibration", "pruning", "adaptive"):
         setattr(head.config, name, getattr(shipped, name))
