@@ -17,12 +17,10 @@ from transformers import (
     PreTrainedModel,
     StoppingCriteriaList,
     cache_utils,
-    masking_utils,
     utils,
 )
 from transformers.generation import GenerationMode
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
-from transformers.integrations import sdpa_attention
 
 # Configurations of models
 
@@ -58,19 +56,10 @@ def commit_of_file(file: str) -> str | None:
 CacheLayerMixin = cache_utils.CacheLayerMixin
 DynamicLayer = cache_utils.DynamicLayer
 
-#: The attention "sdpa" and its mask, as registered with transformers' interfaces.
-sdpa_attention_forward = sdpa_attention.sdpa_attention_forward
-sdpa_mask = masking_utils.sdpa_mask
-
 
 def attention_name(config: PreTrainedConfig) -> str:
     """The attention that a model computes, such as "sdpa"."""
     return config._attn_implementation
-
-
-def set_attention_name(config: PreTrainedConfig, name: str) -> None:
-    """Change the attention of this config alone; the public way changes the configs inside it as well."""
-    config._attn_implementation_internal = name
 
 
 def supports_attention_interface(model: PreTrainedModel) -> bool:

@@ -7,11 +7,10 @@ log-sum-exps, which is exact:
 
     softmax([s_p, s_c]) [V_p; V_c] = w o_p + (1 - w) o_c        w = sigmoid(lse(s_p) - lse(s_c))
 
-It replaces transformers' "sdpa" attention while decoding, through transformers' interfaces for that.
+It stands in front of transformers' "sdpa" attention, through transformers' interfaces for that.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
@@ -24,20 +23,15 @@ from ..transformers_internals import (
     CacheLayerMixin,
     DynamicLayer,
     attention_name,
-    sdpa_attention_forward,
-    sdpa_mask,
-    set_attention_name,
     supports_attention_interface,
 )
 
 # The cache that the current forward pass reads. Without one, as in another thread that uses the same model at the same
 # time, the attention is plain sdpa.
 _in_use: "ContextVar[SharedPromptCache | None]" = ContextVar("shared_prompt_cache", default=None)
-# A name of this copy of the module: published heads carry copies, and each reads its own caches
-_NAME = f"elhsr_shared_prompt_{id(_in_use):x}"
-# How many current forward passes need a config's attention to be this one, by the config's id
-_users: "Counter[int]" = Counter()
-_users_lock = Lock()
+# What was registered as "sdpa" before, by "attention" and "mask"
+_plain: dict[str, Callable[..., Any]] = {}
+_lock = Lock()
 # Completions grow by this many tokens at a time
 _CHUNK = 64
 
@@ -86,8 +80,7 @@ class SharedPromptCache(Cache):
             and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
             and supports_attention_interface(model)
             and not model.training
-            # It is already replaced if another thread decodes with the same model
-            and attention_name(config) in ("sdpa", _NAME)
+            and attention_name(config) == "sdpa"
             and (attention_mask is None or attention_mask.ndim == 2)
         )
 
@@ -95,24 +88,24 @@ class SharedPromptCache(Cache):
     def in_use(self, model: PreTrainedModel) -> Iterator[None]:
         """Let the attention of this model read this cache.
 
+        The model and its config stay as they are, so that an interrupt leaves nothing behind, and copies that are made
+        meanwhile are copies of the plain model.
+
         Raises:
             CannotShareError: The forward pass inside did not read it, or not as plain attention would.
         """
-        config = model.config.get_text_config(decoder=True)
-        token = _in_use.set(self)
-        with _users_lock:
-            _users[id(config)] += 1
-            set_attention_name(config, _NAME)
+        _install()
         self._attended = 0
+        before = _in_use.get()
         try:
-            yield
+            try:
+                _in_use.set(self)
+                yield
+            finally:
+                _in_use.set(before)
         finally:
-            with _users_lock:
-                _users[id(config)] -= 1
-                if not _users[id(config)]:
-                    del _users[id(config)]
-                    set_attention_name(config, "sdpa")
-            _in_use.reset(token)
+            # An interrupt may have come between the lines above
+            _in_use.set(before)
         if self._attended != len(self.layers):
             raise CannotShareError(
                 f"{type(model).__name__} called transformers' attention interface {self._attended} times in "
@@ -270,6 +263,20 @@ def _attention(
     return (scores - lse[..., None]).exp().to(values.dtype) @ values, lse
 
 
+def _install() -> None:
+    """Put our attention in front of what is registered as "sdpa", once; it passes on what reads no shared prompt.
+
+    So there is nothing to restore, which could be interrupted, and other copies of this module, which published heads
+    carry, can stand in front of this one.
+    """
+    with _lock:
+        attention, mask = AttentionInterface()["sdpa"], AttentionMaskInterface()["sdpa"]
+        if _plain.setdefault("attention", attention) is attention:
+            AttentionInterface.register("sdpa", _shared_prompt_attention)
+        if _plain.setdefault("mask", mask) is mask:
+            AttentionMaskInterface.register("sdpa", _shared_prompt_mask)
+
+
 def _shared_prompt_attention(
     module: Any,
     query: torch.Tensor,
@@ -279,19 +286,16 @@ def _shared_prompt_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    cache = _in_use.get()
+    cache = None if torch.compiler.is_compiling() else _in_use.get()
     if cache is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return _plain["attention"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     extra = [name for name in ("position_bias", "s_aux", "softcap") if kwargs.get(name) is not None]
     if extra or attention_mask is not None:
         raise CannotShareError(f"The model's attention has {extra or 'a mask of its own'}.")
     return cache.attend(module.layer_idx, query, key, value, scaling), None
 
 
-def _shared_prompt_mask(**kwargs: Any) -> torch.Tensor | None:
+def _shared_prompt_mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
     # The cache knows which positions are padding
-    return sdpa_mask(**kwargs) if _in_use.get() is None else None
-
-
-AttentionInterface.register(_NAME, _shared_prompt_attention)
-AttentionMaskInterface.register(_NAME, _shared_prompt_mask)
+    reads_shared_prompt = not torch.compiler.is_compiling() and _in_use.get() is not None
+    return None if reads_shared_prompt else _plain["mask"](*args, **kwargs)

@@ -1,13 +1,19 @@
 """The prompt is stored once and shared by its candidates, with the same results, and nothing is left behind."""
 
+import contextlib
+import copy
+import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 from transformers import DynamicCache
 
-from hf_elhsr import enable_best_of_n
+from hf_elhsr import SignalNeeds, SignalProcessor, enable_best_of_n
+from hf_elhsr.generation import packed_linear, shared_prompt
 from hf_elhsr.generation.packed_linear import packed_linears
 from hf_elhsr.generation.shared_prompt import SharedPromptCache
 from oracle import assert_rewards_close, oracle_rewards
@@ -225,3 +231,82 @@ def test_packed_linears_leave_everything_else_alone():
         assert wrapped.forward is not own, "stop"
     assert wrapped.forward is own
     assert [module for module in model.modules() if "forward" in vars(module)] == [wrapped]
+
+
+class _Copying(SignalProcessor):
+    """Copies the model in the middle of decoding, as a checkpointing callback may."""
+
+    needs = SignalNeeds()
+
+    def __init__(self, model):
+        self._model, self.copies = model, []
+
+    def begin(self, num_candidates, device):
+        pass
+
+    def __call__(self, input_ids, signal):
+        if not self.copies:
+            self.copies.append(copy.deepcopy(self._model))
+            linears = [module for module in self._model.modules() if type(module) is nn.Linear]
+            self.copies += pickle.loads(pickle.dumps(linears))
+
+
+def test_copies_made_while_decoding_are_those_of_the_plain_model(inputs):
+    model = enable_best_of_n(tiny_model().bfloat16())
+    copying = _Copying(model)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    model.generate(
+        **inputs, best_of_n=2, reward_head=tiny_head(model), signal_processor=[copying], max_new_tokens=3, top_k=0
+    )
+    copied, *linears = copying.copies
+    assert copied.config._attn_implementation == "sdpa"
+    own = [module for module in model.modules() if type(module) is nn.Linear]
+    x = torch.randn(3, 48).bfloat16()
+    for layer, plain in zip([m for m in copied.modules() if type(m) is nn.Linear] + linears, own * 2, strict=True):
+        forward = vars(layer).get("forward", layer.forward)
+        # The copy's own weights, by the plain method
+        assert forward.__func__ is nn.Linear.forward
+        assert forward.__self__ is layer
+        assert torch.equal(layer(x[:, : layer.in_features]), plain(x[:, : layer.in_features]))
+    # Another forward pass leaves the copy as it is, and it can be decoded from
+    with torch.no_grad():
+        assert torch.equal(copied(**inputs).logits, expected)
+    copied.generate(**inputs, best_of_n=2, reward_head=tiny_head(copied), max_new_tokens=3, top_k=0)
+
+
+def _lines(function):
+    code = getattr(function, "__wrapped__", function).__code__
+    return [(code, line) for line in sorted({line for _, _, line in code.co_lines() if line})]
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        pytest.param(code, line, id=f"{code.co_name}:{line - code.co_firstlineno}")
+        for function in (SharedPromptCache.in_use, packed_linears, packed_linear._unpack, shared_prompt._install)
+        for code, line in _lines(function)
+    ],
+)
+def test_an_interrupt_at_any_line_leaves_nothing_behind(code, line, inputs):
+    model = enable_best_of_n(tiny_model().bfloat16())
+    head = tiny_head(model)
+    expected = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    interrupted = False
+
+    def trace(frame, event, argument):
+        nonlocal interrupted
+        if frame.f_code is code and event == "line" and frame.f_lineno == line and not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
+        return trace if frame.f_code is code else None
+
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            model.generate(**inputs, best_of_n=2, reward_head=head, max_new_tokens=3, top_k=0)
+    finally:
+        sys.settrace(None)
+    assert shared_prompt._in_use.get() is None
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(model.generate(**inputs, max_new_tokens=4, do_sample=False), expected)
