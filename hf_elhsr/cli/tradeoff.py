@@ -24,7 +24,7 @@ def tradeoff(
     plot_file: PlotFile = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the savings and costs of pruning, adaptive n and abstention.
+    """Measure what pruning, adaptive n and abstention save and cost.
 
     The language model is not needed. `hf-elhsr card` reports what --numbers writes to tradeoff/*.json in the head's
     folder.

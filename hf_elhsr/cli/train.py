@@ -122,7 +122,7 @@ def refit(
 
     Its gates stay as they are.
     """
-    record, report = refit_head_folder(head, RolloutSet(rollouts), [RolloutSet(folder) for folder in pooled or []], out)
+    record, report = refit_head_folder(head, rollouts, pooled or [], out)
     before, after = report.reward["held_out_loss_before"], min(report.reward["held_out_loss"])
     show(
         as_json,

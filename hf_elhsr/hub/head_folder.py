@@ -27,14 +27,14 @@ def train_head_folder(
 
 
 def refit_head_folder(
-    source: Path, rollouts: RolloutSet, pooled: Sequence[RolloutSet], folder: Path
+    source: Path, rollouts: Path, pooled: Sequence[Path], folder: Path
 ) -> tuple[TrainingRecord, RefitReport]:
     """Refit the head in `source`, see [`refit_head`], and write it and its record into a folder.
 
     Args:
         source: A folder made by [`train_head_folder`].
-        rollouts: The rollouts that the head was trained on.
-        pooled: More rollouts, pooled by this head.
+        rollouts: The folder of the rollouts that the head was trained on.
+        pooled: Folders of more rollouts, pooled by this head.
         folder: Folder for the refitted head.
 
     Raises:
@@ -47,23 +47,24 @@ def refit_head_folder(
             f"Expected a folder made by `hf-elhsr train`, whose training.json records which prompts were held out, got "
             f"{str(source)!r}: train a head first."
         )
-    if different := record.differences(rollouts):
+    trained_on, more = RolloutSet(rollouts), [RolloutSet(one) for one in pooled]
+    if different := record.differences(trained_on):
         raise ValueError(
-            f"The head in {str(source)!r} was trained on different rollouts than those in {str(rollouts.folder)!r} "
+            f"The head in {str(source)!r} was trained on different rollouts than those in {str(rollouts)!r} "
             f"({', '.join(different)} differ), so prompts that it learned from would count as held out: pass the "
             "rollouts that it was trained on."
         )
     settings = record.settings
     refitted, report = refit_head(
         load_reward_head(source),
-        rollouts,
-        pooled,
+        trained_on,
+        more,
         prompts=settings.get("prompts"),
         held_out=settings["held_out"],
         seed=settings["seed"],
     )
     refitted.save_pretrained(folder)
-    record = record.refitted(pooled, report)
+    record = record.refitted(more, report)
     record.write(folder)
     return record, report
 
