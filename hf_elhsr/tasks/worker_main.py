@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _label(task: Any, commands: IO[bytes], answers: IO[str], memory: int) -> None:
-    from hf_elhsr.tasks.verdict import failed, judge
+    from hf_elhsr.tasks.verdict import Verdict, failed, judge
 
     own, folder, recursion = os.getpid(), os.getcwd(), sys.getrecursionlimit()
     while True:
@@ -74,7 +74,7 @@ def _label(task: Any, commands: IO[bytes], answers: IO[str], memory: int) -> Non
                 # What was allocated may still be held
                 leaving = isinstance(error, MemoryError)
                 if leaving:
-                    verdict = verdict._replace(failure=f"MemoryError: the limit is {memory / 2**30:g} GiB.")
+                    verdict = Verdict(None, None, f"MemoryError: the limit is {memory / 2**30:g} GiB.")
             if os.getpid() != own:
                 # A copy that the verifier made of this process, and did not end
                 os._exit(0)

@@ -94,7 +94,7 @@ def test_an_unforeseen_error_has_a_traceback(tiny_task, tmp_path, run_program, m
 
     monkeypatch.setattr("hf_elhsr.rollouts.sampling.labels", broken)
     with pytest.raises(RuntimeError, match="of the program"):
-        run_program("sample", tmp_path / "out", *tiny_task)
+        run_program("sample", tmp_path / "out", *tiny_task, "--prompts", 4)
 
 
 def test_ctrl_c_and_the_same_command_again(tiny, tiny_options, tmp_path, run_program):
