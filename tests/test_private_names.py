@@ -35,6 +35,8 @@ ALLOWED = {
     "_reorder_linear_weight",
     "_scaled_dot_product_flash_attention_for_cpu",
     "_version",
+    # os documents it, for processes that a fork made
+    "_exit",
     # IPython: what a notebook displays
     "_repr_html_",
     # transformers documents it, as the method that a model of one's own overrides

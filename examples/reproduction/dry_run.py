@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from hf_elhsr import ElhsrConfig, Problem, SamplingArguments, Task, find_task
+from hf_elhsr import ElhsrConfig, SamplingArguments, find_task
 from hf_elhsr.models import DEMO_MODEL, DTYPES, demo_model_folder
 from hf_elhsr.rollouts import parse_bytes, plan_recording
 
 from .plan import Plan
+from .random_labels import RandomLabels
 from .steps import Reproduction
 
 # Bytes per parameter: float32 weights at the end, and three checkpoints with AdamW's two moments meanwhile
@@ -107,23 +108,6 @@ def _described_head(model: Any, signal: str) -> ElhsrConfig:
         base_vocab_size=config.vocab_size,
         num_log_probabilities=20 if signal == "top_log_probabilities" else None,
     )
-
-
-class RandomLabels:
-    """A task whose labels are random: a random model solves nothing, and training needs both labels."""
-
-    def __init__(self, task: Task):
-        self._task, self.name, self.splits = task, task.name, task.splits
-        self._generator = torch.Generator().manual_seed(0)
-
-    def problems(self, split: str, count: int, seed: int = 0) -> list[Problem]:
-        return self._task.problems(split, count, seed)
-
-    def extract(self, completion: str) -> str | None:
-        return self._task.extract(completion)
-
-    def verify(self, problem: Problem, completion: str) -> bool:
-        return bool(torch.rand((), generator=self._generator) < 0.5)
 
 
 def rehearsal(plan: Plan, folder: Path) -> Plan:

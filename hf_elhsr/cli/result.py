@@ -8,6 +8,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
+from .._visible_text import visible
 from ..rollouts import RolloutSet
 
 console = Console()
@@ -54,7 +55,7 @@ def show_rollouts(as_json: bool, rollout_set: RolloutSet, more: dict[str, int]) 
         },
         f"{len(rollouts)} rollouts of {prompts} prompts in {escape(str(rollout_set.folder))}, "
         f"{correct / max(1, len(rollouts) - len(failed)):.1%} correct{counts}"
-        + (f"; the verifier failed on {len(failed)}, first with: {escape(str(failed[0]))}" if failed else "."),
+        + (f"; the verifier failed on {len(failed)}, first with: {escape(visible(str(failed[0])))}" if failed else "."),
     )
 
 

@@ -11,6 +11,7 @@ from ..head.configuration_elhsr import ElhsrConfig
 from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rewards import SignalProcessor
 from ..rewards.baselines import LastTokenProbe
+from ..tasks.thoughts import begins_thought
 from .prompts import encode_prompts
 
 #: What can follow a sampling run and reward its completions.
@@ -75,7 +76,7 @@ class SamplingEngine(Protocol):
         """What determines the samples besides prompts and arguments, as JSON values.
 
         It is recorded with the rollouts, and a run is resumed only if it is the same. "dtype" is the language model's,
-        e.g. "bfloat16".
+        e.g. "bfloat16"; "begins_thoughts" is true where prompts end in `<think>`, so that completions begin inside.
         """
         ...
 
@@ -143,9 +144,12 @@ class TransformersEngine:
         self.model, self.tokenizer = model, tokenizer
 
     def describe(self) -> dict[str, Any]:
+        prompt = self.tokenizer.decode(self.prompt_ids("?"))
         return {
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "generation_config": self.model.generation_config.to_diff_dict(),
+            # Absent if not, so that sets sampled before it was recorded are resumed
+            **({"begins_thoughts": True} if begins_thought(prompt) else {}),
         }
 
     def digest(self) -> str | None:

@@ -1,27 +1,36 @@
-"""Labels of sampled texts: `verdict` labels one of them, and relabel_rollouts verifies a whole set again."""
+"""Labels of sampled texts: `labels` finds those of a shard, and relabel_rollouts verifies a whole set again."""
 
 import dataclasses
 import os
+from typing import Any
 
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from ..tasks import Problem, Task, VerifierFailure, verify
+from .._visible_text import visible
+from ..tasks import Problem, Task
+from ..tasks.verdict import Verdict
+from ..tasks.verification import verdicts
 from .rollout import Rollout
 from .rollout_set import RolloutSet
 
 logger = logging.get_logger(__name__)
 
 
-def verdict(task: Task, problem: Problem, text: str) -> tuple[bool | None, str | None, str | None]:
-    """The label and the final answer of a text; and, if the verifier failed, the reason."""
-    try:
-        label, answer = verify(task, problem, text)
-    except VerifierFailure as failure:
-        # All of them are counted where the rollouts are used
-        logger.info(f"The verifier failed, so a rollout gets no label. {failure}")
-        return None, None, str(failure)
-    return label, answer, None
+def labels(task: Task, texts: list[tuple[Problem, str]], settings: dict[str, Any]) -> list[Verdict]:
+    """The labels and final answers of completions; where the verifier failed, the reason.
+
+    Args:
+        task: The task.
+        texts: Problems, each with a completion.
+        settings: Those that are stored with the rollouts; "begins_thoughts" says that prompts end in `<think>`.
+    """
+    found = verdicts(task, texts, in_thought=bool(settings.get("begins_thoughts")))
+    for verdict in found:
+        if verdict.failure is not None:
+            # All of them are counted where the rollouts are used
+            logger.info(f"The verifier failed, so a rollout gets no label. {visible(verdict.failure)}")
+    return found
 
 
 def refuse_unverified(shard: list[Rollout]) -> None:
@@ -33,7 +42,7 @@ def refuse_unverified(shard: list[Rollout]) -> None:
     if all(rollout.label is None for rollout in shard):
         raise ValueError(
             f"The verifier failed on each of the first {len(shard)} rollouts, so none of them was written. Fix "
-            f"the verifier, and run the command again. The first failure: {shard[0].verifier_failure}"
+            f"the verifier, and run the command again. The first failure: {visible(str(shard[0].verifier_failure))}"
         )
 
 
@@ -69,10 +78,11 @@ def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
         )
     begun = False
     for shard, file in tqdm(list(rollouts.shards()), desc=f"Verifying {task.name}", unit="shard"):
-        labelled = []
-        for rollout in shard:
-            label, answer, failure = verdict(task, problems[rollout.problem], rollout.text)
-            labelled.append(dataclasses.replace(rollout, label=label, answer=answer, verifier_failure=failure))
+        found = labels(task, [(problems[rollout.problem], rollout.text) for rollout in shard], settings)
+        labelled = [
+            dataclasses.replace(rollout, label=verdict.label, answer=verdict.answer, verifier_failure=verdict.failure)
+            for rollout, verdict in zip(shard, found, strict=True)
+        ]
         if not begun:
             refuse_unverified(labelled)
             rollouts.begin_relabelling()

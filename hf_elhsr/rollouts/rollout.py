@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from .._visible_text import visible
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -54,7 +56,9 @@ class Rollout:
             ValueError: The verifier failed, so there is no label.
         """
         if self.label is None:
-            raise ValueError(f"This rollout of prompt {self.problem!r} has no label: {self.verifier_failure}")
+            raise ValueError(
+                f"This rollout of prompt {self.problem!r} has no label: {visible(str(self.verifier_failure))}"
+            )
         return self.label
 
 

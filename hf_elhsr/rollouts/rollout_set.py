@@ -23,6 +23,7 @@ import torch
 from transformers.utils import logging
 
 from .._files import write_arrays, write_text
+from .._visible_text import visible
 from ..head.configuration_elhsr import DECISIONS, ElhsrConfig
 from ..transformers_internals import LOADED_FROM
 from .rollout import Rollout
@@ -194,7 +195,7 @@ class RolloutSet:
             prompts = len({rollout.problem for rollout in failures})
             logger.warning(
                 f"{prompts} of {wanted} prompts are left out, since the verifier failed on {len(failures)} of their "
-                f"rollouts. The first failure: {failures[0].verifier_failure}"
+                f"rollouts. The first failure: {visible(str(failures[0].verifier_failure))}"
             )
 
     def _check_shard(self, shard: list[Rollout], problems: set[str], file: Path) -> None:

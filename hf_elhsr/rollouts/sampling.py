@@ -9,9 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
 from ..tasks import Problem, Task
+from ..tasks.verdict import Verdict
 from .disk_budget import warn_of_little_room
 from .engine import Completion, SamplingArguments, SamplingEngine, TransformersEngine
-from .labelling import refuse_unverified, verdict
+from .labelling import labels, refuse_unverified
 from .recording import Followers, Recording
 from .rollout import Rollout
 from .rollout_set import RolloutSet
@@ -83,7 +84,10 @@ def sample_rollouts(
             continue
         questions = [problem.question for problem in batch]
         completions = engine.sample(questions, arguments, arguments.seed_of_batch(index), followers.processors)
-        shard = _labelled(task, batch, completions, followers)
+        asked = [problem for problem in batch for _ in range(len(completions) // len(batch))]
+        texts = [completion.text for completion in completions]
+        found = labels(task, list(zip(asked, texts, strict=True)), settings)
+        shard = _labelled(asked, completions, found, followers)
         if not any_verified:
             # Before hours are spent on rollouts without a label
             refuse_unverified(shard)
@@ -120,24 +124,21 @@ def _described_prompts(task: Task, skip: int, prompt_ids: list[list[int]]) -> di
 
 
 def _labelled(
-    task: Task, problems: list[Problem], completions: list[Completion], followers: Followers
+    problems: list[Problem], completions: list[Completion], verdicts: list[Verdict], followers: Followers
 ) -> list[Rollout]:
-    n = len(completions) // len(problems)
     rollouts: list[Rollout] = []
     first_row = 0
-    for number, (completion, numbers) in enumerate(zip(completions, followers.numbers(), strict=True)):
-        problem = problems[number // n]
-        label, answer, failure = verdict(task, problem, completion.text)
+    for problem, completion, verdict, numbers in zip(problems, completions, verdicts, followers.numbers(), strict=True):
         rollouts.append(
             Rollout(
                 problem=problem.id,
                 template=problem.template,
                 token_ids=completion.token_ids,
                 text=completion.text,
-                answer=answer,
-                label=label,
+                answer=verdict.answer,
+                label=verdict.label,
                 first_row=first_row,
-                verifier_failure=failure,
+                verifier_failure=verdict.failure,
                 feature_tokens=followers.feature_tokens(len(completion.token_ids)),
                 **numbers,
             )

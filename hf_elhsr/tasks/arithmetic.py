@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from .task import Problem, question_id, split_of
+from .thoughts import without_thoughts
 
 NAMES = (
     "Anna", "Ben", "Carla", "David", "Elena", "Frank", "Grace", "Henry", "Ida", "Jack", "Kira", "Leo",
@@ -131,7 +132,7 @@ class ArithmeticTask:
 
     def extract(self, completion: str) -> str | None:
         """The last number in the completion, in a canonical form: '12' for '12.0', and '1000' for '1,000'."""
-        numbers = _NUMBER.findall(completion)
+        numbers = _NUMBER.findall(without_thoughts(completion))
         if not numbers:
             return None
         try:

@@ -5,6 +5,7 @@ import re
 
 from .arithmetic import NAMES
 from .task import Problem, question_id, split_of
+from .thoughts import without_thoughts
 
 _YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
@@ -48,7 +49,7 @@ class CoinFlipTask:
 
     def extract(self, completion: str) -> str | None:
         """The last 'yes' or 'no' in the completion, in lower case."""
-        words = _YES_OR_NO.findall(completion)
+        words = _YES_OR_NO.findall(without_thoughts(completion))
         return words[-1].lower() if words else None
 
     def verify(self, problem: Problem, completion: str) -> bool:

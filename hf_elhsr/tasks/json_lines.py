@@ -1,7 +1,6 @@
 """JsonLinesTask: a user's own prompts in a file, with a verifier that is a Python function."""
 
-import hashlib
-import importlib.util
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,14 @@ from typing import Any
 
 from .rows import RowsTask, text_of
 from .task import Problem, question_id
+from .thoughts import without_thoughts
 
-#: From a completion and the row's `answer` to whether the completion is correct.
-Verifier = Callable[[str, str], bool]
+#: From a completion and the row's `answer`, any JSON value, to whether the completion is correct.
+Verifier = Callable[[str, Any], bool]
+
+
+def no_answer(completion: str) -> None:
+    """The `extract` of completions without a final answer."""
 
 
 class JsonLinesTask(RowsTask):
@@ -19,10 +23,12 @@ class JsonLinesTask(RowsTask):
 
     Args:
         source: The file, with one JSON object per line.
-        verifier: Called with a completion and the row's answer ("" without one); returns whether it is correct.
+        verifier: Called with a completion and the row's answer; returns whether it is correct. The completion comes
+            [`without_thoughts`]; the answer as the JSON value that it is, such as "12", 12 or ["12", "twelve"], and as
+            "" without one.
         extract: Called with a completion; returns its final answer, for majority vote. Default: completions have no
             final answer, so there is no majority vote.
-        functions: Entries of `labelled_by` that describe these two, from [`described_function`]. Default: none.
+        functions: Entries of `labelled_by` that describe these two. Default: none.
     """
 
     name = "json_lines"
@@ -31,7 +37,7 @@ class JsonLinesTask(RowsTask):
         self,
         source: str | os.PathLike[str],
         verifier: Verifier,
-        extract: Callable[[str], str | None] = lambda completion: None,
+        extract: Callable[[str], str | None] = no_answer,
         functions: dict[str, str] | None = None,
     ):
         super().__init__(source)
@@ -43,41 +49,15 @@ class JsonLinesTask(RowsTask):
         return super().labelled_by | self._functions
 
     def problem(self, row: dict[str, Any]) -> Problem:
-        question = text_of(row, "question")
-        return Problem(question_id(question), question, str(row.get("answer", "")), str(row.get("family", self.name)))
+        question, answer = text_of(row, "question"), row.get("answer", "")
+        if answer is None or answer != answer:
+            # As pandas writes a missing value; a verifier that looks for "" would find it in every completion
+            raise ValueError(f"Expected an 'answer', got {answer}: remove the field if the verifier needs none.")
+        return Problem(question_id(question), question, answer, str(row.get("family", self.name)))
 
     def extract(self, completion: str) -> str | None:
-        return self._extract(completion)
+        return self._extract(without_thoughts(completion))
 
     def verify(self, problem: Problem, completion: str) -> bool:
-        return self._verifier(completion, problem.answer)
-
-
-def described_function(option: str, place: str) -> dict[str, str]:
-    """What is recorded for an option 'file.py:name': the same without folders, and a hash of the file."""
-    path = Path(place.rpartition(":")[0])
-    return {
-        option: f"{path.name}:{place.rpartition(':')[2]}",
-        f"{option}_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
-
-
-def load_function(place: str) -> Callable[..., Any]:
-    """The function at 'file.py:name'. The user's file is executed.
-
-    Raises:
-        ValueError: The file does not exist, or it has no such function.
-    """
-    path, colon, name = place.rpartition(":")
-    file = Path(path)
-    if not colon or file.suffix != ".py" or not file.is_file():
-        raise ValueError(f"Expected a function as 'file.py:name', got {place!r}: this Python file does not exist.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path!r} cannot be read as a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{path!r} has no function {name!r}.")
-    return function
+        # A list that the verifier changes is the problem's
+        return self._verifier(without_thoughts(completion), copy.deepcopy(problem.answer))

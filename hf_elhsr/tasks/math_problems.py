@@ -8,6 +8,7 @@ from typing import Any
 
 from .rows import RowsTask, text_of
 from .task import Problem, question_id
+from .thoughts import without_thoughts
 
 _INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 _BOX = re.compile(r"\\boxed|\\fbox")
@@ -35,7 +36,7 @@ class MathTask(RowsTask):
 
     def extract(self, completion: str) -> str | None:
         """The final answer, in sympy's notation where it can be parsed, so that equal numbers count as one vote."""
-        parsed = _parsed(completion)
+        parsed = _parsed(without_thoughts(completion))
         return str(_exact(parsed[0])) if parsed else None
 
     def verify(self, problem: Problem, completion: str) -> bool:
@@ -44,8 +45,8 @@ class MathTask(RowsTask):
         gold = _parsed(f"${problem.answer}$")
         if not gold:
             raise ValueError(f"The reference answer {problem.answer!r} cannot be parsed.")
-        # math-verify's own time limit would use the alarm that `verify` needs, and its errors would count as incorrect
-        return bool(verify(gold, _parsed(completion), timeout_seconds=None, raise_on_error=True))
+        # `verify` has a time limit of its own, and math-verify's errors would count as incorrect
+        return bool(verify(gold, _parsed(without_thoughts(completion)), timeout_seconds=None, raise_on_error=True))
 
 
 class Gsm8kTask(MathTask):

@@ -5,6 +5,7 @@ from typing import Any
 from .choice_letters import LETTERS, chosen_letter
 from .rows import RowsTask, text_of, texts_of
 from .task import Problem, question_id
+from .thoughts import without_thoughts
 
 
 class MultipleChoiceTask(RowsTask):
@@ -17,12 +18,12 @@ class MultipleChoiceTask(RowsTask):
 
     def extract(self, completion: str) -> str | None:
         """The letter that a completion gives as its answer, see [`chosen_letter`]."""
-        return chosen_letter(completion)
+        return chosen_letter(without_thoughts(completion))
 
     def verify(self, problem: Problem, completion: str) -> bool:
         # The question ends in the list of options
         offered = "".join(letter for letter in LETTERS if f"\n{letter}) " in problem.question)
-        return chosen_letter(completion, offered) == problem.answer
+        return chosen_letter(without_thoughts(completion), offered) == problem.answer
 
     def _asked(self, question: str, options: list[str], answer: str) -> Problem:
         if not 2 <= len(options) <= len(LETTERS) or answer not in list(LETTERS[: len(options)]):

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from .task import Problem, question_id, split_of
+from .thoughts import without_thoughts
 
 _INSTRUCTION = "End with 'Answer: ' followed by the answer alone."
 # 'Answer:', 'answer is', 'the answer to this problem is'
@@ -78,6 +79,7 @@ class ReasoningGymTask:
         If the dataset's answers are numbers, it is the first number there, or the result of the equation that starts
         with it; without any, the last number of the completion.
         """
+        completion = without_thoughts(completion)
         *_, last = [None, *_MARK.finditer(completion)]
         line = "" if last is None else completion[last.end() :].strip().partition("\n")[0]
         if self._numeric:

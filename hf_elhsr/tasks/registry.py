@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 from .arithmetic import ArithmeticTask
 from .coin_flip import CoinFlipTask
-from .json_lines import JsonLinesTask, described_function, load_function
+from .file_function import FileFunction
+from .json_lines import JsonLinesTask
 from .math_problems import Gsm8kTask, MathTask
 from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
 from .reasoning_gym import reasoning_gym_task
 from .task import Task
+from .verification import check_loads
 
 #: Factories by name: called without arguments for 'NAME', and with the text after the colon for 'NAME:TEXT'.
 TASKS: dict[str, Callable[..., Task]] = {
@@ -63,7 +65,7 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
             and there is no majority vote.
 
     Raises:
-        ValueError: The task does not exist, or a verifier is missing or not needed.
+        ValueError: The task does not exist, a verifier is missing or not needed, or its file cannot be loaded.
     """
     first, colon, rest = name.partition(":")
     own = name.endswith(_OWN_PROMPTS) and first not in TASKS
@@ -74,10 +76,14 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
     if not own and extract is not None:
         raise ValueError(f"The task {name!r} finds final answers itself: leave out your function.")
     if own:
-        places = {"verifier": str(verifier)} | ({"extract": extract} if extract is not None else {})
-        loaded = {option: load_function(place) for option, place in places.items()}
-        described = [described_function(option, place) for option, place in places.items()]
-        return JsonLinesTask(name, **loaded, functions={key: text for of in described for key, text in of.items()})
+        functions = {"verifier": FileFunction(str(verifier))}
+        if extract is not None:
+            functions["extract"] = FileFunction(extract)
+        described = [function.described(option) for option, function in functions.items()]
+        task = JsonLinesTask(name, **functions, functions={key: text for of in described for key, text in of.items()})
+        # A typo is reported now, not after hours of sampling
+        check_loads(task)
+        return task
     arguments = [rest] if colon else []
     if first not in TASKS or not _takes(TASKS[first], arguments):
         raise ValueError(f"Unknown task {name!r}: expected one of {', '.join(task_forms())}.")

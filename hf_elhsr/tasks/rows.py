@@ -2,17 +2,16 @@
 
 import hashlib
 import json
+import logging
 import os
 import random
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
 from .task import Problem, split_of
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RowsTask(ABC):

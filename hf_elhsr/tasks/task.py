@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -12,13 +12,14 @@ class Problem:
     Args:
         id: Unique within the task and the same in all runs; a prompt and all its rollouts share it.
         question: The user's turn of the chat.
-        answer: The reference answer, in the form that the task's verifier expects.
+        answer: The reference answer, in the form that the task's verifier expects: text in the tasks of this package,
+            or any other value that can be pickled.
         template: The family of problems that this one belongs to.
     """
 
     id: str
     question: str
-    answer: str
+    answer: Any
     template: str
 
 
@@ -28,6 +29,10 @@ class Task(Protocol):
     Any class with these attributes is a task; [`register_task`] makes it known by name. A task whose labels depend on
     files, and so can change while its name does not, describes them in a dictionary `labelled_by`, such as
     `{"rows_sha256": "..."}`. It is recorded with the rollouts, and a run cannot be resumed with a different one.
+
+    Where completions are labelled, [`verify`] calls both methods in a process of their own, which has a pickle of the
+    task, with limits of time and memory. They read what the language model answers, without what it wrote in
+    `<think>...</think>`: of a thought that has no end, nothing is left. What is stored of a rollout is the whole text.
     """
 
     name: str

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from killed_sampling import TinyTask
+from tiny_task import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 from trained_heads import train_head
 

@@ -9,8 +9,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from killed_sampling import TinyTask, tiny_tokenizer
+from killed_sampling import tiny_tokenizer
 from planted_rollouts import auc_on, planted_rollouts
+from tiny_task import TinyTask
 from trained_heads import train_head
 from transformers.utils import logging
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from killed_sampling import TinyTask
+from tiny_task import TinyTask
 from trained_heads import train_head
 
 from hf_elhsr import ElhsrConfig, ElhsrRewardHead, StepSignal, enable_best_of_n

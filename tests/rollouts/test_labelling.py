@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from killed_sampling import TinyTask
+from tiny_task import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n

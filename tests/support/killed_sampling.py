@@ -6,31 +6,14 @@ import sys
 from pathlib import Path
 
 import torch
+from tiny_task import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import ElhsrConfig, enable_best_of_n
 from hf_elhsr.rollouts import Recording, SamplingArguments, sample_rollouts
-from hf_elhsr.tasks import Problem
 from tiny_models import tiny_model
 
 PROMPTS, PROMPTS_PER_BATCH, N = 10, 2, 3
-
-
-class TinyTask:
-    """Problems of a few words; a completion is correct where its first word is of even number."""
-
-    name = "tiny"
-    splits = ("train",)
-
-    def problems(self, split, count, seed=0):
-        return [Problem(f"p{i}", f"w{i + 5} w{i + 6} w{i + 20}", "", "t") for i in range(count)]
-
-    def extract(self, completion):
-        return completion.split()[0] if completion else None
-
-    def verify(self, problem, completion):
-        answer = self.extract(completion)
-        return answer is not None and int(answer.removeprefix("w")) % 2 == 0
 
 
 def sample_tiny(folder):

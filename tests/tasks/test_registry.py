@@ -4,24 +4,13 @@ import json
 import sys
 
 import pytest
-from killed_sampling import TinyTask
+from tiny_task import OffsetTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr.cli.app import main
 from hf_elhsr.rollouts import RolloutSet
 from hf_elhsr.tasks import TASKS, find_task, register_task, task_forms
 from tiny_models import tiny_model
-
-
-class OffsetTask(TinyTask):
-    """TinyTask's problems, starting at an offset."""
-
-    def __init__(self, offset="0"):
-        self.name = f"toy:{offset}"
-        self.offset = int(offset)
-
-    def problems(self, split, count, seed=0):
-        return super().problems(split, count + self.offset, seed)[self.offset :]
 
 
 @pytest.fixture

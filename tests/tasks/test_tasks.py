@@ -14,7 +14,6 @@ from hf_elhsr.tasks import (
     JsonLinesTask,
     MathTask,
     ReasoningGymTask,
-    VerifierFailure,
     find_task,
     verify,
 )
@@ -135,8 +134,9 @@ def test_errors_of_math_verify_are_failures_not_incorrect_answers(monkeypatch):
     task = Gsm8kTask(GSM8K)
     problem = all_problems(task, 6)[0]
     monkeypatch.setattr(math_verify.grader, "sympy_expr_eq", broken)
-    with pytest.raises(VerifierFailure, match="RecursionError: too deep"):
-        verify(task, problem, "It is \\boxed{1}.")
+    # Not through `verify`, in whose process the library is as it was
+    with pytest.raises(RecursionError, match="too deep"):
+        task.verify(problem, "It is \\boxed{1}.")
 
 
 def test_multiple_choice(tmp_path):
@@ -201,13 +201,14 @@ def test_reasoning_gym_takes_numbers_out_of_sentences():
 
 
 def test_a_users_prompts_and_verifier(tmp_path):
-    rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": i} for i in range(40)))
+    rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": str(i)} for i in range(40)))
     verifier = tmp_path / "mine.py"
     verifier.write_text("def check(completion, answer):\n    return answer in completion.split()\n")
     task = find_task(str(rows), f"{verifier}:check")
     problems = all_problems(task, 40)
     assert {problem.answer for problem in problems} == {str(i) for i in range(40)}
     assert task.verify(problems[0], f"it is {problems[0].answer} then")
+    assert verify(task, problems[0], f"it is {problems[0].answer} then") == (True, None)
     assert task.extract("anything") is None
     for place in ("mine.py", str(verifier), f"{verifier}:other", "nothing.py:check"):
         with pytest.raises(ValueError, match=r"Expected a function|has no function"):
@@ -215,7 +216,7 @@ def test_a_users_prompts_and_verifier(tmp_path):
 
 
 def test_a_users_final_answers(tmp_path):
-    rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": i} for i in range(4)))
+    rows = write_rows(tmp_path, *({"question": f"Say {i}", "answer": str(i)} for i in range(4)))
     code = tmp_path / "mine.py"
     code.write_text(
         "def extract(completion):\n    return completion.split()[-1]\n"

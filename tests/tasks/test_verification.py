@@ -1,8 +1,5 @@
 """A verifier that fails is distinguished from an incorrect answer, wherever its verdict is used."""
 
-import contextlib
-import signal
-import time
 from decimal import Decimal
 
 import numpy as np
@@ -32,7 +29,7 @@ class OddTask(ArithmeticTask):
         return len(completion) % 2 == 0
 
 
-def test_errors_wrong_types_and_lateness_are_failures():
+def test_errors_and_wrong_types_are_failures():
     def label(function, **kwargs):
         task = OddTask()
         task.verify = function
@@ -46,50 +43,6 @@ def test_errors_wrong_types_and_lateness_are_failures():
         with pytest.raises(VerifierFailure, match="expected True or False, got"):
             label(lambda problem, completion, invalid=invalid: invalid)
     assert label(lambda problem, completion: np.bool_(True)) == (True, "12")
-
-    def for_long(problem, completion):
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            with contextlib.suppress(Exception):
-                time.sleep(0.01)
-        return True
-
-    with pytest.raises(VerifierFailure, match=r"no label after 0.2 s"):
-        label(for_long, time_limit=0.2)
-
-    # However it reacts to being stopped
-    def swallowing(problem, completion):
-        try:
-            time.sleep(3)
-        except:  # noqa: E722
-            return False
-        return True
-
-    def continuing(problem, completion):
-        for _ in range(3):
-            with contextlib.suppress(BaseException):
-                time.sleep(3)
-        return True
-
-    def raising(problem, completion):
-        try:
-            time.sleep(3)
-        except BaseException as stopped:
-            raise ValueError("stopped") from stopped
-
-    start = time.monotonic()
-    for late in (swallowing, continuing, raising):
-        with pytest.raises(VerifierFailure, match=r"no label after 0.2 s"):
-            label(late, time_limit=0.2)
-    # The second would sleep for six more seconds if it were stopped only once
-    assert time.monotonic() - start < 6
-    # The alarm is off, and its previous handler is restored
-    before = signal.getsignal(signal.SIGALRM)
-    label(lambda problem, completion: True)
-    with pytest.raises(VerifierFailure):
-        label(continuing, time_limit=0.2)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert signal.getsignal(signal.SIGALRM) is before
 
 
 @pytest.mark.parametrize("answer", [Decimal(12), 12, 1.5, ["12"], np.int64(12), b"12"])
