@@ -18,6 +18,8 @@ _OTHER_FILES = (
     *(".txt", ".md", ".yaml", ".yml", ".xml", ".xls", ".xlsx", ".ods", ".arrow", ".feather", ".pkl", ".pickle"),
     *(".npy", ".npz", ".db", ".sqlite", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".py"),
 )
+# The first bytes of a gzip file
+_GZIP = b"\x1f\x8b"
 
 _Row = dict[str, Any]
 
@@ -41,8 +43,8 @@ def read_rows(file: Path) -> list[_Row]:
     """The rows of a file: objects by the names of their fields.
 
     JSON Lines (.jsonl, .ndjson; empty lines are skipped), JSON (.json: one list of objects), comma- or tab-separated
-    values (.csv, .tsv; the first line has the names, and all values are text), or Parquet; also compressed with gzip.
-    Text is UTF-8, with or without a byte order mark.
+    values (.csv, .tsv; the first line has the names, and all values are text), or Parquet; all of them also compressed
+    with gzip. Text is UTF-8, with or without a byte order mark.
 
     A file with another ending is read as JSON Lines.
 
@@ -50,11 +52,13 @@ def read_rows(file: Path) -> list[_Row]:
         ValueError: The file does not exist, or its content is not what its name says.
     """
     content = raw_bytes(file)
-    if file.name.lower().endswith(".gz"):
+    if content.startswith(_GZIP):
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{str(file)!r} is not a whole gzip file ({error}): compress it again.") from error
+            raise ValueError(
+                f"{str(file)!r} is a gzip file that was cut short or damaged ({error}): compress it again."
+            ) from error
     ending = _ending(file.name)
     if ending is not None:
         return _READERS[ending](file, content)
