@@ -61,8 +61,10 @@ def test_characters_that_the_output_cannot_take_are_replaced(tmp_path, encoding,
         "from hf_elhsr.cli.app import app, main\n"
         "from hf_elhsr.cli.result import console\n"
         "from hf_elhsr.explanation.texts import print_text\n"
-        "app.command()(lambda: (print_text(console, '[\\u03c0]'), console.print('\\u03c0')))\n"
-        "app.registered_commands[-1].name = 'pi'\n"
+        "@app.command()\n"
+        "def pi() -> None:\n"
+        "    print_text(console, '[\\u03c0]')\n"
+        "    console.print('\\u03c0')\n"
         "main()\n"
     )
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
@@ -79,7 +81,7 @@ def test_characters_that_the_output_cannot_take_are_replaced(tmp_path, encoding,
         {"do_sample": True, "top_k": 1, "temperature": 0.01},
         {"penalty_alpha": 0.6, "top_k": 4},
         {"prompt_lookup_num_tokens": 3},
-        {"num_return_sequences": 6},
+        {"do_sample": True, "num_return_sequences": 6},
     ],
     ids=lambda saved: next(iter(saved)),
 )

@@ -57,7 +57,7 @@ def here(tiny, tmp_path, monkeypatch):
         (["sample", "/proc/out", *SAMPLE[2:]], "'/proc/out' cannot be written"),
         ([*EVALUATE, "--head", "./my-haed"], "'./my-haed' is neither a folder"),
         ([*EVALUATE, "--text-reward-model", "./my-clasifier"], "./my-clasifier"),
-        ([*EVALUATE, "--numbers", "file/x.json"], "is a file: choose another place"),
+        ([*EVALUATE, "--numbers", "file/new/x.json"], "is a file: choose another place"),
         ([*EVALUATE, "--markdown", "head"], "'head' is a folder: name a file in it"),
         ([*EVALUATE, "--plot", "/proc/x.svg"], "cannot be written"),
         ([*GENERATE, "--head", "./my-haed"], "'./my-haed' is neither a folder"),
