@@ -1,11 +1,13 @@
 """Paths on the command line: what they name, and whether they can be written, before any work begins."""
 
+import contextlib
 import os
 import re
 import tempfile
 from pathlib import Path
 from typing import TypeVar
 
+from .._checks import quoted, shortened
 from ..tasks import TASKS
 
 _Path = TypeVar("_Path", str, Path, list[Path], None)
@@ -33,24 +35,27 @@ def expanded_task(value: str) -> str:
     return f"{first}{colon}{expanded(rest)}" if colon and first in TASKS else expanded(value)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that files cannot be written to; it need not exist.
+def check_folder(folder: Path, name_in_it: str = "") -> None:
+    """Refuse a folder that files cannot be written to, or one of this name; it need not exist.
 
     Raises:
         ValueError: It is a file, inside a file, or must not be written to.
     """
-    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
-        raise ValueError(f"{str(folder)!r} is not a folder: choose another name.")
-    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not present.is_dir():
-        raise ValueError(f"{str(folder)!r} cannot be a folder, since {str(present)!r} is a file: choose another place.")
+    name = quoted(str(folder))
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise ValueError(f"{name} is not a folder: choose another name.")
+    # Of os.path, which take a name that is too long for one that does not exist
+    present = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(present):
+        raise ValueError(f"{name} cannot be a folder, since {str(present)!r} is a file: choose another place.")
     try:
         # Not os.access, which knows neither full disks nor what the superuser may not write
         tempfile.TemporaryFile(dir=present).close()
+        with contextlib.suppress(FileNotFoundError):
+            # Names can be too long, or too many links deep
+            os.stat(folder / name_in_it)
     except OSError as error:
-        raise ValueError(
-            f"{str(folder)!r} cannot be written ({error.strerror or error}): choose another place."
-        ) from error
+        raise ValueError(f"{name} cannot be written ({error.strerror or error}): choose another place.") from error
 
 
 def check_file(file: Path | None) -> None:
@@ -61,9 +66,9 @@ def check_file(file: Path | None) -> None:
     """
     if file is None:
         return
-    if file.is_dir():
-        raise ValueError(f"{str(file)!r} is a folder: name a file in it.")
-    check_folder(file.parent)
+    if os.path.isdir(file):
+        raise ValueError(f"{quoted(str(file))} is a folder: name a file in it.")
+    check_folder(file.parent, file.name)
 
 
 def _expanded(path: str) -> str:
@@ -71,7 +76,7 @@ def _expanded(path: str) -> str:
         return path
     found = os.path.expandvars(os.path.expanduser(path))
     if found.startswith("~"):
-        raise ValueError(f"{path!r} names no user's home: write './{path}' for what has this name.")
+        raise ValueError(f"{quoted(path)} names no user's home: write ./ before what has this name.")
     if unknown := re.search(r"\$(\w+|\{[^}]*\})", found):
-        raise ValueError(f"{path!r}: the environment variable {unknown[0]} is not set.")
+        raise ValueError(f"{quoted(path)}: the environment variable {shortened(unknown[0])} is not set.")
     return found

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def is_row_file(name: str) -> bool:
 
 def looks_like_a_file(name: str) -> bool:
     """Whether a name is meant to be that of a file, which may be of a kind that is not read."""
-    return is_row_file(name) or name.lower().endswith((*_OTHER_FILES, ".gz")) or Path(name).is_file()
+    return is_row_file(name) or name.lower().endswith((*_OTHER_FILES, ".gz")) or os.path.isfile(name)
 
 
 def expected_files() -> str:
@@ -74,8 +75,9 @@ def raw_bytes(file: Path) -> bytes:
     Raises:
         ValueError: The file does not exist.
     """
-    if not file.is_file():
-        raise ValueError(f"{str(file)!r} does not exist: expected a file with one JSON object per line.")
+    # Not Path.is_file, which raises an error for a name that is too long
+    if not os.path.isfile(file):
+        raise ValueError(f"{quoted(str(file))} does not exist: expected a file with one JSON object per line.")
     return file.read_bytes()
 
 

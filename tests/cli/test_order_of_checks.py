@@ -55,6 +55,10 @@ def here(tiny, tmp_path, monkeypatch):
         (["sample", "file", *SAMPLE[2:]], "'file' is not a folder"),
         (["sample", "file/out", *SAMPLE[2:]], "is a file: choose another place"),
         (["sample", "/proc/out", *SAMPLE[2:]], "'/proc/out' cannot be written"),
+        (["sample", "x" * 5000, *SAMPLE[2:]], "cannot be written"),
+        ([*SAMPLE, "--task", "x" * 5000], "Unknown task 'xxx"),
+        ([*SAMPLE, "--task", "x" * 5000 + ".jsonl"], "does not exist: expected a file with"),
+        ([*EVALUATE, "--numbers", "x" * 5000], "cannot be written"),
         ([*EVALUATE, "--head", "./my-haed"], "'./my-haed' is neither a folder"),
         ([*EVALUATE, "--text-reward-model", "./my-clasifier"], "./my-clasifier"),
         ([*EVALUATE, "--numbers", "file/new/x.json"], "is a file: choose another place"),
@@ -79,6 +83,8 @@ def test_it_is_told_before_the_model_is_looked_for(here, run_program, arguments,
     assert message in err
     assert "large" not in err
     assert err.count("\n") == 1
+    # An error quotes at most 200 characters of what it got
+    assert "x" * 201 not in err
     assert sorted(os.listdir()) == before
 
 

@@ -65,7 +65,7 @@ def test_paths_in_commands(home, tiny_options, run_program):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("~nobody-of-this-name/x", "names no user's home: write './~nobody"), ("$HOEM/x", "variable $HOEM is not set")],
+    [("~nobody-of-this-name/x", "names no user's home: write ./ before"), ("$HOEM/x", "variable $HOEM is not set")],
 )
 def test_what_cannot_be_expanded_is_refused(home, tiny_options, run_program, path, message):
     code, _, err = run_program("generate", "w7", *tiny_options, "--head", path)
