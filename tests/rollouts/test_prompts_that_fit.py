@@ -9,9 +9,17 @@ from killed_sampling import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
 from hf_elhsr import enable_best_of_n
-from hf_elhsr.rollouts import PromptFormat, RolloutSet, SamplingArguments, TransformersEngine, sample_rollouts
+from hf_elhsr.evaluation import evaluate_rollouts, evaluation_markdown
+from hf_elhsr.rollouts import (
+    PromptFormat,
+    Recording,
+    RolloutSet,
+    SamplingArguments,
+    TransformersEngine,
+    sample_rollouts,
+)
 from hf_elhsr.tasks import JsonLinesTask, Problem
-from tiny_models import tiny_model
+from tiny_models import tiny_head, tiny_model
 
 ARGUMENTS = SamplingArguments(n=2, max_new_tokens=3, prompts_per_batch=2)
 
@@ -75,6 +83,16 @@ def test_overlong_prompts_are_skipped_and_counted(language_model, tmp_path):
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
     with pytest.raises(ValueError, match="2 of 2 prompts do not fit"):
         sample(language_model, tmp_path / "none", Lengths(126, 127), skip_overlong=True)
+
+
+def test_evaluations_count_skipped_prompts(language_model, tmp_path):
+    recording = Recording(head=tiny_head(language_model))
+    task = Lengths(4, 126, 5, 127, 6, 7)
+    evaluation = evaluate_rollouts(
+        sample(language_model, tmp_path, task, skip_overlong=True, recording=recording, prompts=6)
+    )
+    assert (evaluation.prompts, evaluation.unverified, evaluation.overlong) == (4, 0, 2)
+    assert "2 more are left out: they are too long." in evaluation_markdown(evaluation)
 
 
 def test_where_none_is_overlong_skipping_changes_nothing(language_model, tmp_path):
