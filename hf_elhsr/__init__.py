@@ -2,6 +2,10 @@
 
 __version__ = "0.1.0"
 
+from ._interrupt import end_quietly_while_importing
+
+end_quietly_while_importing()
+
 from .supported_versions import check_versions
 
 check_versions()

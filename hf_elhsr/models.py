@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -18,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ._checks import quoted
 from .generation import enable_best_of_n
 from .rewards import TextRewardModel
 
@@ -96,7 +98,7 @@ def load_language_model(name: str, dtype: str = "bfloat16") -> tuple[Any, PreTra
         ValueError: The dtype is unknown, or the demo's model is not installed.
         OSError: The model does not exist.
     """
-    torch_dtype = _dtype(dtype)
+    torch_dtype = check_dtype(dtype)
     source = demo_model_folder() if name == DEMO_MODEL else name
     tokenizer = _tokenizer(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
@@ -119,7 +121,7 @@ def load_text_reward_model(name: str, dtype: str = "bfloat16") -> tuple[TextRewa
         OSError: The classifier does not exist.
     """
     tokenizer = _tokenizer(name)
-    model = AutoModelForSequenceClassification.from_pretrained(name, dtype=_dtype(dtype))
+    model = AutoModelForSequenceClassification.from_pretrained(name, dtype=check_dtype(dtype))
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     digest = hashlib.sha256()
@@ -141,9 +143,29 @@ def _on_best_device(model: Any) -> Any:
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
-def _dtype(name: str) -> torch.dtype:
+def check_text_reward_model(name: str) -> None:
+    """Refuse what [`load_text_reward_model`] cannot load, without reading its weights.
+
+    Raises:
+        ValueError: The classifier has more than two labels.
+        OSError: The classifier does not exist.
+    """
+    labels = AutoConfig.from_pretrained(name).num_labels
+    if labels > 2:
+        raise ValueError(
+            f"{quoted(name)} has {labels} labels: expected a sequence classifier with one, whose logit is the score, "
+            "or two."
+        )
+
+
+def check_dtype(name: str) -> torch.dtype:
+    """The dtype of this name.
+
+    Raises:
+        ValueError: There is none, or models are not loaded in it.
+    """
     if name not in DTYPES:
-        raise ValueError(f"Unknown dtype {name!r}: expected one of {', '.join(DTYPES)}.")
+        raise ValueError(f"Unknown dtype {quoted(name)}: expected one of {', '.join(DTYPES)}.")
     return DTYPES[name]
 
 

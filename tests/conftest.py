@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 else:
     torch.set_num_threads(2)
+
+
+# A background job of a script, as in many CI systems, inherits an ignored Ctrl-C, and so would what tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`hf-elhsr`: the commands together, and how each of them ends."""
 
+import io
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from rich.text import Text
 from transformers.utils import logging
 
 from .. import __version__
+from .._interrupt import hand_over
 from ..explanation.texts import visible
 from .card import card
 from .evaluate import evaluate
@@ -92,12 +94,17 @@ def main() -> None:
     0: done. 1: an unforeseen error, with its traceback, or a closed pipe, silently. 2: an error that the user can fix,
     in one line on standard error. 130: Ctrl-C.
     """
+    _replace_what_cannot_be_encoded()
     _arrange_progress_bars()
     call: Any = app
     try:
+        hand_over()
         # Ctrl-C and options such as --help return a code, commands return None
         code = call(prog_name="hf-elhsr", standalone_mode=False) or 0
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        # typer's own handler does not surround all of this
+        code = 130
     except typer.TyperException as error:
         _report("Error:", _usage(error))
         code = 2
@@ -114,6 +121,13 @@ def main() -> None:
         resumes = command in [resuming.__name__ for resuming in _RESUMING]
         _report("Stopped.", f"The same command {'resumes from there' if resumes else 'starts again'}.")
     sys.exit(code)
+
+
+def _replace_what_cannot_be_encoded() -> None:
+    """Write "?" for characters that a terminal or a pipe cannot take, such as those outside of a Windows code page."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _arrange_progress_bars() -> None:

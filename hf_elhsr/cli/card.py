@@ -8,11 +8,14 @@ from rich.markup import escape
 
 from ..hub import write_card, write_custom_generate
 from .options import Json
+from .paths import expanded
 from .result import show
 
 
 def card(
-    folder: Annotated[Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The head's folder, with training.json and evaluation/*.json.", callback=expanded)
+    ],
     license: Annotated[
         str | None,
         typer.Option(

@@ -1,7 +1,6 @@
 """`hf-elhsr inspect`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,28 @@ from rich.markup import escape
 from .._files import write_text
 from ..explanation import explain
 from ..head.loading import load_reward_head
-from ..models import load_language_model
-from ..rollouts import encode_prompts
-from .options import Dtype, Head, Json, MaxNewTokens, Model, N, NumbersFile, Prompt, Seed, Temperature, TopP
+from ..models import check_dtype
+from ..rollouts import SamplingArguments, encode_prompts
+from .options import (
+    Dtype,
+    Head,
+    Json,
+    MaxNewTokens,
+    Model,
+    N,
+    NumbersFile,
+    Prompt,
+    Seed,
+    SystemPrompt,
+    Temperature,
+    TemplateOption,
+    TopP,
+    prompt_format,
+)
+from .paths import check_file, expanded
+from .prompt_text import read_prompt
 from .result import show
+from .sampler import load_sampler
 
 
 def inspect(
@@ -26,10 +43,13 @@ def inspect(
     temperature: Temperature = 0.8,
     top_p: TopP = 0.9,
     max_new_tokens: MaxNewTokens = 256,
+    system_prompt: SystemPrompt = None,
+    template_option: TemplateOption = None,
     seed: Seed = 0,
     dtype: Dtype = "bfloat16",
     html_file: Annotated[
-        Path | None, typer.Option("--html", help="Also write a self-contained page to this file.")
+        Path | None,
+        typer.Option("--html", help="Also write a self-contained page to this file.", callback=expanded),
     ] = None,
     numbers_file: NumbersFile = None,
     as_json: Json = False,
@@ -38,18 +58,23 @@ def inspect(
 
     Shown are every token's reward and gate, the running reward, and the share of each layer.
     """
-    language_model, tokenizer = load_language_model(model, dtype)
-    inputs = encode_prompts(tokenizer, [sys.stdin.read() if prompt == "-" else prompt]).to(language_model.device)
+    # Mistakes are told before the model is loaded, which can take minutes
+    arguments = SamplingArguments(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    told = prompt_format(system_prompt, template_option)
+    check_dtype(dtype)
     reward_head = load_reward_head(head)
+    for file in (html_file, numbers_file):
+        check_file(file)
+    question = read_prompt(prompt)
+    language_model, tokenizer = load_sampler(model, dtype)
+    inputs = encode_prompts(tokenizer, [question], told).to(language_model.device)
     torch.manual_seed(seed)
     out = language_model.generate(
         **inputs,
         best_of_n=n,
         reward_head=reward_head,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=0,
-        max_new_tokens=max_new_tokens,
+        num_return_sequences=1,
+        **arguments.generate_kwargs(),
         output_token_rewards=True,
         return_dict_in_generate=True,
     )

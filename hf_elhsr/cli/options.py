@@ -1,16 +1,20 @@
 """Options that several commands share, with the same meaning and the same help everywhere."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from transformers.utils import logging
 
+from .._checks import quoted
 from ..head.configuration_elhsr import SIGNALS
 from ..head.files import is_hub_id
 from ..models import DTYPES, base_model_id
+from ..rollouts import PromptFormat
 from ..tasks import task_forms
+from .paths import expanded, expanded_task
 
 logger = logging.get_logger(__name__)
 
@@ -28,7 +32,10 @@ def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
 _TASK_BEGINNINGS = dict.fromkeys(task.partition("DATASET")[0] for task in task_forms() if not task.startswith("FILE"))
 _PROMPTS = "How many prompts."
 
-Model = Annotated[str, typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's model.")]
+Model = Annotated[
+    str,
+    typer.Option(help="Folder or Hub id of the language model; 'smollm2-demo' is the demo's model.", callback=expanded),
+]
 BaseModel = Annotated[
     str | None,
     typer.Option(
@@ -45,14 +52,21 @@ Task = Annotated[
     typer.Option(
         help=f"The task that makes problems and verifies answers: {', '.join(task_forms())}.",
         autocompletion=one_of(_TASK_BEGINNINGS),
+        callback=expanded_task,
     ),
 ]
 Verifier = Annotated[
-    str | None, typer.Option(help="For your own prompts in FILE.jsonl: 'file.py:function' that verifies answers.")
+    str | None,
+    typer.Option(
+        help="For your own prompts in FILE.jsonl: 'file.py:function' that verifies answers.", callback=expanded
+    ),
 ]
 Extract = Annotated[
     str | None,
-    typer.Option(help="'file.py:function' that extracts a completion's final answer. A majority vote needs it."),
+    typer.Option(
+        help="'file.py:function' that extracts a completion's final answer. A majority vote needs it.",
+        callback=expanded,
+    ),
 ]
 Split = Annotated[str, typer.Option(help="The task's split.")]
 Prompts = Annotated[int, typer.Option(min=1, help=_PROMPTS)]
@@ -63,7 +77,27 @@ Skip = Annotated[
     int,
     typer.Option(min=0, help="Skip this many prompts of the split, e.g. those an earlier head was measured on."),
 ]
-Head = Annotated[str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.")]
+SkipOverlong = Annotated[
+    bool,
+    typer.Option(
+        "--skip-overlong",
+        help="Leave out prompts that do not fit the model's context with --max-new-tokens more, and count them.",
+    ),
+]
+SystemPrompt = Annotated[
+    str | None, typer.Option(help="A system message for the chat template, before the question.", show_default="none")
+]
+TemplateOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="A variable of the chat template, such as enable_thinking=false; repeatable.",
+        show_default="the template's own",
+    ),
+]
+Head = Annotated[
+    str, typer.Option(help="The reward head: a folder, 'org/name' or 'org/name@revision'.", callback=expanded)
+]
 #: None means the signal of the head that pools, or the default of a new head.
 Signal = Annotated[
     str | None,
@@ -84,12 +118,18 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length limit of a comple
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing else.")]
 NumbersFile = Annotated[
-    Path | None, typer.Option("--numbers", help="Also write the numbers to this file, in the form of --json.")
+    Path | None,
+    typer.Option("--numbers", help="Also write the numbers to this file, in the form of --json.", callback=expanded),
 ]
-PlotFile = Annotated[Path | None, typer.Option("--plot", help="Also draw the curves to this file, .svg or .png.")]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option("--plot", help="Also draw the curves to this file, .svg or .png.", callback=expanded),
+]
 Prompt = Annotated[str, typer.Argument(help="The question; '-' reads standard input.")]
-RolloutsFolder = Annotated[Path, typer.Argument(help="Folder for the rollouts; an unfinished one is resumed.")]
-HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.")]
+RolloutsFolder = Annotated[
+    Path, typer.Argument(help="Folder for the rollouts; an unfinished one is resumed.", callback=expanded)
+]
+HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.", callback=expanded)]
 
 
 def recorded_base_model(name: str, given: str | None = None) -> str:
@@ -111,3 +151,23 @@ def recorded_base_model(name: str, given: str | None = None) -> str:
             'needs one. Pass it now, as --base-model "org/name".'
         )
     return base_model
+
+
+def prompt_format(system_prompt: str | None, template_options: list[str] | None) -> PromptFormat:
+    """What the chat template is told, by the values of `--system-prompt` and `--template-option`.
+
+    A value is JSON if it can be read as such (false, 3, "text"), and else text.
+
+    Raises:
+        ValueError: An option is not of the form NAME=VALUE.
+    """
+    told: dict[str, Any] = {}
+    for option in template_options or []:
+        name, equals, value = option.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"--template-option {quoted(option)}: expected NAME=VALUE, e.g. enable_thinking=false.")
+        try:
+            told[name.strip()] = json.loads(value)
+        except ValueError:
+            told[name.strip()] = value
+    return PromptFormat(system_prompt, told)

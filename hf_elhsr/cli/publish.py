@@ -8,11 +8,14 @@ from rich.markup import escape
 
 from ..hub import publish as publish_folder
 from .options import Json
+from .paths import expanded
 from .result import show
 
 
 def publish(
-    folder: Annotated[Path, typer.Argument(help="The head's folder, with a card by `hf-elhsr card`.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The head's folder, with a card by `hf-elhsr card`.", callback=expanded)
+    ],
     repo_id: Annotated[str, typer.Argument(help='The repository\'s id, "org/name"; created if it does not exist.')],
     private: Annotated[
         bool | None,

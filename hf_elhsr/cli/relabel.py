@@ -8,11 +8,14 @@ import typer
 from ..rollouts import RolloutSet, relabel_rollouts
 from ..tasks import find_task
 from .options import Extract, Json, Task, Verifier
+from .paths import expanded
 from .result import show_rollouts
 
 
 def relabel(
-    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample` or `evaluate`.")],
+    rollouts: Annotated[
+        Path, typer.Argument(help="Folder made by `hf-elhsr sample` or `evaluate`.", callback=expanded)
+    ],
     task: Task,
     verifier: Verifier = None,
     extract: Extract = None,

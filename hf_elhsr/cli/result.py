@@ -43,6 +43,9 @@ def show_rollouts(as_json: bool, rollout_set: RolloutSet, more: dict[str, int]) 
     correct = sum(rollout.label is True for rollout in rollouts)
     failed = [rollout.verifier_failure for rollout in rollouts if rollout.label is None]
     counts = "".join(f", {number} {name}" for name, number in more.items())
+    if overlong := rollout_set.settings.get("skipped_overlong"):
+        more = more | {"skipped_overlong": overlong}
+        counts += f", {overlong} overlong prompts skipped"
     show(
         as_json,
         {

@@ -13,12 +13,15 @@ from ..head.loading import load_reward_head
 from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..rollouts import RolloutSet
 from .options import Head, Json, NumbersFile, PlotFile
+from .paths import check_file, expanded
 from .result import show
 from .terminal_tables import explain_calibration, tradeoff_table
 
 
 def tradeoff(
-    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.")],
+    rollouts: Annotated[
+        Path, typer.Argument(help="Folder made by `hf-elhsr evaluate` with this head.", callback=expanded)
+    ],
     head: Head,
     numbers_file: NumbersFile = None,
     plot_file: PlotFile = None,
@@ -31,6 +34,8 @@ def tradeoff(
     """
     if plot_file is not None:
         check_figure(plot_file)
+    for file in (numbers_file, plot_file):
+        check_file(file)
     measured_on = RolloutSet(rollouts)
     record = TrainingRecord.read(Path(head))
     if record.order_changed(measured_on.settings):

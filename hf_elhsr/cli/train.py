@@ -8,9 +8,10 @@ import typer
 from rich.markup import escape
 
 from ..head.configuration_elhsr import ElhsrConfig
+from ..head.paper_weights import check_published
 from ..hub import convert_published
 from ..hub.head_folder import calibrate_head_folder, refit_head_folder, train_head_folder
-from ..models import load_language_model
+from ..models import check_dtype, load_language_model
 from ..rollouts import RolloutSet
 from ..training import LOSSES, PRESETS, RewardHeadTrainingArguments
 from .options import (
@@ -25,13 +26,14 @@ from .options import (
     one_of,
     recorded_base_model,
 )
+from .paths import check_folder, expanded
 from .result import show
 
 _PRESETS = "the preset's"
 
 
 def train(
-    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.")],
+    rollouts: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr sample`.", callback=expanded)],
     out: HeadFolder,
     preset: Annotated[
         str,
@@ -98,6 +100,7 @@ def train(
     # Mistakes in the options are reported before the rollouts, whose signal decides on the preset, are looked for
     arguments("hidden_states")
     rollout_set = RolloutSet(rollouts)
+    check_folder(out)
     record, report = train_head_folder(rollout_set, arguments(rollout_set.config.signal), out)
     show(
         as_json,
@@ -109,12 +112,14 @@ def train(
 
 
 def refit(
-    head: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr train`.")],
+    head: Annotated[Path, typer.Argument(help="Folder made by `hf-elhsr train`.", callback=expanded)],
     out: HeadFolder,
-    rollouts: Annotated[Path, typer.Option(help="The rollouts that the head was trained on.")],
+    rollouts: Annotated[Path, typer.Option(help="The rollouts that the head was trained on.", callback=expanded)],
     pooled: Annotated[
         list[Path] | None,
-        typer.Option(help="More rollouts, by `hf-elhsr sample --pooled-by` with this head; repeatable."),
+        typer.Option(
+            help="More rollouts, by `hf-elhsr sample --pooled-by` with this head; repeatable.", callback=expanded
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -122,6 +127,7 @@ def refit(
 
     Its gates stay as they are.
     """
+    check_folder(out)
     record, report = refit_head_folder(head, rollouts, pooled or [], out)
     before, after = report.reward["held_out_loss_before"], min(report.reward["held_out_loss"])
     show(
@@ -133,9 +139,12 @@ def refit(
 
 
 def calibrate(
-    head: Annotated[Path, typer.Argument(help="The head's folder, whose config.json is updated.")],
+    head: Annotated[Path, typer.Argument(help="The head's folder, whose config.json is updated.", callback=expanded)],
     rollouts: Annotated[
-        Path, typer.Argument(help="Rollouts of prompts it was not trained on, by `hf-elhsr evaluate` with this head.")
+        Path,
+        typer.Argument(
+            help="Rollouts of prompts it was not trained on, by `hf-elhsr evaluate` with this head.", callback=expanded
+        ),
     ],
     as_json: Json = False,
 ) -> None:
@@ -154,7 +163,7 @@ def calibrate(
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="reward_model_*.pt of the paper's own code.")],
+    file: Annotated[Path, typer.Argument(help="reward_model_*.pt of the paper's own code.", callback=expanded)],
     out: HeadFolder,
     model: Model,
     base_model: BaseModel = None,
@@ -166,8 +175,12 @@ def convert(
 
     Code in the file is not run.
     """
-    language_model, _ = load_language_model(model, dtype)
+    # Mistakes are told before the model is loaded, which can take minutes
+    check_dtype(dtype)
+    check_published(file)
     base_model = recorded_base_model(model, base_model)
+    check_folder(out)
+    language_model, _ = load_language_model(model, dtype)
     config = ElhsrConfig.for_model(language_model, layers=layer, base_model=base_model)
     convert_published(file, config).save_pretrained(out)
     show(

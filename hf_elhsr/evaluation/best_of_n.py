@@ -73,6 +73,7 @@ class Evaluation:
         answered: Share of rollouts with a final answer; None if the task finds none in any. If `base_rate / answered`
             is no better than guessing, all that a head can learn is which rollouts answer.
         unverified: How many further prompts were left out because the verifier failed on one of their rollouts.
+        overlong: How many further prompts were skipped because they do not fit the model's context.
         by_k: The accuracy of majority vote, head and oracle with k of the n rollouts, for k from 1 to n.
         text_reward_model: The name of the model that scored the texts, if there was one.
         judges_minus: For each further judge that followed the sampling, its accuracy minus that of
@@ -95,6 +96,7 @@ class Evaluation:
     answered: float | None = None
     skip: int = 0
     unverified: int = 0
+    overlong: int = 0
     by_k: dict[str, list[Measured]] = field(default_factory=dict)
     text_reward_model: str | None = None
     judges_minus: dict[str, dict[str, Measured]] = field(default_factory=dict)
@@ -211,7 +213,8 @@ def evaluate_rollouts(
         answered=float(np.mean([answer is not None for own in answers for answer in own])) or None,
         skip=rollouts.settings.get("skip", 0),
         text_reward_model=text_reward_model,
-        unverified=rollouts.settings["prompts"] - len(prompts),
+        unverified=rollouts.settings["prompts"] - rollouts.settings.get("skipped_overlong", 0) - len(prompts),
+        overlong=rollouts.settings.get("skipped_overlong", 0),
         judges_minus={
             name: {other: measured(_difference(columns[name], columns[other])) for other in NEEDS_NO_TRAINING}
             for name in judges

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _TEXTS = ("task", "split", "head_sha256")
-_COUNTS = ("prompts", "n", "skip", "unverified")
+_COUNTS = ("prompts", "n", "skip", "unverified", "overlong")
 
 
 @contextmanager

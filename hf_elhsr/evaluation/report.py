@@ -56,6 +56,7 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
         f"best of {evaluation.n}",
         "",
         *([f"{evaluation.unverified} more are left out: the verifier failed.", ""] if evaluation.unverified else []),
+        *([f"{evaluation.overlong} more are left out: they are too long.", ""] if evaluation.overlong else []),
         f"Temperature {evaluation.sampling['temperature']}, top_p {evaluation.sampling['top_p']}, top_k "
         f"{evaluation.sampling['top_k']}, at most {evaluation.sampling['max_new_tokens']} new tokens.",
         "",

@@ -90,6 +90,7 @@ class TradeOff:
         decisions_sha256: The digest of the decisions in the head's config, see [`decisions_digest`]; None in files that
             were written before it was recorded.
         unverified: How many further prompts were left out because the verifier failed on one of their rollouts.
+        overlong: How many further prompts were skipped because they do not fit the model's context.
     """
 
     task: str
@@ -107,6 +108,7 @@ class TradeOff:
     skip: int = 0
     decisions_sha256: str | None = None
     unverified: int = 0
+    overlong: int = 0
 
     def to_json(self) -> str:
         """JSON, as `hf-elhsr tradeoff --numbers` writes it."""
@@ -163,7 +165,8 @@ def measure_tradeoff(rollouts: RolloutSet, head: ElhsrRewardHead) -> TradeOff:
         head_sha256=head.digest(),
         decisions_sha256=decisions_digest(head.config),
         prompts=len(scored.lengths),
-        unverified=settings["prompts"] - len(scored.lengths),
+        unverified=settings["prompts"] - settings.get("skipped_overlong", 0) - len(scored.lengths),
+        overlong=settings.get("skipped_overlong", 0),
         n=scored.lengths.shape[1],
         **replayed(scored, head.config),
     )

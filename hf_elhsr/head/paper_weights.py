@@ -29,22 +29,7 @@ def convert_published(file: str | os.PathLike[str], config: ElhsrConfig) -> Elhs
         ValueError: The file does not exist, holds something else, or has a different width.
     """
     path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"{str(path)!r} does not exist: expected a .pt file of the published code.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler has many errors for damaged files
-        raise ValueError(
-            f"{str(path)!r} is not a plain file of weights ({type(error).__name__}); no code in it was run: {error}"
-        ) from error
-    tensors = _tensors(state)
-    found = [layer for layer in _LAYERS if tensors.keys() == {f"{layer}.weight", f"{layer}.bias"}]
-    if not found:
-        raise ValueError(
-            f"{str(path)!r} holds {sorted(tensors) or type(state).__name__}, expected the weight and bias of "
-            "'fused_layer' or 'reward_layer'."
-        )
-    [layer] = found
+    layer, tensors = _read(path)
     weight, bias = tensors[f"{layer}.weight"].float(), tensors[f"{layer}.bias"].float()
     rows = 2 if _LAYERS[layer] else 1
     if weight.shape != (rows, config.num_features) or bias.shape != (rows,):
@@ -62,6 +47,36 @@ def convert_published(file: str | os.PathLike[str], config: ElhsrConfig) -> Elhs
         head.weight.copy_(weight)
         head.bias.copy_(bias)
     return head.eval()
+
+
+def check_published(file: str | os.PathLike[str]) -> None:
+    """Refuse a file that [`convert_published`] refuses for any language model.
+
+    Raises:
+        ValueError: The file does not exist, or holds something else.
+    """
+    _read(Path(file))
+
+
+def _read(path: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """The name of the layer in a file, and its weight and bias by their names there."""
+    if not path.is_file():
+        raise ValueError(f"{str(path)!r} does not exist: expected a .pt file of the published code.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler has many errors for damaged files
+        raise ValueError(
+            f"{str(path)!r} is not a plain file of weights ({type(error).__name__}); no code in it was run: {error}"
+        ) from error
+    tensors = _tensors(state)
+    found = [layer for layer in _LAYERS if tensors.keys() == {f"{layer}.weight", f"{layer}.bias"}]
+    if not found:
+        raise ValueError(
+            f"{str(path)!r} holds {sorted(tensors) or type(state).__name__}, expected the weight and bias of "
+            "'fused_layer' or 'reward_layer'."
+        )
+    [layer] = found
+    return layer, tensors
 
 
 def _tensors(state: object) -> dict[str, torch.Tensor]:

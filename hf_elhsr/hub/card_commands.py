@@ -1,10 +1,12 @@
 """The commands that reproduce a head, from the record of its training."""
 
 import dataclasses
+import json
 import shlex
 from typing import Any
 
 from ..head.configuration_elhsr import ElhsrConfig
+from ..tasks.row_files import is_row_file
 from ..training import PRESETS, RewardHeadTrainingArguments
 from .record import TrainingRecord
 
@@ -56,8 +58,14 @@ def _sampled(config: ElhsrConfig, rollouts: dict[str, Any]) -> list[str]:
         "dtype": rollouts["dtype"],
     }
     words = [word for option, value in options.items() if value != 0 for word in (f"--{option}", str(value))]
+    if rollouts.get("skipped_overlong"):
+        words.append("--skip-overlong")
+    if "system_prompt" in rollouts:
+        words += ["--system-prompt", rollouts["system_prompt"]]
+    for option, value in rollouts.get("template_options", {}).items():
+        words += ["--template-option", f"{option}={json.dumps(value)}"]
     functions = rollouts.get("labelled_by", {})
-    if rollouts["task"].endswith(".jsonl") and ":" not in rollouts["task"]:
+    if is_row_file(rollouts["task"]) and ":" not in rollouts["task"]:
         # After sampling in Python the function's file is unknown
         words += ["--verifier", functions.get("verifier", "FILE.py:FUNCTION")]
     return [*words, "--extract", functions["extract"]] if "extract" in functions else words

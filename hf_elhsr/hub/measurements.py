@@ -41,7 +41,8 @@ def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:
             )
         if (one.task, one.split) in learned_from:
             raise ValueError(f"The {kind} on {one.split!r} is on training prompts: measure on a different split.")
-        prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": one.prompts + one.unverified}
+        asked = one.prompts + one.unverified + one.overlong
+        prompts = {"task": one.task, "split": one.split, "skip": one.skip, "prompts": asked}
         if record.known_as(prompts) is not None:
             raise ValueError(
                 f"The {kind} on {one.split!r} is on prompts that the head was calibrated on: measure or calibrate on "

@@ -3,7 +3,7 @@
 from .disk_budget import parse_bytes, plan_recording
 from .engine import Completion, Judge, SamplingArguments, SamplingEngine, TransformersEngine
 from .labelling import relabel_rollouts
-from .prompts import encode_prompts, prompt_texts
+from .prompts import PromptFormat, encode_prompts, prompt_texts
 from .recorders import FeatureRecorder
 from .recording import Recording
 from .rollout import Rollout, by_prompt
@@ -16,6 +16,7 @@ __all__ = [
     "Completion",
     "FeatureRecorder",
     "Judge",
+    "PromptFormat",
     "Recording",
     "Rollout",
     "RolloutSet",

@@ -185,7 +185,7 @@ class RolloutSet:
                     f"{str(file.with_suffix('.jsonl'))!r} has prompts that are also in another shard: sample again."
                 )
             seen |= problems
-        wanted = self.settings["prompts"]
+        wanted = self._sampled_prompts
         if len(seen) != wanted:
             raise ValueError(
                 f"{str(self.folder)!r} has rollouts of {len(seen)} of {wanted} prompts: run the command that samples "
@@ -205,7 +205,7 @@ class RolloutSet:
             # The set is not from [`sample_rollouts`], so it is unknown how many rollouts a shard has
             return
         size, n = sampling["prompts_per_batch"], sampling["n"]
-        prompts = min(size, self.settings["prompts"] - size * int(file.stem.removeprefix("shard-")))
+        prompts = min(size, self._sampled_prompts - size * int(file.stem.removeprefix("shard-")))
         if (len(problems), len(shard)) != (prompts, prompts * n):
             raise ValueError(
                 f"Expected {prompts * n} rollouts of {prompts} prompts in {str(file)!r}, got {len(shard)} of "
@@ -221,6 +221,12 @@ class RolloutSet:
         """The rollouts of every complete shard, and the file with what was recorded of their tokens."""
         for records_file in sorted(self.folder.glob("shard-*.jsonl")):
             yield _read_records(records_file), records_file.with_suffix(".safetensors")
+
+    @property
+    def _sampled_prompts(self) -> int:
+        """How many prompts a complete set has: those that were asked for without the overlong ones."""
+        prompts: int = self.settings["prompts"]
+        return prompts - self.settings.get("skipped_overlong", 0)
 
     def _write_settings(self, settings: dict[str, Any]) -> None:
         write_text(self.folder / "settings.json", json.dumps(settings, indent=2) + "\n")

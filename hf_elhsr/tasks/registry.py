@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+from .._checks import quoted
 from .arithmetic import ArithmeticTask
 from .coin_flip import CoinFlipTask
 from .file_function import FileFunction
@@ -10,6 +11,7 @@ from .json_lines import JsonLinesTask
 from .math_problems import Gsm8kTask, MathTask
 from .multiple_choice import AquaRatTask, HellaSwagTask, MultipleChoiceTask
 from .reasoning_gym import reasoning_gym_task
+from .row_files import expected_files, is_row_file, looks_like_a_file
 from .task import Task
 from .verification import check_loads
 
@@ -26,7 +28,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 # The forms of tasks that need more than their name
 _FORMS = {"reasoning_gym": ("reasoning_gym:DATASET", "reasoning_gym:DATASET:SETTING=VALUE,...")}
-_OWN_PROMPTS = ".jsonl"
+_OWN_PROMPTS = "FILE.jsonl"
 
 
 def register_task(name: str, factory: Callable[..., Task]) -> None:
@@ -39,18 +41,20 @@ def register_task(name: str, factory: Callable[..., Task]) -> None:
             the colon for `NAME:TEXT`, if it takes any.
 
     Raises:
-        ValueError: The name is taken, has a colon, or ends in .jsonl, like files of prompts.
+        ValueError: The name is taken, has a colon, or ends like files of prompts, e.g. in .jsonl.
     """
     if name in TASKS:
         raise ValueError(f"A task {name!r} already exists: use a different name.")
-    if not name or ":" in name or name.endswith(_OWN_PROMPTS):
-        raise ValueError(f"Expected a task's name without a colon and without the ending .jsonl, got {name!r}.")
+    if not name or ":" in name or is_row_file(name):
+        raise ValueError(
+            f"Expected a task's name without a colon and without the ending of a file, got {quoted(name)}."
+        )
     TASKS[name] = factory
 
 
 def task_forms() -> tuple[str, ...]:
     """The forms in which tasks are asked for, with placeholders in capitals."""
-    return (*(form for name in TASKS for form in _FORMS.get(name, (name,))), f"FILE{_OWN_PROMPTS}")
+    return (*(form for name in TASKS for form in _FORMS.get(name, (name,))), _OWN_PROMPTS)
 
 
 def find_task(name: str, verifier: str | None = None, extract: str | None = None) -> Task:
@@ -59,7 +63,8 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
     Args:
         name: The name of a task in [`TASKS`], such as 'arithmetic'; 'gsm8k' for a task on the Hub, or 'gsm8k:my.jsonl'
             for its rows in a file; 'reasoning_gym:DATASET', or with settings of that dataset, as in
-            'reasoning_gym:chain_sum:max_terms=3'; or a .jsonl file of the user's prompts, with a verifier.
+            'reasoning_gym:chain_sum:max_terms=3'; or a file of the user's prompts, .jsonl or
+            any other that [`read_rows`] reads, with a verifier.
         verifier: 'file.py:function', for the user's prompts.
         extract: 'file.py:function' that finds the final answer of a completion, for the user's prompts. Default: none,
             and there is no majority vote.
@@ -68,13 +73,20 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
         ValueError: The task does not exist, a verifier is missing or not needed, or its file cannot be loaded.
     """
     first, colon, rest = name.partition(":")
-    own = name.endswith(_OWN_PROMPTS) and first not in TASKS
+    own = first not in TASKS and is_row_file(name)
+    if first not in TASKS and not own:
+        if verifier is not None or looks_like_a_file(name):
+            raise ValueError(
+                f"Unknown task {quoted(name)}: it is no file of prompts that can be read, which end in "
+                f"{expected_files()}; and no task's name. Expected one of {', '.join(task_forms())}."
+            )
+        raise ValueError(f"Unknown task {quoted(name)}: expected one of {', '.join(task_forms())}.")
     if own and verifier is None:
-        raise ValueError(f"{name!r} needs a verifier: pass it as 'file.py:function'.")
+        raise ValueError(f"{quoted(name)} needs a verifier: pass it as 'file.py:function'.")
     if not own and verifier is not None:
-        raise ValueError(f"The task {name!r} has its own verifier: leave out yours.")
+        raise ValueError(f"The task {quoted(name)} has its own verifier: leave out yours.")
     if not own and extract is not None:
-        raise ValueError(f"The task {name!r} finds final answers itself: leave out your function.")
+        raise ValueError(f"The task {quoted(name)} finds final answers itself: leave out your function.")
     if own:
         functions = {"verifier": FileFunction(str(verifier))}
         if extract is not None:
@@ -85,8 +97,8 @@ def find_task(name: str, verifier: str | None = None, extract: str | None = None
         check_loads(task)
         return task
     arguments = [rest] if colon else []
-    if first not in TASKS or not _takes(TASKS[first], arguments):
-        raise ValueError(f"Unknown task {name!r}: expected one of {', '.join(task_forms())}.")
+    if not _takes(TASKS[first], arguments):
+        raise ValueError(f"Unknown task {quoted(name)}: expected one of {', '.join(task_forms())}.")
     return TASKS[first](*arguments)
 
 

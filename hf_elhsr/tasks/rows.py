@@ -1,7 +1,7 @@
 """RowsTask: a task whose problems are the rows of a dataset on the Hub or of a file."""
 
+import dataclasses
 import hashlib
-import json
 import logging
 import os
 import random
@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from .._checks import quoted
+from .row_files import raw_bytes, read_rows
 from .task import Problem, split_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,10 @@ class RowsTask(ABC):
     into "test" and the rest into "train", so that no prompt is in both, whichever other rows the file has.
 
     Args:
-        source: A file with one JSON object per line. Default: the task's dataset on the Hub, through `datasets`.
+        source: A file of rows, see [`read_rows`]. Default: the task's dataset on the Hub, through `datasets`.
+
+    Raises:
+        ValueError: There is neither a file nor a dataset.
     """
 
     name: str
@@ -40,7 +45,7 @@ class RowsTask(ABC):
     @property
     def labelled_by(self) -> dict[str, str]:
         """What determines the labels besides the task's name: a hash of the file, whose rows can be edited."""
-        return {} if self.source is None else {"rows_sha256": hashlib.sha256(_read(self.source)).hexdigest()}
+        return {} if self.source is None else {"rows_sha256": hashlib.sha256(raw_bytes(self.source)).hexdigest()}
 
     @abstractmethod
     def problem(self, row: dict[str, Any]) -> Problem:
@@ -67,7 +72,7 @@ class RowsTask(ABC):
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
         if self.source is not None:
-            return read_json_lines(self.source)
+            return read_rows(self.source)
         dataset, config = self.hub_dataset or (self.name, None)
         return load_rows(dataset, config, split)
 
@@ -78,7 +83,8 @@ class RowsTask(ABC):
                 problem = self.problem(row)
             except KeyError as error:
                 raise ValueError(
-                    f"Row {number} of the task {self.name!r} has no field {error}; its fields are {sorted(row)}."
+                    f"Row {number} of the task {self.name!r} has no field {error}; its fields are "
+                    f"{quoted(sorted(row))}."
                 ) from error
             except ValueError as error:
                 raise ValueError(f"Row {number} of the task {self.name!r}: {error}") from error
@@ -87,10 +93,11 @@ class RowsTask(ABC):
                     f"Row {number} of {str(self.source)!r} repeats the prompt "
                     f"{problem.question[:80]!r}. Remove it: every prompt may occur only once."
                 )
-            problems.setdefault(problem.id, problem)
+            problems.setdefault(problem.id, dataclasses.replace(problem, row=number))
         if len(problems) < len(rows):
             # The user of a public dataset cannot remove them
-            logger.warning(
+            # Once: commands read the problems before they load a model, and again when they sample
+            logger.warning_once(
                 f"{len(rows) - len(problems)} of the {len(rows)} rows of the task {self.name!r} repeat a prompt; the "
                 "first of each is kept."
             )
@@ -101,12 +108,19 @@ def text_of(row: dict[str, Any], field: str) -> str:
     """The text in a field of a row.
 
     Raises:
-        ValueError: The field is not text.
+        ValueError: The field is not text, or holds what stands for no character.
         KeyError: The field does not exist.
     """
     value = row[field]
     if not isinstance(value, str):
-        raise ValueError(f"Expected text in the field {field!r}, got {type(value).__name__} {value!r}.")
+        raise ValueError(f"Expected text in the field {field!r}, got {type(value).__name__} {quoted(value)}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text in the field {field!r} has half of a surrogate pair at position {error.start}, which stands for "
+            "no character: write it whole."
+        ) from error
     return value
 
 
@@ -119,39 +133,10 @@ def texts_of(row: dict[str, Any], field: str) -> list[str]:
     """
     value = row[field]
     if not isinstance(value, list) or not all(isinstance(text, str | int | float) for text in value):
-        raise ValueError(f"Expected a list of texts in the field {field!r}, got {type(value).__name__} {value!r}.")
+        raise ValueError(
+            f"Expected a list of texts in the field {field!r}, got {type(value).__name__} {quoted(value)}."
+        )
     return [str(text) for text in value]
-
-
-def read_json_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file in UTF-8, with or without a byte order mark; empty lines are skipped.
-
-    Raises:
-        ValueError: The file does not exist or is not UTF-8, or a line is not a JSON object.
-    """
-    try:
-        text = _read(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{str(file)!r} is not UTF-8 ({error}): save it in this encoding.") from error
-    rows = []
-    # Not splitlines: JSON strings may contain other line separators
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Line {number} of {str(file)!r} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"Line {number} of {str(file)!r}: expected a JSON object, got {type(row).__name__}.")
-        rows.append(row)
-    return rows
-
-
-def _read(file: Path) -> bytes:
-    if not file.is_file():
-        raise ValueError(f"{str(file)!r} does not exist: expected a file with one JSON object per line.")
-    return file.read_bytes()
 
 
 def load_rows(dataset: str, config: str | None, split: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Task and Problem: problems with a prompt, split by prompt, and a verifier that labels completions."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -15,12 +15,14 @@ class Problem:
         answer: The reference answer, in the form that the task's verifier expects: text in the tasks of this package,
             or any other value that can be pickled.
         template: The family of problems that this one belongs to.
+        row: Its row in the file or dataset that it comes from, counted from 1, for messages; None if there is none.
     """
 
     id: str
     question: str
     answer: Any
     template: str
+    row: int | None = field(default=None, compare=False)
 
 
 class Task(Protocol):

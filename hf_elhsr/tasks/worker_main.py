@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 _PACKAGE = "hf_elhsr"
 # What labelling needs of the package; everything else has the package as a whole loaded first
-_LIGHT = (f"{_PACKAGE}.tasks", f"{_PACKAGE}._visible_text")
+_LIGHT = (f"{_PACKAGE}.tasks", f"{_PACKAGE}._visible_text", f"{_PACKAGE}._checks")
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def test_version(run_program):
         (["evaluate", "out", *MODEL, "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
         (["tradeoff", "nowhere", "--head", "h", "--plot", "p.pdf"], "as .svg or .png, not as 'p.pdf'"),
         (["card", "nowhere"], "lacks config.json"),
-        (["generate", "Hi", "--model", "./no/such/model", "--head", "h"], "./no/such/model"),
+        (["generate", "Hi", "--model", "./no/such/model", "--head", SHIPPED], "./no/such/model"),
         (["train", "run[/x]", "out"], "run[/x]"),
         (["sample", "out", *MODEL, "--disk-budget", "lots"], "number of bytes, as in 50GB or 800MB, got 'lots'"),
         (["train", "nowhere", "out", "--preset", "best"], "preset='best': expected one of default, paper"),

@@ -336,3 +336,8 @@ def test_options_of_training_are_the_changed_ones(preset_name, signal, changes, 
     sample, _ = commands_of(making_commands("head", config, record))
     assert parsed(sample)[1]["verifier"] == "mine.py:check"
     assert parsed(sample)[1]["extract"] == "mine.py:last"
+    rollouts |= {"skipped_overlong": 2, "system_prompt": "Be brief.", "template_options": {"enable_thinking": False}}
+    rollouts["task"] = "prompts.csv"
+    asked = parsed(commands_of(making_commands("head", config, record))[0])[1]
+    assert (asked["verifier"], asked["skip_overlong"]) == ("mine.py:check", True)
+    assert (asked["system_prompt"], asked["template_option"]) == ("Be brief.", ["enable_thinking=false"])
