@@ -29,7 +29,7 @@ from ..transformers_internals import (
     prefill,
     updated_model_kwargs,
 )
-from .arguments import check_context_length
+from .arguments import check_context_length, check_padding
 from .batch import CACHE_NAMES, Prompts, Rows, copy_cache, inputs_of_last_token, last_logits, stateful
 from .cache_check import check_cache
 from .next_token import sample_tokens
@@ -212,9 +212,11 @@ class _Loop:
         model, request, batch = self._model, self._request, len(input_ids)
         embeds = model_kwargs.get("inputs_embeds")
         prompt_length = (input_ids if embeds is None else embeds).shape[1]
-        check_context_length(model, prompt_length)
         # max_length counts input_ids, which do not contain a prompt given as embeddings
-        positions = self._generation_config.max_length + prompt_length - input_ids.shape[1]
+        new_tokens = self._generation_config.max_length - input_ids.shape[1]
+        check_context_length(model, prompt_length, new_tokens, feeds_last=bool(self._needs.layers))
+        check_padding(model_kwargs.get("attention_mask"))
+        positions = prompt_length + new_tokens
         model_kwargs = _prepare_model_kwargs(model, self._generation_config, model_kwargs, batch, positions)
         self._compiled = is_compiled(model, self._generation_config, model_kwargs)
         keeping_state = stateful(logits_processor, self._stopping_criteria)
