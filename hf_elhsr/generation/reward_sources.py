@@ -131,7 +131,7 @@ class RewardSources:
 
 
 def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningReward | TextScorer":
-    if callable(source) and not isinstance(source, ElhsrRewardHead):
+    if callable(source) and not isinstance(source, ElhsrRewardHead | type):
         if isinstance(source, PreTrainedModel):
             raise ValueError(
                 f"reward_head names a {type(source).__name__}: a model that reads texts needs its tokenizer, pass "

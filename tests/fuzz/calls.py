@@ -177,7 +177,7 @@ def random_call(seed: int) -> Call:
     if rng.random() < 0.2:
         settings["num_return_sequences"] = rng.randint(1, n)
     nonsense = {}
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         for _ in range(rng.choice((1, 1, 2))):
             nonsense[rng.choice((*OWN, *OWN, *THEIRS))] = rng.choice(list(NONSENSE))
     inputs, side = _inputs(rng)
@@ -209,7 +209,7 @@ def _inputs(rng: random.Random) -> tuple[dict[str, torch.Tensor], str]:
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
     ids = torch.randint(5, VOCABULARY, (batch, length), generator=generator)
     mask = torch.ones_like(ids)
-    side = rng.choice(("left", "left", "left", "right", "none", "none"))
+    side = rng.choice((*["left"] * 6, "right", *["none"] * 5))
     for row in range(1, batch):
         padding = rng.randint(0, length if rng.random() < 0.1 else max(0, length - 1))
         if side == "left":

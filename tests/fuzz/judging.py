@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import functools
 import random
+import traceback
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,17 @@ def _judge_error(call: Call, model: Any, head: ElhsrRewardHead, error: Exception
     said = " ".join([str(error), *getattr(error, "__notes__", [])])
     names = (*OWN, *THEIRS, *call.settings, *call.inputs, *call.nonsense, type(model).__name__, *_PROPERTIES)
     named = any(name in said for name in names)
-    if isinstance(error, ValueError | TypeError) and named and len(said) <= _LONGEST_MESSAGE:
+    if isinstance(error, ValueError | TypeError) and named and (len(said) <= _LONGEST_MESSAGE or not _is_ours(error)):
         return f"refused ({type(error).__name__})"
     if type(plain := _plain_error(call, model, head)) is type(error):
         return "as without best_of_n"
     raise FindingError(f"{type(error).__name__}: {said[:600]} (without best_of_n: {plain!r:.200})") from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the package raised it itself."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return frames[-1][0].f_globals.get("__name__", "").startswith("hf_elhsr")
 
 
 def _plain_error(call: Call, model: Any, head: ElhsrRewardHead) -> Exception | None:

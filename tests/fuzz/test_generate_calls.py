@@ -5,7 +5,7 @@ from architectures import ARCHITECTURES
 from calls import random_call
 from judging import judge
 
-CALLS = 80
+CALLS = 60
 
 
 def test_there_are_sixty_architectures():
