@@ -260,8 +260,8 @@ def _check_prompts(kwargs: dict[str, Any]) -> None:
         raise ValueError(f"The batch of prompts is empty ({name} has the shape {shape}): pass at least one prompt.")
     if shape[1] == 0:
         raise ValueError(
-            f"The prompts are empty ({name} has the shape {shape}), so there is nothing to go on from: pass at least "
-            "one token, such as the tokenizer's BOS or EOS token."
+            f"The prompts are empty ({name} has the shape {shape}), as an empty question is: no row has a token to go "
+            "on from. Pass at least one, such as the tokenizer's BOS or EOS token."
         )
 
 

@@ -70,6 +70,7 @@ def judge(call: Call) -> str:
     arguments = _arguments(call, model, head)
     before, elsewhere = _state(model), (random.getstate(), str(np.random.get_state()))
     torch.manual_seed(call.seed)
+    seeded = torch.get_rng_state()
     try:
         out, error = model.generate(**arguments), None
     except Exception as caught:  # noqa: BLE001
@@ -79,8 +80,19 @@ def judge(call: Call) -> str:
     if (random.getstate(), str(np.random.get_state())) != elsewhere:
         raise FindingError("random numbers were drawn that are not torch's")
     if error is not None:
+        # What functions return is known only after the sampling
+        if _is_ours(error) and "returned" not in str(error) and not torch.equal(torch.get_rng_state(), seeded):
+            raise FindingError(f"random numbers were drawn before a refusal: {error}")
         return _judge_error(call, model, head, error)
+    if call.seed % 8 == 0:
+        torch.manual_seed(call.seed)
+        if not torch.equal(_sequences(model.generate(**_arguments(call, model, head))), _sequences(out)):
+            raise FindingError("the same seed gives other winners")
     return _judge_result(call, model, head, arguments, out)
+
+
+def _sequences(out: Any) -> torch.Tensor:
+    return out.sequences if isinstance(out, BestOfNOutput) else out
 
 
 def _arguments(call: Call, model: PreTrainedModel, head: ElhsrRewardHead) -> dict[str, Any]:
@@ -135,7 +147,7 @@ def _judge_result(call: Call, model: Any, head: ElhsrRewardHead, arguments: dict
         raise FindingError(f"accepted nonsense: {call.nonsense}")
     n, k = arguments["best_of_n"], arguments.get("num_return_sequences") or 1
     batch, length = inputs["input_ids"].shape
-    sequences = out.sequences if isinstance(out, BestOfNOutput) else out
+    sequences = _sequences(out)
     if len(sequences) != batch * k or not torch.equal(
         sequences[:, :length], inputs["input_ids"].repeat_interleave(k, dim=0)
     ):
