@@ -17,7 +17,7 @@ DECISION_PROMPTS := 1024
 TEST_SKIP := 9216
 UNSEEN_SKIP := 1200
 
-.PHONY: demo test test-browser test-mirror test-oldest test-dist dist check format bench bench-training head card \
+.PHONY: demo test fuzz test-browser test-mirror test-oldest test-dist dist check format bench bench-training head card \
 	reproduction results record-chat-answers docs clean
 
 demo: $(VENV)/demo
@@ -25,6 +25,10 @@ demo: $(VENV)/demo
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses 2
+
+# Random calls of generate on tiny models of many architectures; `make test` makes a few hundred of them
+fuzz: $(VENV)/dev
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz/run.py --calls 10000
 
 # The core tests with the oldest versions that pyproject.toml admits, in an environment of their own
 test-oldest: $(VENV)-oldest/done

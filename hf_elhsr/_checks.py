@@ -2,8 +2,6 @@
 
 from typing import Any, TypeGuard
 
-import numpy as np
-
 # Longer quotations hide what an error says
 _MOST_CHARACTERS = 200
 # What tensors of counts and of numbers can hold
@@ -58,11 +56,12 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def true_or_false(name: str, value: Any) -> bool:
-    """Return `value` as a bool if it is one, of Python's or NumPy's, or the number 0 or 1.
+    """Return `value` as a bool if it is one, or the number 0 or 1, also where NumPy or torch made it.
 
     Raises:
         ValueError: It is something else.
     """
-    if not isinstance(value, bool | int | np.bool_) or value not in (True, False):
+    single = value.item() if getattr(value, "shape", None) == () else value
+    if not isinstance(single, int) or single not in (True, False):
         raise ValueError(f"{name}={quoted(value)}: expected True or False.")
-    return bool(value)
+    return bool(single)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .._checks import quoted
 from .calibration import Line
 from .decision import Decision, check_counts, check_settings, setting_for
 from .pruning import Pruning, PruningRule
@@ -92,7 +93,8 @@ class Adaptive(Decision):
         check_settings("prices", self.prices, "prices between 0 and 1")
         if self.prices.keys() != self.thresholds.keys():
             raise ValueError(
-                f"thresholds and prices must have the same tolerances, got {[*self.thresholds]} and {[*self.prices]}"
+                "thresholds and prices must have the same tolerances, got "
+                f"{quoted([*self.thresholds])} and {quoted([*self.prices])}"
             )
 
     def rule(self, tolerance: float, winner: Line) -> AdaptiveRule:

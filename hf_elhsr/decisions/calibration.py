@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from .decision import Decision, check, check_counts, is_number
+from .._checks import is_number, quoted
+from .decision import Decision, check, check_counts
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,4 @@ def _line(given: Any) -> Line:
     try:
         return Line(**given)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"winner must be a slope above 0 and an offset, got {given!r}") from error
+        raise ValueError(f"winner must be a slope above 0 and an offset, got {quoted(given)}") from error

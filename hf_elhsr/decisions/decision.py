@@ -6,13 +6,15 @@ all decisions.
 """
 
 import dataclasses
-import math
+from numbers import Real
 from typing import Any, ClassVar, Self
 
-from .._checks import is_whole_number
+from .._checks import is_number, is_whole_number, quoted, shortened
 
 #: The tolerances that heads are fitted for: accuracy that may be given up, as shares of prompts.
 TOLERANCES = (0.005, 0.01, 0.015, 0.02, 0.05)
+# No count in a head comes near it; a damaged file may hold any number
+_MOST_COUNTED = 2**31
 
 
 class Decision:
@@ -39,7 +41,7 @@ class Decision:
         try:
             if not isinstance(given, dict) or given.keys() != set(fields):
                 got = sorted(map(str, given)) if isinstance(given, dict) else given
-                raise ValueError(f"expected exactly {', '.join(fields)}, got {got!r}")
+                raise ValueError(f"expected exactly {', '.join(fields)}, got {quoted(got)}")
             return cls(**given)
         except ValueError as error:
             raise ValueError(
@@ -69,18 +71,13 @@ def check(name: str, value: Any, expected: str, holds: bool) -> None:
         ValueError: "NAME must be EXPECTED, got VALUE".
     """
     if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite int or float; True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        raise ValueError(f"{name} must be {expected}, got {quoted(value)}")
 
 
 def check_counts(**counts: Any) -> None:
     """Refuse counts other than whole numbers of at least 1."""
     for name, value in counts.items():
-        check(name, value, "a count of at least 1", is_whole_number(value, at_least=1))
+        check(name, value, "a count of at least 1", is_whole_number(value, at_least=1) and value < _MOST_COUNTED)
 
 
 def check_settings(name: str, value: Any, what: str) -> None:
@@ -114,10 +111,11 @@ def setting_for(table: dict[str, float], tolerance: float, argument: str) -> flo
         ValueError: Every stored tolerance is above the one asked for, or the latter is not a share of prompts.
     """
     stored = sorted(table, key=float)
-    allowed = [key for key in stored if not isinstance(tolerance, bool) and float(key) <= tolerance < 1]
+    is_share = isinstance(tolerance, Real) and not isinstance(tolerance, bool)
+    allowed = [key for key in stored if is_share and float(key) <= tolerance < 1]
     if not allowed:
         raise ValueError(
-            f"{argument}={tolerance!r}: expected how much accuracy may be given up, as a share of prompts of at least "
-            f"{stored[0]} and below 1. This head has settings for {', '.join(stored)}."
+            f"{argument}={quoted(tolerance)}: expected how much accuracy may be given up, as a share of prompts of at "
+            f"least {stored[0]} and below 1. This head has settings for {shortened(', '.join(stored))}."
         )
     return table[allowed[-1]]

@@ -3,19 +3,21 @@
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin, GenerationMode
 
-from .._checks import whole_number
+from .._checks import quoted, true_or_false, whole_number
 from ..head.base_model import learns_prompts
+from ..rewards import SignalProcessor
 from ..transformers_internals import (
     GENERATION_CONFIG_NAME,
     MEDIA_INPUTS,
@@ -25,7 +27,7 @@ from ..transformers_internals import (
     keep_all_settings,
     own_decoding,
 )
-from .batch import uses_cache
+from .batch import CACHE_NAMES, uses_cache
 
 # Arguments that hold functions and objects, which a generation config, being JSON, cannot hold
 _FOR_CALLS_ALONE = ("extract_answer", "signal_processor")
@@ -82,7 +84,7 @@ def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
         saved = _saved(defaults, passed.get("generation_config"), model.generation_config)
         saved = {name: setting for name, setting in saved.items() if kwargs.get(name) is None}
         if kwargs.get("best_of_n") is None and "best_of_n" not in saved:
-            unused = [name for name, default in defaults.items() if kwargs.get(name, default) not in (None, default)]
+            unused = [name for name, value in kwargs.items() if name in defaults and _is_set(value, defaults[name])]
             if unused:
                 raise ValueError(
                     f"{' and '.join(unused)} passed without best_of_n: also pass best_of_n, the number of candidates."
@@ -93,10 +95,15 @@ def with_saved_settings(generate: Callable[..., Any]) -> Callable[..., Any]:
             return generate(model, *args, **kwargs | {name: setting.value for name, setting in saved.items()})
         except ValueError as error:
             for name, setting in saved.items():
-                error.add_note(f"{name}={setting.value!r} comes from {setting.source}.")
+                error.add_note(f"{name}={quoted(setting.value)} comes from {setting.source}.")
             raise
 
     return with_settings
+
+
+def _is_set(value: Any, default: Any) -> bool:
+    # By identity: comparisons of arrays are arrays
+    return value is not None and value is not default
 
 
 def _saved(names: Iterable[str], passed: GenerationConfig | None, own: GenerationConfig | None) -> dict[str, _Saved]:
@@ -165,6 +172,8 @@ def _generation_config_file(source: str, revision: str | None) -> Path | None:
 
 # By name, since published heads carry copies of them
 _OUR_CLASSES = ("BestOfNGenerationMixin", "LoopMixin")
+# More do not fit into memory, whatever the model
+_MOST_CANDIDATES = 2**20
 
 
 def check_model(model: Any) -> None:
@@ -194,7 +203,7 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     Settings are looked up in the call, its generation_config and the model's, in this order and before transformers
     fills in defaults, so that the user's settings can be distinguished from defaults.
     """
-    whole_number("best_of_n", n)
+    whole_number("best_of_n", n, at_most=_MOST_CANDIDATES)
     check_model(model)
     if kwargs.get("custom_generate") is not None:
         raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
@@ -208,14 +217,17 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
         raise ValueError(
             f"do_sample=False makes all {n} candidates the same: leave it out or set do_sample=True with best_of_n > 1."
         )
-    names = ("inputs", "input_ids", "inputs_embeds")
-    prompts = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
-    if isinstance(prompts, torch.Tensor) and prompts.shape[0] == 0:
-        raise ValueError(f"The batch of prompts is empty (shape {tuple(prompts.shape)}): pass at least one prompt.")
+    _check_prompts(kwargs)
     if model.training and model.is_activation_checkpointing and uses_cache(requested_cache(model, kwargs)):
         raise ValueError(
             "In training mode with gradient checkpointing the model ignores its cache and would not see the prompt: "
             "call model.eval(), or pass use_cache=False."
+        )
+    caches = [name for name in CACHE_NAMES if kwargs.get(name) is not None]
+    if caches and not uses_cache(requested_cache(model, kwargs)):
+        raise ValueError(
+            f"{caches[0]} is a cache, and use_cache=False asks for none: leave out one of them, or the model would see "
+            "tokens twice."
         )
     media = [name for name in MEDIA_INPUTS if kwargs.get(name) is not None]
     if media and not uses_cache(requested_cache(model, kwargs)):
@@ -233,6 +245,26 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
         raise ValueError("best_of_n scores its own candidates: call it outside of score_generation.")
 
 
+def _check_prompts(kwargs: dict[str, Any]) -> None:
+    """Refuse a batch without prompts, and prompts without tokens."""
+    # Token ids may be empty beside embeddings, which hold the prompt then
+    name = next((name for name in ("inputs_embeds", "inputs", "input_ids") if kwargs.get(name) is not None), None)
+    prompts = None if name is None else kwargs[name]
+    if not isinstance(prompts, torch.Tensor):
+        return
+    shape = tuple(prompts.shape)
+    if len(shape) != (dimensions := 3 if name == "inputs_embeds" else 2):
+        wanted = "(batch, length, width)" if dimensions == 3 else "(batch, length)"
+        raise ValueError(f"{name} has the shape {shape}: expected {wanted}, a row for each prompt.")
+    if shape[0] == 0:
+        raise ValueError(f"The batch of prompts is empty ({name} has the shape {shape}): pass at least one prompt.")
+    if shape[1] == 0:
+        raise ValueError(
+            f"The prompts are empty ({name} has the shape {shape}), as an empty question is: no row has a token to go "
+            "on from. Pass at least one, such as the tokenizer's BOS or EOS token."
+        )
+
+
 def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     """How many sequences to return per prompt: `num_return_sequences`, at most n."""
     k = _setting(model, kwargs, "num_return_sequences")
@@ -243,20 +275,96 @@ def requested_sequences(model: Any, n: int, kwargs: dict[str, Any]) -> int:
     return int(k)
 
 
-def check_context_length(model: Any, prompt_length: int) -> None:
-    """Refuse a prompt that leaves no room for a single token in the model's context."""
+# What the decoding loop calls and reads. By name, since published heads carry copies of the class
+_PROCESSOR = ("needs", "begin", "__call__", "candidates_multiplied", "candidates_left")
+
+
+def checked_processors(signal_processor: Any) -> list[SignalProcessor]:
+    """The processors that were passed, as a list.
+
+    Raises:
+        ValueError: It is not a list, or holds something else than a [`SignalProcessor`].
+    """
+    if signal_processor is None:
+        return []
+    if not isinstance(signal_processor, list | tuple):
+        raise ValueError(f"signal_processor={quoted(signal_processor)}: expected a list of SignalProcessors.")
+    for processor in signal_processor:
+        if isinstance(processor, type) or not all(hasattr(processor, name) for name in _PROCESSOR):
+            raise ValueError(f"signal_processor holds {quoted(processor)}: expected only SignalProcessors.")
+    return list(signal_processor)
+
+
+def check_context_length(model: Any, prompt_length: int, new_tokens: int, feeds_last: bool) -> None:
+    """Refuse a prompt and a length limit for which the model has too few positions.
+
+    Where positions are computed, as rotary ones are, a model goes on past its context, as in transformers. Where they
+    are looked up, it would fail at the end of the decoding.
+
+    Args:
+        new_tokens: How many tokens may be sampled.
+        feeds_last: Whether the last one is fed to the model, for its hidden states.
+    """
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if context is not None and prompt_length >= context:
+    if context is None:
+        return
+    if prompt_length >= context:
         raise ValueError(
             f"The prompt is {prompt_length} tokens long and the model's context holds {context}: shorten the prompt to "
             f"at most {context - 1} tokens."
         )
+    positions = _looked_up_positions(model, context)
+    most = positions - prompt_length + (not feeds_last)
+    if new_tokens > most:
+        last = ", and the last token is fed as well, for the hidden states that the head reads" if feeds_last else ""
+        advice = f"pass max_new_tokens={most} or less" if most > 0 else f"shorten it to at most {positions - 1} tokens"
+        raise ValueError(
+            f"The prompt is {prompt_length} tokens long, up to {new_tokens} are to follow, and {type(model).__name__} "
+            f"has {positions} positions{last}: {advice}."
+        )
+
+
+def check_padding(attention_mask: torch.Tensor | None) -> None:
+    """Refuse prompts that are padded on the right: candidates would begin after padding.
+
+    Args:
+        attention_mask: (batch, length) of the prompts, or of another form, which is not looked at.
+    """
+    if attention_mask is None or attention_mask.ndim != 2:
+        return
+    present = attention_mask.bool()
+    on_the_right = (~present[:, -1] & present.any(dim=-1)).nonzero()
+    if len(on_the_right):
+        raise ValueError(
+            f"attention_mask has padding at the end of prompt {int(on_the_right[0])}, where candidates would "
+            "begin: pad on the left, with tokenizer.padding_side = 'left'."
+        )
+
+
+# Tables of positions may have a few rows more than the context: OPT's has two
+_FURTHER_ROWS = 8
+
+
+def _looked_up_positions(model: Any, context: int) -> float:
+    """How many positions a model has tables for: learned or sinusoidal embeddings, or masks; infinity without any."""
+    tokens = model.get_input_embeddings()
+    tables = [
+        # RoBERTa's positions begin after the one of padding
+        min(context, module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+        for module in model.modules()
+        if isinstance(module, torch.nn.Embedding)
+        and module is not tokens
+        and context <= module.num_embeddings <= context + _FURTHER_ROWS
+    ]
+    tables += [context for buffer in model.buffers() if buffer.ndim > 1 and context in buffer.shape]
+    return min(tables, default=math.inf)
 
 
 def check_min_confidence(min_confidence: float) -> None:
-    """Refuse values outside [0, 1]."""
-    if isinstance(min_confidence, bool) or not 0 <= min_confidence <= 1:
-        raise ValueError(f"min_confidence must be a probability between 0 and 1; got {min_confidence!r}.")
+    """Refuse what is not a number in [0, 1]."""
+    is_share = isinstance(min_confidence, Real) and not isinstance(min_confidence, bool)
+    if not is_share or not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence={quoted(min_confidence)}: expected a probability between 0 and 1.")
 
 
 def check_generation_mode(
@@ -270,8 +378,8 @@ def check_generation_mode(
         )
     if not isinstance(generation_config.output_hidden_states, bool | None):
         raise ValueError(
-            f"output_hidden_states={generation_config.output_hidden_states!r} selects layers, which best_of_n does not "
-            "support: pass True for all of them."
+            f"output_hidden_states={quoted(generation_config.output_hidden_states)} selects layers, which best_of_n "
+            "does not support: pass True for all of them."
         )
     if mode_kwargs.get("synced_gpus"):
         raise ValueError(
@@ -288,11 +396,7 @@ def requested_cache(model: Any, kwargs: dict[str, Any]) -> bool | None:
     """
     value = _setting(model, kwargs, "use_cache")
     # Models compare it with False itself, which 0 and NumPy's booleans are not
-    if value is None:
-        return None
-    if not isinstance(value, bool | int | np.bool_) or value not in (True, False):
-        raise ValueError(f"use_cache={value!r}: expected True or False.")
-    return bool(value)
+    return None if value is None else true_or_false("use_cache", value)
 
 
 def _setting(model: Any, kwargs: dict[str, Any], name: str) -> Any:

@@ -29,7 +29,7 @@ from ..transformers_internals import (
     prefill,
     updated_model_kwargs,
 )
-from .arguments import check_context_length
+from .arguments import check_context_length, check_padding
 from .batch import CACHE_NAMES, Prompts, Rows, copy_cache, inputs_of_last_token, last_logits, stateful
 from .cache_check import check_cache
 from .next_token import sample_tokens
@@ -212,9 +212,11 @@ class _Loop:
         model, request, batch = self._model, self._request, len(input_ids)
         embeds = model_kwargs.get("inputs_embeds")
         prompt_length = (input_ids if embeds is None else embeds).shape[1]
-        check_context_length(model, prompt_length)
         # max_length counts input_ids, which do not contain a prompt given as embeddings
-        positions = self._generation_config.max_length + prompt_length - input_ids.shape[1]
+        new_tokens = self._generation_config.max_length - input_ids.shape[1]
+        check_context_length(model, prompt_length, new_tokens, feeds_last=bool(self._needs.layers))
+        check_padding(model_kwargs.get("attention_mask"))
+        positions = prompt_length + new_tokens
         model_kwargs = _prepare_model_kwargs(model, self._generation_config, model_kwargs, batch, positions)
         self._compiled = is_compiled(model, self._generation_config, model_kwargs)
         keeping_state = stateful(logits_processor, self._stopping_criteria)
@@ -224,7 +226,7 @@ class _Loop:
         # Rows that leave change the shapes, and a compiled step would have to be compiled again
         self._may_leave = not self._compiled and not keeping_state
         outputs = prefill(model, input_ids, self._generation_config, model_kwargs)
-        model_kwargs = updated_model_kwargs(model, outputs, model_kwargs)
+        model_kwargs = _first_positions(updated_model_kwargs(model, outputs, model_kwargs))
         logits = last_logits(outputs, input_ids)
         check_cache(model, input_ids, logits, model_kwargs, room=positions - prompt_length)
         self.records.prefill(outputs, batch, request.n, input_ids.device)
@@ -363,6 +365,22 @@ def _prepare_model_kwargs(
         elif isinstance(cache, StaticCache):
             model_kwargs[name] = larger_static_cache(model, generation_config, batch, positions, model_kwargs)
     return model_kwargs
+
+
+def _first_positions(model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of the first sampled token, which is the first of all after a prompt of padding alone.
+
+    transformers counts on from the padding, whose positions are 0.
+    """
+    mask, positions = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
+    if mask is None or positions is None or mask.ndim != 2 or positions.shape != mask.shape:
+        return model_kwargs
+    empty = ~mask[:, :-1].bool().any(dim=-1)
+    if not bool(empty.any()):
+        return model_kwargs
+    positions = positions.clone()
+    positions[empty, -1] = 0
+    return model_kwargs | {"position_ids": positions}
 
 
 def _pad_token_id(generation_config: GenerationConfig, stopping_criteria: StoppingCriteriaList) -> int:

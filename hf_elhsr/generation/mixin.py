@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer
 
+from .._checks import true_or_false
 from ..decisions.selection import Combination
 from ..head.base_model import unwrap_language_model
 from ..rewards import SignalProcessor, SignalProcessorList
@@ -17,6 +18,7 @@ from .arguments import (
     check_generation_mode,
     check_model,
     check_request,
+    checked_processors,
     keep_when_saved,
     requested_cache,
     requested_sequences,
@@ -102,6 +104,8 @@ class BestOfNGenerationMixin(LoopMixin):
         kwargs = by_name(args, kwargs)
         check_request(self, best_of_n, kwargs)
         k = requested_sequences(self, best_of_n, kwargs)
+        output_token_rewards = true_or_false("output_token_rewards", output_token_rewards)
+        followers = _followers(signal_processor, kwargs.get("streamer"))
         sources = RewardSources.of(reward_head, self, keep_tokens=output_token_rewards)
         combining = Combining(sources, combine, extract_answer, kwargs.get("tokenizer"), kwargs.get("attention_mask"))
         head = sources.only_head if combine is None else None
@@ -124,7 +128,7 @@ class BestOfNGenerationMixin(LoopMixin):
             calibration = winner_confidence(head.head, min_confidence)
         request = CandidateRequest(
             best_of_n,
-            SignalProcessorList([*sources.running, *_followers(signal_processor, kwargs.get("streamer"))]),
+            SignalProcessorList([*sources.running, *followers]),
             max_parallel=max_parallel,
             pruners=stopping.pruners,
             waves=stopping.waves,
@@ -163,7 +167,7 @@ class BestOfNGenerationMixin(LoopMixin):
         check_request(self, n, kwargs)
         if kwargs.get("streamer") is not None:
             raise ValueError("sample_candidates selects no winner, so there is nothing to stream: leave out streamer.")
-        processors = SignalProcessorList(signal_processor or [])
+        processors = SignalProcessorList(checked_processors(signal_processor))
         return _run(self, CandidateRequest(n, processors, max_parallel=max_parallel), kwargs)
 
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -177,7 +181,7 @@ _SAVED_SETTINGS = saved_settings(BestOfNGenerationMixin.generate)
 
 def _followers(signal_processor: list[SignalProcessor] | None, streamer: Any) -> list[SignalProcessor]:
     """The processors, and the streamer among them if it follows all candidates."""
-    processors = list(signal_processor or [])
+    processors = checked_processors(signal_processor)
     follows = isinstance(streamer, SignalProcessor) and not any(streamer is processor for processor in processors)
     return [*processors, streamer] if follows else processors
 

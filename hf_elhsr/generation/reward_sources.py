@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from .._checks import quoted
 from ..decisions.calibration import Line
 from ..decisions.selection import COMBINATIONS, VOTES, Combination, check_finite, select_winners, votes_for_answers
 from ..head.loading import load_reward_head
@@ -36,8 +37,8 @@ def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) 
     Raises:
         ValueError: The shape is different, or a score is not finite.
     """
-    scores = torch.as_tensor(scorer(prompts, completions), dtype=torch.float32).cpu()
     name = getattr(scorer, "__name__", type(scorer).__name__)
+    scores = _numbers(name, scorer(prompts, completions)).to("cpu", torch.float32)
     if scores.shape != (len(completions),):
         raise ValueError(
             f"{name} was given {len(completions)} completions and returned scores of shape {tuple(scores.shape)}: "
@@ -50,6 +51,21 @@ def text_scores(scorer: TextScorer, prompts: list[str], completions: list[str]) 
             "load the model in bfloat16 or float32, not float16."
         )
     return scores
+
+
+def _numbers(name: str, returned: Any) -> torch.Tensor:
+    """What a function returned, as a tensor.
+
+    Raises:
+        ValueError: It is something else than numbers.
+    """
+    try:
+        numbers = torch.as_tensor(returned)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} returned {quoted(returned)}: expected numbers. Fix the function.") from error
+    if numbers.is_complex():
+        raise ValueError(f"{name} returned complex numbers, which have no order: expected real ones. Fix the function.")
+    return numbers
 
 
 RewardSource = ElhsrRewardHead | TextScorer | str | os.PathLike[str]
@@ -115,7 +131,7 @@ class RewardSources:
 
 
 def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningReward | TextScorer":
-    if callable(source) and not isinstance(source, ElhsrRewardHead):
+    if callable(source) and not isinstance(source, ElhsrRewardHead | type):
         if isinstance(source, PreTrainedModel):
             raise ValueError(
                 f"reward_head names a {type(source).__name__}: a model that reads texts needs its tokenizer, pass "
@@ -128,6 +144,17 @@ def _source(source: RewardSource, model: Any, keep_tokens: bool) -> "RunningRewa
 
 
 AnswerExtractor = Callable[[str], str | None]
+
+
+def _answer(extract_answer: AnswerExtractor, text: str) -> str | None:
+    answer = extract_answer(text)
+    try:
+        hash(answer)
+    except TypeError:
+        raise ValueError(
+            f"extract_answer returned {quoted(answer)}: expected the final answer as text, or None if there is none."
+        ) from None
+    return answer
 
 
 @dataclass(frozen=True)
@@ -153,11 +180,11 @@ class Combining:
         known = combine is None or votes or callable(combine) or (isinstance(combine, str) and combine in COMBINATIONS)
         if not known:
             names = ", ".join([*COMBINATIONS, *VOTES])
-            raise ValueError(f"combine={combine!r}: expected a function or one of {names}.")
+            raise ValueError(f"combine={quoted(combine)}: expected a function or one of {names}.")
         if count > 1 and combine is None:
             raise ValueError(f"reward_head names {count} sources: pass combine= to say how they decide together.")
         if count > 1 and votes:
-            raise ValueError(f"combine={combine!r} takes the rewards of one source; reward_head names {count}.")
+            raise ValueError(f"combine={quoted(combine)} takes the rewards of one source; reward_head names {count}.")
         if count == 1 and combine is not None and not votes:
             raise ValueError("combine is for several sources, but reward_head names one: leave it out, or name more.")
         if votes != (self.extract_answer is not None):
@@ -167,9 +194,14 @@ class Combining:
                 else "extract_answer is for votes: pass combine='majority_vote' or 'weighted_vote', or leave it out."
             )
         if votes and not callable(self.extract_answer):
-            raise ValueError(f"extract_answer={self.extract_answer!r}: expected a function of a text.")
+            raise ValueError(f"extract_answer={quoted(self.extract_answer)}: expected a function of a text.")
         if self._needs_texts and self.tokenizer is None:
             raise ValueError("Text reward models and votes read texts: pass tokenizer=, the language model's own.")
+        if self._needs_texts and (isinstance(self.tokenizer, str | bytes) or not hasattr(self.tokenizer, "decode")):
+            raise ValueError(
+                f"tokenizer={quoted(self.tokenizer)}: expected the language model's tokenizer itself, such as "
+                "AutoTokenizer.from_pretrained returns."
+            )
 
     @property
     def _needs_texts(self) -> bool:
@@ -190,10 +222,10 @@ class Combining:
         for column in by_source.unbind(-1):
             check_finite(column)
         if self.extract_answer is not None and isinstance(self.combine, str):
-            answers = [[self.extract_answer(text) for text in row] for row in texts]
+            answers = [[_answer(self.extract_answer, text) for text in row] for row in texts]
             return votes_for_answers(VOTES[self.combine](by_source[..., 0]), answers), by_source
         combination = COMBINATIONS[self.combine] if isinstance(self.combine, str) else self.combine
-        combined = torch.as_tensor(combination(by_source))
+        combined = _numbers("combine", combination(by_source))
         if combined.shape != by_source.shape[:2]:
             raise ValueError(
                 f"combine was given rewards (batch, n, sources) = {tuple(by_source.shape)} and returned "

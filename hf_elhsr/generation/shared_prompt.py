@@ -103,6 +103,11 @@ class SharedPromptCache(Cache):
                 yield
             finally:
                 _in_use.set(before)
+        except RuntimeError as error:
+            if self._attended:
+                raise
+            # A compiled forward pass takes keys of the completion alone for all of them, which its mask does not fit
+            raise CannotShareError(f"{type(model).__name__} does not read shared prompts.") from error
         finally:
             # An interrupt may have come between the lines above
             _in_use.set(before)

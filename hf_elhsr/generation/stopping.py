@@ -107,16 +107,17 @@ class AdaptiveWaves:
 def prune(running_reward: RunningReward, n: int, tolerance: float) -> Stopping:
     """Stop hopeless candidates early, by the head's `config.pruning`."""
     fitted = running_reward.head.config.fitted("pruning")
+    rule = fitted.rule(tolerance)
     _warn_of_another_n("prune", tolerance, fitted.n, n)
-    return Stopping((HopelessPruner(fitted.rule(tolerance), running_reward, n),))
+    return Stopping((HopelessPruner(rule, running_reward, n),))
 
 
 def adaptive(running_reward: RunningReward, n: int, tolerance: float) -> Stopping:
     """Sample waves until a candidate is trusted and prune hopeless ones in them, by the head's `config.adaptive`."""
     config = running_reward.head.config
     fitted = config.fitted("adaptive")
-    _warn_of_another_n("adaptive", tolerance, fitted.n, n)
     rule = fitted.rule(tolerance, config.fitted("calibration").winner)
+    _warn_of_another_n("adaptive", tolerance, fitted.n, n)
     waves = AdaptiveWaves(rule, running_reward, n)
     pruning = rule.pruning_rule(config.pruning)
     hopeless = () if pruning is None else (HopelessPruner(pruning, running_reward, n),)

@@ -102,19 +102,29 @@ def model_fingerprint(model: PreTrainedModel) -> dict[str, Any]:
     return fingerprint
 
 
-def fingerprint_differences(fingerprint: dict[str, Any], model: PreTrainedModel) -> list[str]:
-    """The differences between a fingerprint and the model, in words; empty where they agree."""
+def fingerprint_differences(
+    fingerprint: dict[str, Any], model: PreTrainedModel, vocabulary: int | None = None
+) -> list[str]:
+    """The differences between a fingerprint and the model, in words; empty where they agree.
+
+    Args:
+        vocabulary: How many embedding rows the fingerprint was taken of; those that the model has, too, are compared.
+            Default: as many as the model has.
+    """
     name = fingerprint.get("late_weight_name")
     if not isinstance(name, str) or not all(_is_sample(fingerprint.get(part)) for part in ("embedding", "late_weight")):
         raise ValueError("The fingerprint in the head's config.json is damaged: download or save the head again.")
-    samples = {"embedding": _sample_embedding(model), "late_weight": _sample_parameter(model, name)}
+    samples = {"embedding": _sample_embedding(model, vocabulary), "late_weight": _sample_parameter(model, name)}
     differences = []
     for part, sample in samples.items():
         if sample is None:
             _warn_unread(part)
             continue
         wanted = torch.tensor(fingerprint[part], device="cpu", dtype=torch.float32)
-        if sample.shape != wanted.shape:
+        if part == "embedding" and vocabulary is not None and sample.shape == wanted.shape:
+            in_both = _sampled_rows_exist(model, vocabulary)
+            sample, wanted = sample[in_both], wanted[in_both]
+        if sample.shape != wanted.shape or not len(sample):
             differences.append(f"{part} weights of a different size")
             continue
         distance = _distance(sample, wanted)
@@ -207,15 +217,32 @@ def _late_weight_name(model: PreTrainedModel) -> str:
     return names[-1].replace(".base_layer.", ".")
 
 
-def _sample_embedding(model: PreTrainedModel) -> torch.Tensor | None:
-    embeddings = model.get_input_embeddings()
-    weight = getattr(embeddings, "original_module", embeddings).weight
-    weight = _plain(weight)
+def _sample_embedding(model: PreTrainedModel, vocabulary: int | None = None) -> torch.Tensor | None:
+    """(numbers,) float32 of a few rows, zeros for those that the model does not have; None if they cannot be read."""
+    weight = _plain(_embedding_weight(model))
     if weight is None:
         return None
-    step = max(1, weight.shape[0] // _FINGERPRINT_ROWS)
-    rows = weight[step // 2 :: step][:_FINGERPRINT_ROWS]
-    return _thin_out(rows)
+    rows = _sampled_rows(vocabulary or weight.shape[0], weight.device)
+    sampled = weight[rows.clamp_max(weight.shape[0] - 1)]
+    return _thin_out(sampled.masked_fill((rows >= weight.shape[0])[:, None], 0.0))
+
+
+def _sampled_rows_exist(model: PreTrainedModel, vocabulary: int) -> torch.Tensor:
+    """(numbers,) bool: which numbers of [`_sample_embedding`] are of rows that the model has."""
+    count, width = _embedding_weight(model).shape
+    exist = _sampled_rows(vocabulary, torch.device("cpu")) < count
+    return _thin_out(exist[:, None].expand(-1, width).float()).bool()
+
+
+def _embedding_weight(model: PreTrainedModel) -> torch.Tensor:
+    embeddings = model.get_input_embeddings()
+    weight: torch.Tensor = getattr(embeddings, "original_module", embeddings).weight
+    return weight
+
+
+def _sampled_rows(count: int, device: torch.device) -> torch.Tensor:
+    step = max(1, count // _FINGERPRINT_ROWS)
+    return torch.arange(step // 2, count, step, device=device)[:_FINGERPRINT_ROWS]
 
 
 def _sample_parameter(model: PreTrainedModel, name: str) -> torch.Tensor | None:
@@ -274,6 +301,12 @@ def unwrap_language_model(model: Any) -> PreTrainedModel:
         )
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
+    wrapped = getattr(model, "module", None)
+    if not isinstance(model, PreTrainedModel) and isinstance(wrapped, nn.Module):
+        raise ValueError(
+            f"This is a {type(model).__name__} around a {type(wrapped).__name__}, which shares batches among devices "
+            "or processes: pass the model inside, its `.module` (accelerate.unwrap_model returns it, too)."
+        )
     if not isinstance(model, PreTrainedModel):
         raise ValueError(f"Expected a language model of transformers (a PreTrainedModel), got {type(model).__name__}.")
     return model

@@ -7,7 +7,7 @@ from typing import Any, Self
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from .._checks import is_whole_number
+from .._checks import is_whole_number, quoted, shortened, whole_number
 from ..decisions.adaptive import Adaptive
 from ..decisions.calibration import Calibration
 from ..decisions.decision import Decision
@@ -48,8 +48,11 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "fingerprint": ((dict, NoneType), "a table or null"),
     "adapter": ((dict, NoneType), "a table or null"),
     "base_model": ((str, NoneType), "text or null"),
+    "base_model_revision": ((str, NoneType), "text or null"),
+    "base_model_type": ((str, NoneType), "text or null"),
     "standardization": ((str, NoneType), "text or null"),
 }
+_COUNTS = ("base_num_hidden_layers", "base_vocab_size", "num_log_probabilities")
 
 
 def _from_format_0(config: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +73,8 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     version = config.get("format_version", 0)
     if not is_whole_number(version, at_least=0) or version > FORMAT_VERSION:
         raise ValueError(
-            f"This reward head was saved with format_version {version!r}, and this version of hf_elhsr reads up to "
-            f"{FORMAT_VERSION}: update hf_elhsr, or train the head again with this version (`hf-elhsr train`)."
+            f"This reward head was saved with format_version {quoted(version)}, and this version of hf_elhsr reads up "
+            f"to {FORMAT_VERSION}: update hf_elhsr, or train the head again with this version (`hf-elhsr train`)."
         )
     for number in range(version, FORMAT_VERSION):
         config = MIGRATIONS[number](config)
@@ -155,8 +158,8 @@ class ElhsrConfig(PreTrainedConfig):
             setattr(self, name, kwargs.pop(name, None))
         if unknown := sorted(kwargs.keys() - COMMON_CONFIG_FIELDS):
             raise ValueError(
-                f"A reward head's configuration has no {', '.join(unknown)}: check the spelling, or update hf_elhsr if "
-                "a later version made the head."
+                f"A reward head's configuration has no {shortened(', '.join(map(str, unknown)))}: check the spelling, "
+                "or update hf_elhsr if a later version made the head."
             )
         # A head has no attention, and transformers would download the code of a kernel named here
         kwargs.pop("attn_implementation", None)
@@ -222,11 +225,15 @@ class ElhsrConfig(PreTrainedConfig):
         for name, (types, expected) in _TYPES.items():
             if not isinstance(given := getattr(self, name), types):
                 raise ValueError(
-                    f"The head's config has {name}={given!r}, expected {expected}: download or save the head again."
+                    f"The head's config has {name}={quoted(given)}, expected {expected}: download or save the head "
+                    "again."
                 )
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
-            raise ValueError(f"eps={self.eps!r} is not a small positive number: the paper's is 1e-8.")
+            raise ValueError(f"eps={quoted(self.eps)} is not a small positive number: the paper's is 1e-8.")
         self.reads.check()
+        for name in _COUNTS:
+            if (count := getattr(self, name)) is not None:
+                whole_number(f"The head's config is damaged: {name}", count, at_most=_MOST_FEATURES)
         if self.num_features > _MOST_FEATURES:
             raise ValueError(
                 f"This configuration asks for {self.num_features:,} numbers of every token, and no language model has "
@@ -268,10 +275,11 @@ class ElhsrConfig(PreTrainedConfig):
     def check_fits(self, model: PreTrainedModel) -> None:
         """Refuse a language model that this head was not made for.
 
-        Architecture, width, depth and vocabulary must agree, and the model's weights must match the fingerprint within
-        its tolerance. Paths and ids are never compared. Weights that cannot be read, since they are packed or
-        offloaded, are not compared, with a warning. A head made for the bare model may be used with an adapter, with
-        one warning; a head made with an adapter needs this adapter to be active.
+        Architecture, width and depth must agree, for signals made of distributions also the size of the vocabulary, and
+        the model's weights must match the fingerprint within its tolerance. Paths and ids are never compared. Weights
+        that cannot be read, since they are packed or offloaded, are not compared, with a warning. A head made for the
+        bare model may be used with an adapter, with one warning; a head made with an adapter needs this adapter to be
+        active.
 
         Raises:
             ValueError: The head does not fit; the message names both sides of every difference.
@@ -282,29 +290,35 @@ class ElhsrConfig(PreTrainedConfig):
             "model_type": (self.base_model_type, text_config.model_type),
             "hidden size": (self.hidden_size, getattr(text_config, "hidden_size", self.hidden_size)),
             "number of layers": (self.base_num_hidden_layers, text_config.num_hidden_layers),
-            "vocabulary size": (self.base_vocab_size, text_config.vocab_size),
         }
+        if self.reads.depends_on_vocabulary:
+            found["vocabulary size"] = (self.base_vocab_size, text_config.vocab_size)
         differences = [
-            f"{what} {wanted} (head) against {given} (model)"
+            f"{what} {shortened(str(wanted))} (head) against {given} (model)"
             for what, (wanted, given) in found.items()
             if wanted is not None and wanted != given
         ]
         if not differences and self.fingerprint is not None:
-            differences = fingerprint_differences(self.fingerprint, model)
+            vocabulary = self.base_vocab_size if self._resized(text_config.vocab_size) else None
+            differences = fingerprint_differences(self.fingerprint, model, vocabulary)
         if not differences and self.adapter is not None:
             differences = adapter_differences(self.adapter, model)
         if differences:
             raise ValueError(
-                f"This reward head was made for {self.base_model or 'another model'} and does not fit "
+                f"This reward head was made for {shortened(self.base_model or 'another model')} and does not fit "
                 f"{model.config.name_or_path or type(model).__name__}: {'; '.join(differences)}. "
                 "Load the model that the head was made for, or train a head for this model."
             )
         if self.adapter is None and (adapters := active_adapters(model)):
             logger.warning_once(
-                f"This reward head was made for {self.base_model or 'its language model'} without an adapter, and "
-                f"{', '.join(map(repr, adapters))} changes the hidden states that it reads: its rewards may be worse. "
-                "Train a head with the adapter active."
+                f"This reward head was made for {shortened(self.base_model or 'its language model')} without an "
+                f"adapter, and {', '.join(map(repr, adapters))} changes the hidden states that it reads: its rewards "
+                "may be worse. Train a head with the adapter active."
             )
+
+    def _resized(self, vocab_size: int | None) -> bool:
+        """Whether the vocabulary differs in size only, as with a padding row more; hidden states are the same."""
+        return self.base_vocab_size not in (None, vocab_size) and not self.reads.depends_on_vocabulary
 
     def columns_in(self, recorded: "ElhsrConfig") -> list[slice]:
         """The columns of recorded features that make up this head's h_t, as few slices as possible, in order.
@@ -322,17 +336,20 @@ class ElhsrConfig(PreTrainedConfig):
             # A head without an adapter may be used with one; `check_fits` warned of it in sampling
             if own is None or (what == "fingerprint" and there is None):
                 continue
+            if what == "fingerprint" and self._resized(recorded.base_vocab_size):
+                # Their samples are of different rows of the embedding
+                own, there = own | {"embedding": None}, there | {"embedding": None}
             distance = float("inf") if there is None else fingerprint_distance(own, there)
             if not distance <= FINGERPRINT_TOLERANCE:
                 raise ValueError(
-                    f"A head trained for {self.base_model or 'one model'} cannot be applied to features recorded of "
-                    f"{recorded.base_model or 'another'}: their {what}s differ. Sample rollouts with the head's own "
-                    "model."
+                    f"A head trained for {shortened(self.base_model or 'one model')} cannot be applied to features "
+                    f"recorded of {shortened(recorded.base_model or 'another')}: their {what}s differ. Sample rollouts "
+                    "with the head's own model."
                 )
         return columns
 
 
 def _signal_class(name: Any) -> type[SignalReader]:
     if not isinstance(name, str) or name not in SIGNALS:
-        raise ValueError(f"Unknown signal {name!r}: this version reads {', '.join(SIGNALS)}.")
+        raise ValueError(f"Unknown signal {quoted(name)}: this version reads {', '.join(SIGNALS)}.")
     return SIGNALS[name]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from .._checks import is_whole_number
+from .._checks import is_whole_number, quoted
 from .signals import SignalNeeds, SignalReader, StepSignal
 
 # Lower log-probabilities are raised to it: impossible tokens have many notations, -9999 among them
@@ -24,13 +24,14 @@ class DistributionSignal(SignalReader):
     """Signals made of the raw distribution that token t was sampled from, before any processor changed it."""
 
     source = "next-token distributions"
+    depends_on_vocabulary = True
     # The field of the configuration that determines the length of h_t
     _size: ClassVar[str]
 
     @classmethod
     def settings_for(cls, model: PreTrainedModel, layers: list[int] | None, given: dict[str, Any]) -> dict[str, Any]:
         if layers:
-            raise ValueError(f"The signal {cls.name!r} has no layers: leave out layers={layers}.")
+            raise ValueError(f"The signal {cls.name!r} has no layers: leave out layers={quoted(layers)}.")
         return {"hidden_size": getattr(model.config.get_text_config(decoder=True), "hidden_size", 0), "layers": []}
 
     def check(self) -> None:
@@ -38,8 +39,8 @@ class DistributionSignal(SignalReader):
         if not is_whole_number(size, at_least=1) or layers:
             raise ValueError(
                 f"A head that reads {self.name!r} needs {self._size} of at least 1 and no layers, got "
-                f"{self._size}={size!r} and layers={layers}. ElhsrConfig.for_model(model, signal={self.name!r}) fills "
-                "them in."
+                f"{self._size}={quoted(size)} and layers={quoted(layers)}. ElhsrConfig.for_model(model, "
+                f"signal={self.name!r}) fills them in."
             )
 
     @property
@@ -115,7 +116,8 @@ class TopLogProbabilities(DistributionSignal):
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         if not is_whole_number(k, at_least=1) or k > vocabulary:
             raise ValueError(
-                f"num_log_probabilities={k!r}: expected a number from 1 to the {vocabulary} tokens of the vocabulary."
+                f"num_log_probabilities={quoted(k)}: expected a number from 1 to the {vocabulary} tokens of the "
+                "vocabulary."
             )
         return super().settings_for(model, layers, given) | {"num_log_probabilities": k}
 
@@ -146,7 +148,7 @@ class TopLogProbabilities(DistributionSignal):
         content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
         if not content:
             raise ValueError(
-                f"Expected logprobs with a token in 'content', got {logprobs!r}: request logprobs=true and "
+                f"Expected logprobs with a token in 'content', got {quoted(logprobs)}: request logprobs=true and "
                 f"top_logprobs={k}."
             )
         shown = max(len(token.get("top_logprobs") or []) for token in content)
@@ -183,8 +185,8 @@ def _token_features(token: Mapping[str, Any], k: int, number: int) -> list[float
     invalid = [value for value in (*top, own) if not isinstance(value, int | float) or not value <= _ROUNDED_ZERO]
     if invalid:
         raise ValueError(
-            f"Token {number} has the log-probability {invalid[0]!r}, expected a number of at most 0: the server must "
-            "return log-probabilities, not probabilities."
+            f"Token {number} has the log-probability {quoted(invalid[0])}, expected a number of at most 0: the server "
+            "must return log-probabilities, not probabilities."
         )
     highest = sorted(top, reverse=True)[:k]
     highest += highest[-1:] * (k - len(highest))

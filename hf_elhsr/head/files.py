@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx, validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 
+from .._checks import quoted, shortened
 from .configuration_elhsr import ElhsrConfig
 
 #: The arguments of `from_pretrained` that say where files come from.
@@ -88,18 +89,19 @@ def read_config(file: Path, where: str | os.PathLike[str], **changes: Any) -> tu
         given = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{str(file)!r} is not a valid JSON file ({error}): download or save the head again."
+            f"{str(file)!r} is not a valid JSON file ({shortened(str(error))}): download or save the head again."
         ) from error
     kind = given.get("model_type") if isinstance(given, dict) else None
     if kind != ElhsrConfig.model_type:
-        raise ValueError(f"{str(where)!r} holds a model of type {kind!r}, not a reward head ('elhsr').")
+        raise ValueError(f"{str(where)!r} holds a model of type {quoted(kind)}, not a reward head ('elhsr').")
     try:
         return ElhsrConfig.from_dict(given, return_unused_kwargs=True, name_or_path=str(where), **changes)
     except ValueError:
         raise
     except Exception as error:  # from values of an incorrect type
         raise ValueError(
-            f"The config.json of {str(where)!r} does not describe a reward head ({type(error).__name__}: {error})."
+            f"The config.json of {str(where)!r} does not describe a reward head ({type(error).__name__}: "
+            f"{shortened(str(error))})."
         ) from error
 
 
@@ -224,10 +226,11 @@ def check_weights(file: str | os.PathLike[str], expected: dict[str, tuple[int, .
             found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
-            f"{os.fspath(file)!r} cannot be read: it is damaged, or not a safetensors file ({error}). Download or save "
-            "the head again."
+            f"{os.fspath(file)!r} cannot be read: it is damaged, or not a safetensors file ({shortened(str(error))}). "
+            "Download or save the head again."
         ) from error
     if found != expected:
         raise ValueError(
-            f"The weights in {os.fspath(file)!r} do not fit the head's config.json: expected {expected}, got {found}."
+            f"The weights in {os.fspath(file)!r} do not fit the head's config.json: expected {quoted(expected)}, got "
+            f"{quoted(found)}."
         )

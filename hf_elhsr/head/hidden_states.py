@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .._checks import is_whole_number
+from .._checks import is_whole_number, quoted
 from .signals import SignalNeeds, SignalReader, StepSignal
 
 
@@ -27,8 +27,9 @@ class HiddenStates(SignalReader):
         whole = is_whole_number(hidden_size, at_least=1) and all(is_whole_number(layer, at_least=0) for layer in layers)
         if not whole or not layers or layers != sorted(set(layers)):
             raise ValueError(
-                f"hidden_size={hidden_size} and layers={layers} do not describe a reward head: pass a positive width "
-                "and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them in."
+                f"hidden_size={quoted(hidden_size)} and layers={quoted(layers)} do not describe a reward head: pass a "
+                "positive width and ascending, distinct, non-negative layers. ElhsrConfig.for_model(model) fills them "
+                "in."
             )
 
     @property
@@ -86,8 +87,8 @@ def _chosen_layers(layers: list[int] | None, count: int) -> list[int]:
         return list(range(count))
     if not layers or any(not -count <= layer < count for layer in layers):
         raise ValueError(
-            f"layers={layers} cannot be read from this model: it returns {count} hidden states, so pass at least one "
-            f"index from 0 to {count - 1} (or negative ones, counted from the end)."
+            f"layers={quoted(layers)} cannot be read from this model: it returns {count} hidden states, so pass at "
+            f"least one index from 0 to {count - 1} (or negative ones, counted from the end)."
         )
     return sorted({layer % count for layer in layers})
 

@@ -4,6 +4,7 @@ import functools
 import os
 from pathlib import Path
 
+from .._checks import quoted
 from .files import is_repo_id
 from .modeling_elhsr import ElhsrRewardHead
 
@@ -22,13 +23,13 @@ def load_reward_head(source: ElhsrRewardHead | str | os.PathLike[str]) -> ElhsrR
         raise ValueError(
             f"reward_head must be an ElhsrRewardHead, a folder or 'org/name'; got {type(source).__name__}."
         )
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         return _from_folder(Path(source))
     repo_id, _, revision = str(source).partition("@")
     if not is_repo_id(repo_id):
         raise ValueError(
-            f"reward_head={str(source)!r} is neither a folder nor a repository id: pass a folder with config.json "
-            "and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
+            f"reward_head={quoted(str(source))} is neither a folder nor a repository id: pass a folder with "
+            "config.json and model.safetensors, or 'org/name' or 'org/name@revision' on the Hub."
         )
     return _from_hub(repo_id, revision or None)
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .._checks import quoted
 from ..transformers_internals import commit_of_file
 from .base_model import plain_inputs, unwrap_language_model
 from .configuration_elhsr import ElhsrConfig
@@ -381,8 +382,8 @@ def head_class(config: ElhsrConfig) -> type[ElhsrRewardHead]:
     Raises:
         ValueError: Its `head_type` is unknown.
     """
-    if config.head_type not in HEADS:
-        raise ValueError(f"Unknown head_type {config.head_type!r}: expected one of {', '.join(HEADS)}.")
+    if not isinstance(config.head_type, str) or config.head_type not in HEADS:
+        raise ValueError(f"Unknown head_type {quoted(config.head_type)}: expected one of {', '.join(HEADS)}.")
     return HEADS[config.head_type]
 
 

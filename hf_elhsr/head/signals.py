@@ -128,6 +128,7 @@ class SignalReader(ABC):
         source: The origin of the signal, in words.
         has_layers: Whether h_t consists of layers, so that a reward can be split into their shares.
         training_defaults: The `RewardHeadTrainingArguments` that are different for heads that read it.
+        depends_on_vocabulary: Whether h_t changes with the number of tokens in the vocabulary, padding included.
 
     Args:
         config: The head's [`ElhsrConfig`].
@@ -136,6 +137,7 @@ class SignalReader(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     has_layers: ClassVar[bool] = False
+    depends_on_vocabulary: ClassVar[bool] = False
     training_defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any):

@@ -77,7 +77,13 @@ def test_num_return_sequences_returns_the_k_best_best_first(model, head, inputs)
             assert torch.equal(out.sequences[3 * row + place], candidate)
 
 
+def warm_up(model, head, inputs, **kwargs):
+    """A model's cache is tried in its first call."""
+    generate(model, head, inputs, max_new_tokens=2, **kwargs)
+
+
 def test_prompt_is_prefilled_once(model, head, inputs):
+    warm_up(model, head, inputs)
     rows = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -89,6 +95,7 @@ def test_prompt_is_prefilled_once(model, head, inputs):
 
 
 def test_finished_candidates_leave_the_batch(model, head, inputs):
+    warm_up(model, head, inputs)
     rows = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -530,6 +537,7 @@ def test_compiled_decoding_steps_keep_their_rows(model, head, inputs):
     """With a static cache generate compiles its steps, and so does best-of-n; the batch keeps its shape."""
     config = CompileConfig(backend="eager", mode=None, fullgraph=False)
     config._compile_all_devices = True
+    warm_up(model, head, inputs, cache_implementation="static", compile_config=config)
     rows = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True

@@ -57,6 +57,10 @@ def head(watched):
         ({"custom_generate": "org/name"}, "custom_generate brings its own decoding loop"),
         ({"input_ids": torch.zeros(0, 5, dtype=torch.long), "attention_mask": None}, "batch of prompts is empty"),
         ({"input_ids": torch.ones(1, 128, dtype=torch.long), "attention_mask": None}, "context holds 128"),
+        ({"input_ids": torch.ones(2, 0, dtype=torch.long), "attention_mask": None}, r"prompts are empty .*\(2, 0\)"),
+        ({"input_ids": torch.ones(5, dtype=torch.long), "attention_mask": None}, r"expected \(batch, length\)"),
+        ({"past_key_values": DynamicCache(), "use_cache": False}, "past_key_values is a cache, and use_cache=False"),
+        ({"best_of_n": 10**9}, "best_of_n=1000000000: expected at most 1,048,576"),
         ({"reward_head": None}, "best_of_n needs a reward_head"),
         ({"reward_head": 3}, "got int"),
         ({"reward_head": "no such thing"}, "neither a folder nor a repository id"),
@@ -174,7 +178,7 @@ def other_model(**changes):
     [
         (lambda: other_model(hidden_size=64), "hidden size 64 .head. against 32 .model."),
         (lambda: other_model(num_hidden_layers=2), "number of layers 2 .head. against 3 .model."),
-        (lambda: other_model(vocab_size=70), "vocabulary size 70 .head. against 64 .model."),
+        (lambda: other_model(vocab_size=70), "embedding weights that are .* away"),
         (lambda: tiny_model("qwen2"), "model_type qwen2 .head. against llama .model."),
         (lambda: tiny_model(seed=1), "embedding weights that are .* away"),
     ],
@@ -255,7 +259,8 @@ def test_hidden_states_with_nan_are_not_ranked(inputs):
     class Spoils(torch.nn.Module):
         def forward(self, hidden):
             hidden = hidden.clone()
-            if hidden.shape[1] == 1:
+            # Only in decoding: the check of the cache has fewer rows
+            if hidden.shape[1] == 1 and len(hidden) == 6:
                 hidden[1] = float("nan")
             return hidden
 
@@ -365,3 +370,50 @@ def test_a_model_whose_state_is_not_a_cache_works_only_without_one():
         model.generate(**inputs, **arguments)
     out = model.generate(**inputs, **arguments, use_cache=False)
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))
+
+
+@pytest.mark.parametrize("side", ["mask", "no mask"])
+def test_padding_on_the_right(model, head, inputs, side):
+    """Candidates would begin after padding, at positions that are not theirs."""
+    flipped = {name: value.flip(1) for name, value in inputs.items()}
+    if side == "no mask":
+        # generate finds padding by its token
+        flipped.pop("attention_mask")
+    with pytest.raises(ValueError, match=r"padding at the end of prompt 1.*padding_side = 'left'"):
+        model.generate(**flipped, best_of_n=2, reward_head=head, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "gptj", "gpt_neo"])
+def test_more_tokens_than_a_model_has_positions(architecture):
+    """The last token is fed for its hidden states, so a prompt and its completion have to fit; told before decoding."""
+    configs = {
+        "gpt2": CONFIGS["gpt2"],
+        "opt": lambda: tf.OPTConfig(
+            vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=128, word_embed_proj_dim=32,
+        ),
+        "gptj": lambda: tf.GPTJConfig(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=128, rotary_dim=4),
+        "gpt_neo": lambda: tf.GPTNeoConfig(
+            vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=128,
+            attention_types=[[["global", "local"], 1]],
+        ),
+    }  # fmt: skip
+    model = enable_best_of_n(tf.AutoModelForCausalLM.from_config(configs[architecture]()).eval())
+    head, runs = tiny_head(model), []
+    model.register_forward_hook(lambda *args: runs.append(1))
+    ids = torch.randint(5, 64, (1, 120))
+    arguments = {"best_of_n": 2, "pad_token_id": 0, "eos_token_id": None, "return_dict_in_generate": True}
+    for reads, most in (({}, 8), ({"signal": "logits", "gate": False}, 9)):
+        own = ElhsrRewardHead(ElhsrConfig.for_model(model, **reads)) if reads else head
+        runs.clear()
+        with pytest.raises(ValueError, match=f"prompt is 120 tokens long.*has 128 positions.*max_new_tokens={most} or"):
+            model.generate(ids, reward_head=own, max_new_tokens=most + 1, **arguments)
+        assert not runs
+        out = model.generate(ids, reward_head=own, max_new_tokens=most, **arguments)
+        assert out.lengths.tolist() == [[most, most]]
+
+
+def test_computed_positions_have_no_end(model, head):
+    ids = torch.randint(5, 64, (1, 120))
+    out = model.generate(ids, best_of_n=2, reward_head=head, max_new_tokens=20, eos_token_id=63)
+    assert out.shape[1] > 120

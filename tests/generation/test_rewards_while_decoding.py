@@ -148,3 +148,14 @@ def test_bfloat16_stays_close(inputs):
     out = generate(model, head, inputs)
     assert out.rewards.dtype == torch.float32
     assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs), tolerance=0.1)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3", "qwen3_next"])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_after_a_prompt_of_padding_alone_the_first_token_is_the_first_of_all(architecture, use_cache):
+    model = enable_best_of_n(tiny_model(architecture))
+    head = tiny_head(model)
+    inputs = ragged_prompts(batch=2)
+    inputs["input_ids"][1] = inputs["attention_mask"][1] = 0
+    out = generate(model, head, inputs, use_cache=use_cache, max_new_tokens=6)
+    assert_rewards_close(out.rewards, oracle_rewards(model, head, out, inputs))

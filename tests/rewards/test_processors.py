@@ -97,6 +97,8 @@ def test_several_heads_and_recorders_at_once(model, inputs):
 
 
 def test_without_hidden_state_needs_the_last_token_is_not_fed(model, inputs):
+    # A model's cache is tried in its first call
+    model.sample_candidates(**inputs, n=1, max_new_tokens=2)
     fed = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: fed.append(kwargs.get("output_hidden_states")), with_kwargs=True
