@@ -18,7 +18,7 @@ def expecting(kind: str, command: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"This is not {kind}: expected what `{command}` wrote ({type(error).__name__}: {error})."
         ) from error

@@ -3,18 +3,19 @@
 import dataclasses
 import hashlib
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
 from ..tasks import Problem, Task
-from .disk_budget import warn_of_little_room
+from .disk_budget import RecordingPlan, warn_of_little_room
 from .engine import Completion, SamplingArguments, SamplingEngine, TransformersEngine
 from .labelling import refuse_unverified, verdict
 from .recording import Followers, Recording
 from .rollout import Rollout
-from .rollout_set import RolloutSet
+from .rollout_set import RolloutSet, owning_rollouts
 
 
 def sample_rollouts(
@@ -48,8 +49,9 @@ def sample_rollouts(
 
     Raises:
         ValueError: `skip` is negative, the folder holds rollouts with different settings, the task has too few prompts
-            or a duplicate, a head does not fit the model, the disk budget is too small for anything, or the verifier
-            failed on every rollout of the first batch.
+            or a duplicate, a head does not fit the model, the disk budget is too small for anything, the verifier
+            failed on every rollout of the first batch, or another process is writing into the folder.
+        OSError: The folder cannot be written.
     """
     if skip < 0:
         raise ValueError(f"skip={skip}: expected how many prompts to leave out, 0 or more.")
@@ -71,14 +73,29 @@ def sample_rollouts(
         **_described_prompts(task, skip, prompt_ids),
         **recording.describe(engine, plan),
     }
+    with owning_rollouts(Path(folder)):
+        return _sample_missing(folder, settings, engine, task, problems, arguments, recording, plan)
+
+
+def _sample_missing(
+    folder: str | os.PathLike[str],
+    settings: dict[str, Any],
+    engine: SamplingEngine,
+    task: Task,
+    problems: list[Problem],
+    arguments: SamplingArguments,
+    recording: Recording,
+    plan: RecordingPlan,
+) -> RolloutSet:
+    """Sample the shards that the folder does not have yet."""
     rollouts = RolloutSet.create(folder, settings, plan.config)
     size = arguments.prompts_per_batch
-    batches = [problems[start : start + size] for start in range(0, prompts, size)]
+    batches = [problems[start : start + size] for start in range(0, len(problems), size)]
     missing = sum(not rollouts.has_shard(index) for index in range(len(batches)))
     warn_of_little_room(rollouts.folder, recording.most_bytes(plan, missing * size, arguments))
     followers = Followers(recording, plan)
     any_verified = False
-    for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
+    for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({settings['split']})", unit="batch")):
         if rollouts.has_shard(index):
             continue
         questions = [problem.question for problem in batch]
