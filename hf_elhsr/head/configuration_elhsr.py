@@ -175,7 +175,15 @@ class ElhsrConfig(PreTrainedConfig):
         Raises:
             ValueError: The format is a later one, or the values are invalid.
         """
-        return super().from_dict(migrated(config_dict), **kwargs)
+        try:
+            return super().from_dict(migrated(config_dict), **kwargs)
+        except ValueError:
+            raise
+        except Exception as error:  # from values of an incorrect type
+            place = f" of {str(kwargs['name_or_path'])!r}" if "name_or_path" in kwargs else ""
+            raise ValueError(
+                f"The config.json{place} does not describe a reward head ({type(error).__name__}: {error})."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `config.json`."""

@@ -156,8 +156,8 @@ def _unreadable(file: str | os.PathLike[str], what: str) -> ValueError:
     """The error for a head's file that is something else."""
     if is_lfs_pointer(file):
         return ValueError(
-            f"{os.fspath(file)!r} is a Git LFS pointer instead of the file itself, since git-lfs was missing: run `git lfs "
-            "install` and `git lfs pull` in the repository, or load the head by its id, 'org/name'."
+            f"{os.fspath(file)!r} is a Git LFS pointer instead of the file itself: run `git lfs install` and `git lfs "
+            "pull` in the repository, or load the head by its id, 'org/name'."
         )
     return ValueError(f"{os.fspath(file)!r} {what}. Download or save the head again.")
 
@@ -179,14 +179,7 @@ def read_config(file: Path, where: str | os.PathLike[str], **changes: Any) -> tu
     kind = given.get("model_type") if isinstance(given, dict) else None
     if kind != ElhsrConfig.model_type:
         raise ValueError(f"{str(where)!r} holds a model of type {kind!r}, not a reward head ('elhsr').")
-    try:
-        return ElhsrConfig.from_dict(given, return_unused_kwargs=True, name_or_path=str(where), **changes)
-    except ValueError:
-        raise
-    except Exception as error:  # from values of an incorrect type
-        raise ValueError(
-            f"The config.json of {str(where)!r} does not describe a reward head ({type(error).__name__}: {error})."
-        ) from error
+    return ElhsrConfig.from_dict(given, return_unused_kwargs=True, name_or_path=str(where), **changes)
 
 
 def is_repo_id(name: str) -> bool:

@@ -68,7 +68,12 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
     source = source or f"path/to/{folder.resolve().name}"
     try:
         values = _values(source, config, record, evaluations, tradeoffs, limits)
-    except (AttributeError, KeyError, TypeError) as error:  # from values that are missing or of a wrong type
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+    ) as error:  # from values that are missing or of a wrong type
         raise damaged_record(folder, error) from error
     metadata = _metadata(values["name"], config, evaluations, license or _present_license(folder))
     return Template(template).substitute(values, metadata=metadata)
