@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..transformers_internals import commit_hash, commit_of_file
+from ..transformers_internals import commit_of_file
 from .base_model import plain_inputs, unwrap_language_model
 from .configuration_elhsr import ElhsrConfig
 from .files import COMMITTED, LOADING_ARGUMENTS, check_weights, head_file, of_one_save, read_config
@@ -126,9 +126,8 @@ class ElhsrRewardHead(PreTrainedModel):
         """Load a head from a folder or the Hub: whole, from safetensors, and in float32.
 
         It takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Configuration and weights come from
-        the same commit, which is that of a `config` that was loaded from the same repository, or from the same save of
-        a folder. They are checked before anything of their size is allocated: their contents against the Hub's hashes,
-        the shapes against the configuration.
+        the same commit, or from the same save of a folder. They are checked before anything of their size is allocated:
+        their contents against the Hub's hashes, the shapes against the configuration.
 
         Raises:
             OSError: The files do not exist, or cannot be downloaded from the Hub.
@@ -156,8 +155,6 @@ class ElhsrRewardHead(PreTrainedModel):
             )
         if config is not None and not isinstance(config, ElhsrConfig):
             raise ValueError(f"config must be an ElhsrConfig, got {type(config).__name__}: leave it out.")
-        if config is not None and config.name_or_path == str(where) and (commit := commit_hash(config)):
-            loading = loading | {"revision": commit}
         file = head_file(where, "config.json", **loading)
         if config is None or _is_outdated(config, file, where):
             config, kwargs = read_config(file, where, **kwargs)

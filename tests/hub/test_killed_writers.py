@@ -5,31 +5,23 @@ import shutil
 import signal
 
 import pytest
-from killed_writers import run_and_die, tiny_saved_head
+from killed_writers import NEW_CODE, run_and_die, tiny_saved_head, train
 from planted_rollouts import planted_rollouts
 from transformers import AutoModel
 
 from hf_elhsr import ElhsrRewardHead
-from hf_elhsr.hub.custom_generate import custom_generate_files
 from hf_elhsr.hub.publish import head_files
 from hf_elhsr.hub.record import TrainingRecord
 
 OLD_RECORD = {"rollouts": {"task": "old", "split": "train", "prompts": 3}, "settings": {}, "report": {}}
 
 
-@pytest.fixture(scope="module")
-def run():
-    """Runs `run_and_die` in a process forked from one that has imported everything and run nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killed_writers"])
-
-    def run(writer, folder, fatal_operation):
-        process = context.Process(target=run_and_die, args=(writer, folder, fatal_operation))
-        process.start()
-        process.join(timeout=60)
-        return process.exitcode
-
-    return run
+def run(writer, folder, fatal_operation):
+    """`run_and_die` in a fork of this process, which has imported what training needs."""
+    process = multiprocessing.get_context("fork").Process(target=run_and_die, args=(writer, folder, fatal_operation))
+    process.start()
+    process.join(timeout=60)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +29,7 @@ def before(tmp_path_factory):
     """A folder of rollouts beside a folder with a head, its record and a card."""
     place = tmp_path_factory.mktemp("before")
     planted_rollouts(place / "rollouts", prompts=20)
+    train(place / "head")
     tiny_saved_head(1).save_pretrained(place / "head")
     TrainingRecord(OLD_RECORD).write(place / "head")
     (place / "head" / "README.md").write_text("the card")
@@ -55,7 +48,7 @@ def own_names(folder):
 
 
 @pytest.mark.parametrize("writer", ["save", "train", "calibrate"])
-def test_killed_anywhere_the_folder_holds_the_old_head_or_the_new_one(run, before, tmp_path, writer):
+def test_killed_anywhere_the_folder_holds_the_old_head_or_the_new_one(before, tmp_path, writer):
     shutil.copytree(before, tmp_path / "whole")
     assert run(writer, tmp_path / "whole" / "head", None) == 0
     operations = int((tmp_path / "whole" / "head.operations").read_text())
@@ -77,7 +70,7 @@ def test_killed_anywhere_the_folder_holds_the_old_head_or_the_new_one(run, befor
         assert now in (old, new), fatal
         found.append(now == new)
         # The next one finishes or clears away what was left, and ends as if nothing had happened
-        if fatal % 4 == 0 or fatal > operations - 12:
+        if fatal % 2:
             assert run(writer, place / "head", None) == 0
             assert seen(place / "head")[1] == new[1]
             assert own_names(place / "head") == own_names(tmp_path / "whole" / "head")
@@ -86,7 +79,7 @@ def test_killed_anywhere_the_folder_holds_the_old_head_or_the_new_one(run, befor
     assert set(found) == {False, True}
 
 
-def test_killed_anywhere_the_code_is_of_one_version(run, before, tmp_path):
+def test_killed_anywhere_the_code_is_of_one_version(before, tmp_path):
     """Or missing, between two renames, until the next command puts it in its place."""
     old = {"generate.py": "# Made by hf_elhsr 0.0.1\n", "head.py": "# Made by hf_elhsr 0.0.1, too\n"}
     shutil.copytree(before, tmp_path / "old")
@@ -101,8 +94,8 @@ def test_killed_anywhere_the_code_is_of_one_version(run, before, tmp_path):
         shutil.copytree(tmp_path / "old", folder.parent)
         assert run("write_code", folder, fatal) == -signal.SIGKILL
         code = {file.name: file.read_text() for file in folder.glob("custom_generate/*")}
-        assert code in ({}, old, custom_generate_files())
+        assert code in ({}, old, NEW_CODE)
         tiny_saved_head(3).save_pretrained(folder)
         code = {file.name: file.read_text() for file in folder.glob("custom_generate/*")}
-        assert code in (old, custom_generate_files())
+        assert code in (old, NEW_CODE)
         assert not [name for name in own_names(folder) if name.startswith(".")]

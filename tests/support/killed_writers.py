@@ -7,17 +7,15 @@ from pathlib import Path
 
 import torch
 
-# Optimizers import it when the first one is made, which takes seconds
-import torch._dynamo
-
 from hf_elhsr import ElhsrConfig, RewardHeadTrainingArguments
 from hf_elhsr.decisions.calibration import Calibration, Line
 from hf_elhsr.head.modeling_elhsr import make_head
-from hf_elhsr.hub import head_folder, write_custom_generate
+from hf_elhsr.hub import custom_generate, head_folder
 from hf_elhsr.rollouts import RolloutSet
 
 #: What an operation of Python on files is called where it is heard.
 OPERATIONS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
+NEW_CODE = {name: f"# Made by hf_elhsr, {name}\n" for name in ("requirements.txt", "generate.py", "rewards.py")}
 _TRAINING = RewardHeadTrainingArguments(learning_rate=0.02, max_epochs=2)
 
 
@@ -46,7 +44,8 @@ def calibrate(folder):
 
 
 def write_code(folder):
-    write_custom_generate(folder)
+    custom_generate.custom_generate_files = lambda repo_id: NEW_CODE
+    custom_generate.write_custom_generate(folder)
 
 
 def run_and_die(writer, folder, fatal_operation):
