@@ -175,6 +175,7 @@ class Reproduction:
         trainer.head.save_pretrained(folder)
         record = {**made_from, "report": dataclasses.asdict(report), "seconds": seconds}
         write_whole(folder / "training.json", json.dumps(record, indent=2) + "\n")
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def _train_probe(self, rollouts: RolloutSet, folder: Path) -> None:
         made_from = {"rollouts": sampled(rollouts)}

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from rich.text import Text
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from .. import __version__
+from .._files import is_full_disk
 from .._interrupt import hand_over
 from ..explanation.texts import visible
 from .card import card
@@ -112,9 +114,10 @@ def main() -> None:
         # Buffered output is discarded; Python would report an error about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         # transformers raises OSError for a model or tokenizer that does not exist
-        _report("Error:", str(error) or type(error).__name__)
+        _discard_output_that_fails()
+        _report("Error:", _full_disk(error) or str(error) or type(error).__name__)
         code = 2
     if code == 130:
         command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
@@ -128,6 +131,22 @@ def _replace_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _full_disk(error: Exception) -> str | None:
+    """The message for a full disk wherever it was noticed; None for other errors, and where it is explained already."""
+    if not is_full_disk(error):
+        return None
+    place = f" while writing {error.filename!r}" if isinstance(error, OSError) and error.filename else ""
+    return f"The disk is full{place} ({error}): make room, and run the same command again."
+
+
+def _discard_output_that_fails() -> None:
+    """Let go of output that cannot be written, for example to a full disk; Python would try again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _arrange_progress_bars() -> None:

@@ -11,6 +11,7 @@ from .._files import write_text
 from ..evaluation import Evaluation, evaluate_rollouts, evaluation_markdown, plot_evaluation
 from ..evaluation.report import check_figure
 from ..head.loading import load_reward_head
+from ..hub.measurements import write_measurement
 from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..models import check_dtype, check_text_reward_model, load_text_reward_model
 from ..rollouts import Recording, SamplingArguments, TransformersEngine, prompt_texts, sample_rollouts
@@ -131,11 +132,11 @@ def evaluate(
         scorer, name = load_text_reward_model(text_reward_model, dtype)
         text_scores = score_rollout_texts(rollouts, texts, scorer, name)
     evaluation: Evaluation = evaluate_rollouts(rollouts, text_scores, name)
-    for file in (numbers_file, markdown_file, plot_file):
+    for file in (markdown_file, plot_file):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
     if numbers_file is not None:
-        write_text(numbers_file, evaluation.to_json())
+        write_measurement(numbers_file, evaluation)
     if markdown_file is not None:
         write_text(markdown_file, evaluation_markdown(evaluation) + "\n")
     if plot_file is not None:

@@ -9,8 +9,10 @@ import typer
 from transformers.utils import logging
 
 from .._checks import quoted
+from .._locks import refuse_owned
 from ..head.configuration_elhsr import SIGNALS
 from ..head.files import is_hub_id
+from ..hub.measurements import folder_of_measurement
 from ..models import DTYPES, base_model_id
 from ..rollouts import PromptFormat
 from ..tasks import task_forms
@@ -26,6 +28,21 @@ def one_of(values: Iterable[str]) -> Callable[[], list[str]]:
     """
     known = list(values)
     return lambda: known
+
+
+def _free_folder(folder: Path) -> Path:
+    """Refuse a folder that another process is writing into before a model is loaded."""
+    folder = expanded(folder)
+    refuse_owned(folder)
+    return folder
+
+
+def _free_numbers_file(file: Path | None) -> Path | None:
+    if file is None:
+        return None
+    file = expanded(file)
+    refuse_owned(folder_of_measurement(file))
+    return file
 
 
 # 'reasoning_gym:DATASET' and 'FILE.jsonl' are patterns: a shell can complete only what comes before the capitals
@@ -119,7 +136,9 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing else.")]
 NumbersFile = Annotated[
     Path | None,
-    typer.Option("--numbers", help="Also write the numbers to this file, in the form of --json.", callback=expanded),
+    typer.Option(
+        "--numbers", help="Also write the numbers to this file, in the form of --json.", callback=_free_numbers_file
+    ),
 ]
 PlotFile = Annotated[
     Path | None,
@@ -127,9 +146,9 @@ PlotFile = Annotated[
 ]
 Prompt = Annotated[str, typer.Argument(help="The question; '-' reads standard input.")]
 RolloutsFolder = Annotated[
-    Path, typer.Argument(help="Folder for the rollouts; an unfinished one is resumed.", callback=expanded)
+    Path, typer.Argument(help="Folder for the rollouts; an unfinished one is resumed.", callback=_free_folder)
 ]
-HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.", callback=expanded)]
+HeadFolder = Annotated[Path, typer.Argument(help="Folder for the head.", callback=_free_folder)]
 
 
 def recorded_base_model(name: str, given: str | None = None) -> str:

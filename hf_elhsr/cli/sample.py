@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..head.configuration_elhsr import SIGNALS, ElhsrConfig
+from ..head.configuration_elhsr import ElhsrConfig, signal_class
 from ..head.loading import load_reward_head
 from ..models import check_dtype
 from ..rollouts import Recording, SamplingArguments, TransformersEngine, sample_rollouts
@@ -82,8 +82,8 @@ def sample(
     for option, value in (("--base-model", base_model), ("--signal", signal)):
         if pooled_by is not None and value is not None:
             raise ValueError(f"{option} and --pooled-by: leave out {option}, which the head determines.")
-    if signal is not None and signal not in SIGNALS:
-        raise ValueError(f"--signal {signal}: expected one of {', '.join(SIGNALS)}.")
+    if signal is not None:
+        signal_class(signal)
     told = prompt_format(system_prompt, template_option)
     # Mistakes are told before the model is loaded, which can take minutes
     check_dtype(dtype)

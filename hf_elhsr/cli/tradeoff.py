@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from .._files import write_text
 from ..evaluation import measure_tradeoff, plot_tradeoff
 from ..evaluation.report import check_figure
 from ..head.loading import load_reward_head
+from ..hub.measurements import write_measurement
 from ..hub.record import OTHER_ROWS, TrainingRecord
 from ..rollouts import RolloutSet
 from .options import Head, Json, NumbersFile, PlotFile
@@ -46,11 +46,9 @@ def tradeoff(
             "elsewhere: sample different prompts, e.g. with --skip."
         )
     measured = measure_tradeoff(measured_on, load_reward_head(head))
-    for file in (numbers_file, plot_file):
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
     if numbers_file is not None:
-        write_text(numbers_file, measured.to_json())
+        write_measurement(numbers_file, measured)
     if plot_file is not None:
+        plot_file.parent.mkdir(parents=True, exist_ok=True)
         plot_tradeoff(measured, plot_file)
     show(as_json, dataclasses.asdict(measured), tradeoff_table(measured), explain_calibration(measured))

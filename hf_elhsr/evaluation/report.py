@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .._files import replacing
 from .best_of_n import Evaluation
 from .tables import strategy_table
 from .tradeoff import TradeOff
@@ -43,10 +44,9 @@ def save_figure(file: Path) -> Iterator[Any]:
         axes = figure.add_subplot()
         axes.grid(alpha=0.3)
         yield axes
-        partial = file.with_name(file.name + ".partial")
         metadata = {"Date": None} if form == "svg" else {"Software": None}
-        figure.savefig(partial, format=form, dpi=150, metadata=metadata)
-        partial.replace(file)
+        with replacing(file) as partial:
+            figure.savefig(partial, format=form, dpi=150, metadata=metadata)
 
 
 def evaluation_markdown(evaluation: Evaluation) -> str:

@@ -269,7 +269,12 @@ def _sample_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor | None]:
 
 
 def _is_sample(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
+    return isinstance(values, list) and bool(values) and all(_is_weight(value) for value in values)
+
+
+def _is_weight(value: Any) -> bool:
+    # An integer of many digits is no float
+    return isinstance(value, int | float) and abs(value) <= torch.finfo(torch.float64).max
 
 
 def _plain(weight: torch.Tensor) -> torch.Tensor | None:

@@ -178,7 +178,15 @@ class ElhsrConfig(PreTrainedConfig):
         Raises:
             ValueError: The format is a later one, or the values are invalid.
         """
-        return super().from_dict(migrated(config_dict), **kwargs)
+        try:
+            return super().from_dict(migrated(config_dict), **kwargs)
+        except ValueError:
+            raise
+        except Exception as error:  # from values of an incorrect type
+            place = f" of {str(kwargs['name_or_path'])!r}" if "name_or_path" in kwargs else ""
+            raise ValueError(
+                f"The config.json{place} does not describe a reward head ({type(error).__name__}: {error})."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `config.json`."""
@@ -193,7 +201,7 @@ class ElhsrConfig(PreTrainedConfig):
         Raises:
             ValueError: The signal is unknown.
         """
-        return _signal_class(self.signal)(self)
+        return signal_class(self.signal)(self)
 
     @property
     def num_features(self) -> int:
@@ -260,7 +268,7 @@ class ElhsrConfig(PreTrainedConfig):
         """
         model = unwrap_language_model(model)
         text_config = model.config.get_text_config(decoder=True)
-        reader = _signal_class(kwargs.get("signal", "hidden_states"))
+        reader = signal_class(kwargs.get("signal", "hidden_states"))
         settings = {
             "base_model": model.config.name_or_path or None,
             "base_model_revision": commit_hash(model.config),
@@ -349,7 +357,12 @@ class ElhsrConfig(PreTrainedConfig):
         return columns
 
 
-def _signal_class(name: Any) -> type[SignalReader]:
+def signal_class(name: Any) -> type[SignalReader]:
+    """What heads read whose `config.signal` is this name.
+
+    Raises:
+        ValueError: The signal is unknown.
+    """
     if not isinstance(name, str) or name not in SIGNALS:
         raise ValueError(f"Unknown signal {quoted(name)}: this version reads {', '.join(SIGNALS)}.")
     return SIGNALS[name]

@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
@@ -23,6 +23,19 @@ from .configuration_elhsr import ElhsrConfig
 
 #: The arguments of `from_pretrained` that say where files come from.
 LOADING_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+#: Inside a head's folder, the files of a save that count already, and are still to be moved into their places.
+COMMITTED = ".saved"
+
+_SAVED_TOGETHER = ("config.json", "model.safetensors")
+_Loaded = TypeVar("_Loaded")
+# How often a folder is read again that is saved to meanwhile
+_TRIES = 20
+# What git allows in the name of a branch or tag; something else could be the path of a file outside the cache
+_REVISION = re.compile(
+    r"(?!.*(\.\.|//|@\{|/\.|\.lock(/|$)))[^\x00-\x20\x7f~^:?*\[\\/.-][^\x00-\x20\x7f~^:?*\[\\]*(?<![/.])"
+)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 _LOG_IN = "pass token=... or run `hf auth login`"
 # Advice on an answer of the Hub, by its status
@@ -63,16 +76,91 @@ def head_file(where: str | os.PathLike[str], name: str, subfolder: str = "", **l
 
     Raises:
         OSError: The file does not exist or cannot be downloaded: says what was requested, and what came back.
-        ValueError: The content does not match its hash.
+        ValueError: The content does not match its hash, or the revision is not the name of one.
     """
     if os.path.isdir(where):
-        file = Path(where, subfolder, name)
+        folder = Path(where, subfolder)
+        file = current_file(folder, name)
         if not file.is_file():
-            raise FileNotFoundError(_missing(f"The folder {str(file.parent)!r}", name))
+            raise FileNotFoundError(_missing(f"The folder {str(folder)!r}", name))
     else:
+        check_revision(loading.get("revision"))
+        if ".." in Path(subfolder).parts or Path(subfolder).is_absolute():
+            raise ValueError(f"subfolder={subfolder!r}: expected a folder inside the repository.")
         file = _downloaded(str(where), name, subfolder=subfolder or None, **loading)
     _check_content(file)
     return file
+
+
+def current_file(folder: Path, name: str) -> Path:
+    """Where a file of a head's folder is: in its place, or still among those of a save that was interrupted."""
+    committed = folder / COMMITTED / name
+    return committed if committed.exists() else folder / name
+
+
+def of_one_save(folder: Path, read: Callable[[], _Loaded]) -> _Loaded:
+    """What `read` returns of a head's folder, read again if the head is saved meanwhile.
+
+    Raises:
+        OSError: The folder was saved to each time.
+    """
+    for _ in range(_TRIES):
+        before = _identity(folder)
+        try:
+            found = read()
+        except (OSError, ValueError) as error:
+            # A file that is there now was moved into its place meanwhile
+            moved = isinstance(error, FileNotFoundError) and len(before) == len(_SAVED_TOGETHER)
+            if _identity(folder) == before and not moved:
+                raise
+            continue
+        if _identity(folder) == before:
+            return found
+    raise OSError(f"{str(folder)!r} is being saved to again and again: load the head when that has ended.")
+
+
+def _identity(folder: Path) -> tuple[Any, ...]:
+    """Which files these are: moving one keeps its number, and saving makes another."""
+    found: list[Any] = []
+    for name in _SAVED_TOGETHER:
+        for file in (current_file(folder, name), folder / name):
+            try:
+                status = file.stat()
+            except FileNotFoundError:
+                # There is none, or it has just been moved
+                continue
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+            break
+    return tuple(found)
+
+
+def check_revision(revision: Any) -> None:
+    """Refuse a revision that no branch, tag or commit can have, such as a path.
+
+    Raises:
+        ValueError: It is neither None nor such a name.
+    """
+    if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
+        raise ValueError(f"revision={str(revision)[:200]!r}: expected the name of a branch or tag, or a commit's hash.")
+
+
+def is_lfs_pointer(file: str | os.PathLike[str]) -> bool:
+    """Whether a file is only what git-lfs keeps in git: where the content is."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return False
+
+
+def _unreadable(file: str | os.PathLike[str], what: str) -> ValueError:
+    """The error for a head's file that is something else."""
+    if is_lfs_pointer(file):
+        return ValueError(
+            f"{os.fspath(file)!r} is a Git LFS pointer instead of the file itself: run `git lfs install` and `git lfs "
+            "pull` in the repository, or load the head by its id, 'org/name'."
+        )
+    return ValueError(f"{os.fspath(file)!r} {what}. Download or save the head again.")
 
 
 def read_config(file: Path, where: str | os.PathLike[str], **changes: Any) -> tuple[ElhsrConfig, dict[str, Any]]:
@@ -88,9 +176,7 @@ def read_config(file: Path, where: str | os.PathLike[str], **changes: Any) -> tu
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{str(file)!r} is not a valid JSON file ({shortened(str(error))}): download or save the head again."
-        ) from error
+        raise _unreadable(file, f"is not a valid JSON file ({shortened(str(error))})") from error
     kind = given.get("model_type") if isinstance(given, dict) else None
     if kind != ElhsrConfig.model_type:
         raise ValueError(f"{str(where)!r} holds a model of type {quoted(kind)}, not a reward head ('elhsr').")
@@ -180,8 +266,10 @@ def storage_fault(error: BaseException) -> str | None:
 
     hf_xet raises built-in errors, or its own, without the request.
     """
+    said = without_queries(" ".join(str(error).split()))
+    if type(error) is RuntimeError and "No space left on device" in said:
+        return f"the disk is full ({said}). Make room, or set HF_HOME to a folder on another disk."
     if type(error) in (RuntimeError, ConnectionError) or type(error).__module__.partition(".")[0] == "hf_xet":
-        said = without_queries(" ".join(str(error).split()))
         return (
             f"the Hub's storage could not be reached ({said}). Try again, or set HF_HUB_DISABLE_XET=1 to avoid hf_xet."
         )
@@ -225,9 +313,8 @@ def check_weights(file: str | os.PathLike[str], expected: dict[str, tuple[int, .
         with safe_open(file, framework="pt") as opened:
             found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(
-            f"{os.fspath(file)!r} cannot be read: it is damaged, or not a safetensors file ({shortened(str(error))}). "
-            "Download or save the head again."
+        raise _unreadable(
+            file, f"cannot be read: it is damaged, or not a safetensors file ({shortened(str(error))})"
         ) from error
     if found != expected:
         raise ValueError(

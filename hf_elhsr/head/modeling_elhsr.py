@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,7 @@ from .._checks import quoted
 from ..transformers_internals import commit_of_file
 from .base_model import plain_inputs, unwrap_language_model
 from .configuration_elhsr import ElhsrConfig
-from .files import LOADING_ARGUMENTS, check_weights, head_file, read_config
+from .files import COMMITTED, LOADING_ARGUMENTS, check_weights, head_file, of_one_save, read_config
 from .token_outputs import Aggregation, TokenOutputs, linear, linear_by_part
 
 # Arguments of `from_pretrained` that would load other weights than those of model.safetensors
@@ -126,17 +127,26 @@ class ElhsrRewardHead(PreTrainedModel):
         """Load a head from a folder or the Hub: whole, from safetensors, and in float32.
 
         It takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`]. Configuration and weights come from
-        the same commit, and are checked before anything of their size is allocated: their contents against the Hub's
-        hashes, the shapes against the configuration.
+        the same commit, or from the same save of a folder. They are checked before anything of their size is allocated:
+        their contents against the Hub's hashes, the shapes against the configuration.
 
         Raises:
             OSError: The files do not exist, or cannot be downloaded from the Hub.
             ValueError: The configuration does not describe a head; the weights are damaged, of another shape, or not
-                finite; or an argument requests other weights than those of model.safetensors.
+                finite; the revision is not the name of one; or an argument requests other weights than those of
+                model.safetensors.
         """
         where = pretrained_model_name_or_path
         loading = {name: kwargs.pop(name) for name in LOADING_ARGUMENTS if name in kwargs}
-        config = kwargs.pop("config", None)
+        if os.path.isdir(where):
+            folder = Path(where, loading.get("subfolder") or "")
+            return of_one_save(folder, lambda: cls._from_files(where, loading, *args, **kwargs))
+        return cls._from_files(where, loading, *args, **kwargs)
+
+    @classmethod
+    def _from_files(
+        cls, where: str | os.PathLike[str], loading: dict[str, Any], *args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
         wants_info = kwargs.pop("output_loading_info", False)
         for name in ("dtype", "torch_dtype", "use_safetensors"):
             kwargs.pop(name, None)
@@ -144,12 +154,12 @@ class ElhsrRewardHead(PreTrainedModel):
             raise ValueError(
                 f"A reward head's weights are always those of its model.safetensors: leave out {', '.join(others)}."
             )
-        file = head_file(where, "config.json", **loading)
-        if config is None:
-            config, kwargs = read_config(file, where, **kwargs)
-        elif not isinstance(config, ElhsrConfig):
+        if config is not None and not isinstance(config, ElhsrConfig):
             raise ValueError(f"config must be an ElhsrConfig, got {type(config).__name__}: leave it out.")
-        loading["revision"] = commit_of_file(str(file)) or loading.get("revision")
+        file = head_file(where, "config.json", **loading)
+        if config is None or _is_outdated(config, file, where):
+            config, kwargs = read_config(file, where, **kwargs)
+        loading = loading | {"revision": commit_of_file(str(file)) or loading.get("revision")}
         weights = head_file(where, "model.safetensors", **loading)
         own_class = head_class(config)
         check_weights(weights, own_class.parameter_shapes(config.check()))
@@ -385,6 +395,14 @@ def head_class(config: ElhsrConfig) -> type[ElhsrRewardHead]:
     if not isinstance(config.head_type, str) or config.head_type not in HEADS:
         raise ValueError(f"Unknown head_type {quoted(config.head_type)}: expected one of {', '.join(HEADS)}.")
     return HEADS[config.head_type]
+
+
+def _is_outdated(config: ElhsrConfig, file: Path, where: str | os.PathLike[str]) -> bool:
+    """Whether AutoConfig read this in a folder where an interrupted save has not yet put the new file in its place."""
+    if file.parent.name != COMMITTED:
+        return False
+    in_place = file.parents[1] / file.name
+    return not in_place.is_file() or config.to_dict() == read_config(in_place, where)[0].to_dict()
 
 
 def make_head(config: ElhsrConfig) -> ElhsrRewardHead:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .._checks import quoted, shortened
 from .configuration_elhsr import ElhsrConfig
 from .modeling_elhsr import ElhsrRewardHead
 
@@ -66,13 +67,14 @@ def _read(path: Path) -> tuple[str, dict[str, torch.Tensor]]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler has many errors for damaged files
         raise ValueError(
-            f"{str(path)!r} is not a plain file of weights ({type(error).__name__}); no code in it was run: {error}"
+            f"{str(path)!r} is not a plain file of weights ({type(error).__name__}); no code in it was run: "
+            f"{shortened(str(error))}"
         ) from error
     tensors = _tensors(state)
     found = [layer for layer in _LAYERS if tensors.keys() == {f"{layer}.weight", f"{layer}.bias"}]
     if not found:
         raise ValueError(
-            f"{str(path)!r} holds {sorted(tensors) or type(state).__name__}, expected the weight and bias of "
+            f"{str(path)!r} holds {quoted(sorted(tensors)) if tensors else type(state).__name__}, expected the weight and bias of "
             "'fused_layer' or 'reward_layer'."
         )
     [layer] = found

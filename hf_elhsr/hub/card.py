@@ -13,12 +13,14 @@ from ..evaluation import Evaluation, TradeOff, evaluation_markdown
 from ..evaluation.report import skipped_prompts
 from ..evaluation.tables import abstention_table, savings_table
 from ..head.configuration_elhsr import ElhsrConfig
+from ..head.files import current_file, read_config
 from ..head.modeling_elhsr import head_class
 from ..training import LOSSES
 from .card_commands import making_commands
 from .measurements import missing_records, read_measurements
 from .model_index import model_index_results
 from .record import TrainingRecord, damaged_record
+from .whole_save import owning_head_folder
 
 #: The tag that heads are found by.
 TAG = "elhsr"
@@ -40,7 +42,8 @@ def write_card(folder: Path, *, license: str | None = None) -> Path:
             calibrated on.
     """
     file = folder / "README.md"
-    write_text(file, render_card(folder, license=license))
+    with owning_head_folder(folder):
+        write_text(file, render_card(folder, license=license))
     return file
 
 
@@ -56,7 +59,7 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
             f"{str(folder)!r} lacks {', '.join(missing)}: a card claims only what was measured. Run `hf-elhsr train` "
             "and `hf-elhsr evaluate --numbers`."
         )
-    config = ElhsrConfig.from_pretrained(folder)
+    config, _ = read_config(current_file(folder, "config.json"), folder)
     record = TrainingRecord.read(folder)
     evaluations, tradeoffs = read_measurements(folder)
     # Limits that only the head's author knows
@@ -65,7 +68,12 @@ def render_card(folder: Path, source: str | None = None, *, license: str | None 
     source = source or f"path/to/{folder.resolve().name}"
     try:
         values = _values(source, config, record, evaluations, tradeoffs, limits)
-    except (AttributeError, KeyError, TypeError) as error:  # from values that are missing or of a wrong type
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+    ) as error:  # from values that are missing or of a wrong type
         raise damaged_record(folder, error) from error
     metadata = _metadata(values["name"], config, evaluations, license or _present_license(folder))
     return Template(template).substitute(values, metadata=metadata)

@@ -17,7 +17,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from .. import __version__
-from .._files import write_text
+from .._files import is_leftover
+from ..head.files import current_file
+from .whole_save import owning_head_folder, replacing_together
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ENTRY = "hub.custom_generate_entry"
@@ -40,23 +42,24 @@ def write_custom_generate(folder: str | os.PathLike[str], repo_id: str | None = 
         The path of `custom_generate/`.
 
     Raises:
-        ValueError: The folder holds no head, or a `custom_generate/` with files that hf_elhsr has not made.
+        ValueError: The folder holds no head, or a `custom_generate/` with files that hf_elhsr has not made; or another
+            process is writing into it.
+        OSError: The folder cannot be written.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
+    if not current_file(folder, "config.json").is_file():
         raise ValueError(f"The folder {str(folder)!r} has no config.json, so it holds no reward head.")
     target = folder / "custom_generate"
     files = custom_generate_files(repo_id)
-    if foreign := foreign_files(target):
-        raise ValueError(
-            f"{str(target)!r} has files that were not made by hf_elhsr ({', '.join(foreign)}): move them away."
-        )
-    target.mkdir(exist_ok=True)
-    for name, text in files.items():
-        write_text(target / name, text)
-    for file in target.glob("*.py"):
-        if file.name not in files:
-            file.unlink()
+    with owning_head_folder(folder):
+        if foreign := foreign_files(target):
+            raise ValueError(
+                f"{str(target)!r} has files that were not made by hf_elhsr ({', '.join(foreign)}): move them away."
+            )
+        with replacing_together(folder) as staged:
+            (staged / target.name).mkdir()
+            for name, text in files.items():
+                (staged / target.name / name).write_text(text, encoding="utf-8")
     return target
 
 
@@ -86,7 +89,11 @@ def custom_generate_files(repo_id: str | None = None) -> dict[str, str]:
 
 def foreign_files(target: Path) -> list[str]:
     """The names of files in a `custom_generate/` that hf_elhsr has not made."""
-    return [file.name for file in sorted(target.glob("*")) if file.name != "__pycache__" and not _is_made_here(file)]
+    return [
+        file.name
+        for file in sorted(target.glob("*"))
+        if file.name != "__pycache__" and not is_leftover(file.name) and not _is_made_here(file)
+    ]
 
 
 def _is_made_here(file: Path) -> bool:

@@ -3,27 +3,47 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from .._files import write_text
 from ..decisions.decision import Decision
 from ..decisions.fit import fit_decisions
+from ..head.files import of_one_save
 from ..head.loading import load_reward_head
+from ..head.modeling_elhsr import ElhsrRewardHead
 from ..rollouts import RolloutSet
 from ..rollouts.scoring import score_rollouts
 from ..training import RewardHeadTrainer, RewardHeadTrainingArguments, TrainingReport, refit_head
 from ..training.refit import RefitReport
 from .record import OTHER_ROWS, TrainingRecord
+from .whole_save import owning_head_folder, replacing_together
 
 
 def train_head_folder(
     rollouts: RolloutSet, arguments: RewardHeadTrainingArguments, folder: Path
 ) -> tuple[TrainingRecord, TrainingReport]:
-    """Train a head, and write it and its record into a folder. A training that was stopped is resumed."""
-    trainer = RewardHeadTrainer(rollouts, arguments, checkpoint=folder / "checkpoint.safetensors")
-    report = trainer.train()
-    trainer.head.save_pretrained(folder)
-    record = TrainingRecord.of_training(rollouts, arguments, report)
-    record.write(folder)
+    """Train a head, and write it and its record into a folder. A training that was stopped is resumed.
+
+    Raises:
+        ValueError: The rollouts are refused, see [`RewardHeadTrainer`]; or another process is writing into the folder.
+        OSError: The folder cannot be written.
+    """
+    checkpoint = folder / "checkpoint.safetensors"
+    with owning_head_folder(folder):
+        trainer = RewardHeadTrainer(rollouts, arguments, checkpoint)
+        report = trainer.train()
+        record = TrainingRecord.of_training(rollouts, arguments, report)
+        with replacing_together(folder) as staged:
+            save_head(trainer.head, staged, record)
+        # Only now, since until then it is all that is left of the training if this process is killed
+        checkpoint.unlink(missing_ok=True)
     return record, report
+
+
+def save_head(head: ElhsrRewardHead, folder: Path, record: TrainingRecord) -> None:
+    """Write a head and its record into a folder that nothing else uses."""
+    PreTrainedModel.save_pretrained(head, folder)
+    record.write(folder)
 
 
 def refit_head_folder(
@@ -41,6 +61,16 @@ def refit_head_folder(
         ValueError: The source has no record of a training, the training was on different rollouts, or [`refit_head`]
             refuses.
     """
+    with owning_head_folder(folder):
+        record, refitted, report = of_one_save(source, lambda: _refitted(source, rollouts, pooled))
+        with replacing_together(folder) as staged:
+            save_head(refitted, staged, record)
+    return record, report
+
+
+def _refitted(
+    source: Path, rollouts: Path, pooled: Sequence[Path]
+) -> tuple[TrainingRecord, ElhsrRewardHead, RefitReport]:
     record = TrainingRecord.read(source)
     if not record.contents:
         raise ValueError(
@@ -63,10 +93,7 @@ def refit_head_folder(
         held_out=settings["held_out"],
         seed=settings["seed"],
     )
-    refitted.save_pretrained(folder)
-    record = record.refitted(more, report)
-    record.write(folder)
-    return record, report
+    return record.refitted(more, report), refitted, report
 
 
 def calibrate_head_folder(folder: Path, rollouts: RolloutSet) -> dict[str, Decision | None]:
@@ -84,19 +111,21 @@ def calibrate_head_folder(folder: Path, rollouts: RolloutSet) -> dict[str, Decis
             was.
     """
     rollouts.check_complete()
-    record = TrainingRecord.read(folder)
-    if record.order_changed(rollouts.settings):
-        raise ValueError(OTHER_ROWS)
-    if record.known_as(rollouts.settings) == "trained":
-        raise ValueError(
-            f"The head in {str(folder)!r} was trained on prompts of {str(rollouts.folder)!r}, where it is correct more "
-            "often than elsewhere: sample different prompts, e.g. with --skip."
-        )
-    head = load_reward_head(folder)
-    fitted = fit_decisions(score_rollouts(rollouts, head))
-    for name, decision in fitted.items():
-        setattr(head.config, name, decision)
-    write_text(folder / "config.json", head.config.to_json_string())
-    if record.contents:
-        record.calibrated(rollouts).write(folder)
+    with owning_head_folder(folder):
+        record = TrainingRecord.read(folder)
+        if record.order_changed(rollouts.settings):
+            raise ValueError(OTHER_ROWS)
+        if record.known_as(rollouts.settings) == "trained":
+            raise ValueError(
+                f"The head in {str(folder)!r} was trained on prompts of {str(rollouts.folder)!r}, where it is correct "
+                "more often than elsewhere: sample different prompts, e.g. with --skip."
+            )
+        head = load_reward_head(folder)
+        fitted = fit_decisions(score_rollouts(rollouts, head))
+        for name, decision in fitted.items():
+            setattr(head.config, name, decision)
+        with replacing_together(folder) as staged:
+            write_text(staged / "config.json", head.config.to_json_string())
+            if record.contents:
+                record.calibrated(rollouts).write(staged)
     return fitted

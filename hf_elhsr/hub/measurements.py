@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from .._files import write_text
+from .._locks import owning
 from ..evaluation import Evaluation, TradeOff
 from ..evaluation.tradeoff import decisions_digest
+from ..head.files import current_file
 from ..head.modeling_elhsr import ElhsrRewardHead
 from .record import TrainingRecord
 
@@ -14,8 +17,25 @@ _Numbers = TypeVar("_Numbers", Evaluation, TradeOff)
 
 def missing_records(folder: Path) -> list[str]:
     """The files that a card needs and the folder lacks."""
-    missing = [name for name in ("config.json", "training.json") if not (folder / name).is_file()]
+    missing = [name for name in ("config.json", "training.json") if not current_file(folder, name).is_file()]
     return missing if any((folder / "evaluation").glob("*.json")) else [*missing, "evaluation/*.json"]
+
+
+def write_measurement(file: Path, numbers: Evaluation | TradeOff) -> None:
+    """Write what a card reports, for example to `evaluation/test.json` in a head's folder.
+
+    Raises:
+        ValueError: Another process is writing into the head's folder.
+        OSError: The file cannot be written.
+    """
+    with owning(folder_of_measurement(file)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, numbers.to_json())
+
+
+def folder_of_measurement(file: Path) -> Path:
+    """The head's folder that such a file belongs to; for a file elsewhere the one that it is in."""
+    return file.parent.parent if file.parent.name in ("evaluation", "tradeoff") else file.parent
 
 
 def read_measurements(folder: Path) -> tuple[list[Evaluation], list[TradeOff]]:

@@ -12,13 +12,16 @@ from huggingface_hub.hf_api import RepoFile
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..head.files import is_hub_id
+from .._files import is_leftover
+from .._locks import is_lock
+from ..head.files import COMMITTED, current_file, is_hub_id, of_one_save
 from ..head.modeling_elhsr import ElhsrRewardHead
 from .custom_generate import custom_generate_files, foreign_files
 from .errors import asking_the_hub
 from .measurements import read_measurements
 from .model_index import eval_results_files
 from .published_card import published_card
+from .whole_save import is_of_a_save, owning_head_folder, replacing_together
 
 logger = logging.get_logger(__name__)
 
@@ -68,7 +71,7 @@ def publish(
             or a card that contradicts its records; or the repository is public although `private` was passed.
         OSError: The Hub refused, with its reason, or could not be reached.
     """
-    files = published_files(Path(folder), repo_id)
+    files = of_one_save(Path(folder), lambda: published_files(Path(folder), repo_id))
     return upload(
         files,
         OWNED,
@@ -97,22 +100,29 @@ def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
             f"custom_generate/ of {str(folder)!r} has files that were not made by hf_elhsr ({', '.join(foreign)}), and "
             "it is published as hf_elhsr builds it: move them away."
         )
-    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in head_files(folder)}
+    files = {path: file.read_bytes() for path, file in head_files(folder).items()}
     left = sorted(
         path
         for path in (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-        if path not in files and not path.startswith("custom_generate/")
+        if path not in files and not path.startswith("custom_generate/") and not _is_of_writing(path)
     )
     if left:
         logger.warning(f"Not published, since they are not part of a head: {', '.join(left)}.")
     return files | {"README.md": card.encode()} | code_files(repo_id) | eval_results_files(evaluations)
 
 
-def head_files(folder: Path) -> list[Path]:
-    """The files of a folder that are published with a head; the code is built again."""
-    chosen = [file for pattern in _FILES for file in folder.glob(pattern)]
-    records = (file for name in _RECORDS for file in (folder / name).rglob("*"))
-    return [*chosen, *(file for file in records if file.suffix in _RECORD_SUFFIXES)]
+def head_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder that are published with a head, by their paths there; the code is built again."""
+    names = {file.name for place in (folder, folder / COMMITTED) for pattern in _FILES for file in place.glob(pattern)}
+    records = [file for name in _RECORDS for file in (folder / name).rglob("*") if file.suffix in _RECORD_SUFFIXES]
+    chosen = {name: current_file(folder, name) for name in sorted(names) if not is_leftover(name)}
+    return chosen | {file.relative_to(folder).as_posix(): file for file in records}
+
+
+def _is_of_writing(path: str) -> bool:
+    """Whether a file only belongs to a process that is writing into the folder, or was killed doing so."""
+    name = path.rpartition("/")[2]
+    return is_of_a_save(path) or is_leftover(name) or is_lock(name)
 
 
 def upload(
@@ -251,13 +261,24 @@ def save_pretrained(
 ) -> None:
     """Save a head like [`~transformers.PreTrainedModel.save_pretrained`], and publish it with `push_to_hub=True`.
 
+    Its files replace those of an earlier head together: if the process is killed, the folder holds one of the two.
+
     Args:
         push_to_hub: Upload it with the card and the records in the folder, see [`push_to_hub`], whose arguments are
             accepted then; `repo_id` is the folder's name by default. (The inherited method would replace the card by a
             generic one.)
+
+    Raises:
+        ValueError: Another process is writing into the folder; or, with `push_to_hub`, see [`push_to_hub`].
+        OSError: The folder cannot be written.
     """
     pushing = {name: kwargs.pop(name) for name in ("repo_id", *_PUSHING) if push_to_hub and name in kwargs}
-    PreTrainedModel.save_pretrained(head, save_directory, is_main_process, state_dict, **kwargs)
+    if is_main_process:
+        folder = Path(save_directory)
+        with owning_head_folder(folder), replacing_together(folder) as staged:
+            PreTrainedModel.save_pretrained(head, staged, is_main_process, state_dict, **kwargs)
+    else:
+        PreTrainedModel.save_pretrained(head, save_directory, is_main_process, state_dict, **kwargs)
     if push_to_hub and is_main_process:
         repo_id = pushing.pop("repo_id", Path(save_directory).resolve().name)
         _push(head, Path(save_directory), repo_id, **pushing)
@@ -266,11 +287,12 @@ def save_pretrained(
 def _push(head: ElhsrRewardHead, records: Path | None, repo_id: str, **settings: Any) -> CommitInfo:
     """Upload a head, with the records in a folder if that has a card."""
     with tempfile.TemporaryDirectory() as temporary:
-        if records is not None and (records / "README.md").is_file() and (records / "config.json").is_file():
+        own = {} if records is None else head_files(records)
+        if records is not None and own.keys() >= {"README.md", "config.json"}:
             folder = Path(temporary, records.resolve().name)
-            for file in head_files(records):
-                (folder / file.relative_to(records)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, folder / file.relative_to(records))
+            for path, file in own.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / path)
             PreTrainedModel.save_pretrained(head, folder)
             return upload(published_files(folder, repo_id), OWNED, repo_id, **settings)
         if head.config.base_model is not None:

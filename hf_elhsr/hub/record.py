@@ -9,6 +9,7 @@ from typing import Any
 
 from .._checks import is_whole_number
 from .._files import write_text
+from ..head.files import current_file
 from ..rollouts import RolloutSet
 from ..training import RewardHeadTrainingArguments, TrainingReport
 from ..training.refit import RefitReport
@@ -58,16 +59,15 @@ class TrainingRecord:
         Raises:
             ValueError: It does not name the prompts of every set of rollouts.
         """
-        file = folder / _FILE
-        if not file.is_file():
-            return cls({})
         try:
-            record = cls(json.loads(file.read_text(encoding="utf-8")))
+            record = cls(json.loads(current_file(folder, _FILE).read_text(encoding="utf-8")))
             damaged = [
                 rollouts
                 for rollouts in (record.rollouts, *record.trained_on, *record.calibrated_on)
                 if not _names_prompts(rollouts)
             ]
+        except (FileNotFoundError, NotADirectoryError):
+            return cls({})
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise damaged_record(folder, error) from error
         if damaged:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
@@ -12,7 +13,7 @@ from ..tasks import Problem, Task
 from ..tasks.verdict import Verdict
 from ..tasks.verification import verdicts
 from .rollout import Rollout
-from .rollout_set import RolloutSet
+from .rollout_set import RolloutSet, owning_rollouts
 
 logger = logging.get_logger(__name__)
 
@@ -60,8 +61,17 @@ def relabel_rollouts(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
 
     Raises:
         ValueError: The folder holds no rollouts, or those of a different task or of different prompts; or the verifier
-            failed on every rollout of the first shard, before anything was changed.
+            failed on every rollout of the first shard, before anything was changed; or another process is writing into
+            the folder.
+        OSError: The folder cannot be written.
     """
+    # Before the lock, which would create a folder
+    RolloutSet(folder)
+    with owning_rollouts(Path(folder)):
+        return _relabel(folder, task)
+
+
+def _relabel(folder: str | os.PathLike[str], task: Task) -> RolloutSet:
     rollouts = RolloutSet(folder)
     settings = rollouts.settings
     if task.name != settings["task"]:

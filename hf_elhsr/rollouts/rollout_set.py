@@ -16,13 +16,16 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
-from .._files import write_arrays, write_text
+from .._checks import is_whole_number
+from .._files import remove_leftovers, write_arrays, write_text
+from .._locks import owning
 from .._visible_text import visible
 from ..head.configuration_elhsr import DECISIONS, ElhsrConfig
 from ..transformers_internals import LOADED_FROM
@@ -51,7 +54,8 @@ class RolloutSet:
         try:
             self.settings: dict[str, Any] = json.loads(settings_file.read_text(encoding="utf-8"))
             self.config = ElhsrConfig.from_dict(self.settings["head_config"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _check_settings(self.settings)
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{str(settings_file)!r} does not hold the settings of rollouts ({type(error).__name__}: {error}): it "
                 "is damaged, or was written by a later version."
@@ -239,6 +243,42 @@ class RolloutSet:
         return self.folder / f"shard-{index:05d}.safetensors"
 
 
+@contextmanager
+def owning_rollouts(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of rollouts, without what killed processes left in it.
+
+    Raises:
+        ValueError: Another process is writing into it.
+        OSError: The folder cannot be written.
+    """
+    with owning(folder):
+        remove_leftovers(folder)
+        yield
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Check the settings that are counted with and compared.
+
+    Raises:
+        TypeError: One has another type.
+    """
+    sampling = settings.get("sampling", {})
+    if not isinstance(sampling, dict):
+        raise TypeError(f"sampling is {str(sampling)[:80]!r}")
+    counts = {"prompts": (settings, 0), "skip": (settings, 0), "prompts_per_batch": (sampling, 1), "n": (sampling, 1)}
+    for name, (values, least) in counts.items():
+        if name in values and not is_whole_number(values[name], at_least=least):
+            raise TypeError(f"{name} is {str(values[name])[:80]!r}")
+    for name in ("task", "split"):
+        if name in settings and not isinstance(settings[name], str):
+            raise TypeError(f"{name} is {str(settings[name])[:80]!r}")
+    labelled_by = settings.get("labelled_by")
+    if not isinstance(labelled_by, dict | None):
+        raise TypeError(f"labelled_by is {str(labelled_by)[:80]!r}")
+    if "prompts_per_batch" in sampling and "n" not in sampling:
+        raise KeyError("n")
+
+
 def _write_records(file: Path, rollouts: list[Rollout]) -> None:
     write_text(file, "".join(json.dumps(dataclasses.asdict(rollout)) + "\n" for rollout in rollouts))
 
@@ -246,7 +286,7 @@ def _write_records(file: Path, rollouts: list[Rollout]) -> None:
 def _read_records(file: Path) -> list[Rollout]:
     try:
         return [Rollout(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (ValueError, TypeError) as error:
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{str(file)!r} does not hold one rollout per line ({error}): it is damaged, or was written by a later "
             "version. Delete it and run the command that sampled it again, which samples only this shard."

@@ -13,12 +13,12 @@ from transformers.utils.logging import tqdm
 from .._checks import whole_number
 from ..tasks import Problem, Task
 from ..tasks.verdict import Verdict
-from .disk_budget import warn_of_little_room
+from .disk_budget import RecordingPlan, warn_of_little_room
 from .engine import Completion, SamplingArguments, SamplingEngine, TransformersEngine
 from .labelling import labels, refuse_unverified
 from .recording import Followers, Recording
 from .rollout import Rollout
-from .rollout_set import RolloutSet
+from .rollout_set import RolloutSet, owning_rollouts
 
 logger = logging.get_logger(__name__)
 
@@ -58,7 +58,9 @@ def sample_rollouts(
     Raises:
         ValueError: `skip` is negative, the folder holds rollouts with different settings, the task has too few prompts,
             a duplicate, an empty one or one that does not fit the model's context, a head does not fit the model, the
-            disk budget is too small for anything, or the verifier failed on every rollout of the first batch.
+            disk budget is too small for anything, the verifier failed on every rollout of the first batch, or another
+            process is writing into the folder.
+        OSError: The folder cannot be written.
     """
     whole_number("prompts", prompts)
     whole_number("skip", skip, at_least=0)
@@ -84,6 +86,21 @@ def sample_rollouts(
         "prompts_sha256": _prompts_sha256(engine, problems, prompt_ids, folder),
         **recording.describe(engine, plan),
     }
+    with owning_rollouts(Path(folder)):
+        return _sample_missing(folder, settings, engine, task, problems, arguments, recording, plan)
+
+
+def _sample_missing(
+    folder: str | os.PathLike[str],
+    settings: dict[str, Any],
+    engine: SamplingEngine,
+    task: Task,
+    problems: list[Problem],
+    arguments: SamplingArguments,
+    recording: Recording,
+    plan: RecordingPlan,
+) -> RolloutSet:
+    """Sample the shards that the folder does not have yet."""
     rollouts = RolloutSet.create(folder, settings, plan.config)
     size = arguments.prompts_per_batch
     batches = [problems[start : start + size] for start in range(0, len(problems), size)]
@@ -91,7 +108,7 @@ def sample_rollouts(
     warn_of_little_room(rollouts.folder, recording.most_bytes(plan, missing * size, arguments))
     followers = Followers(recording, plan)
     any_verified = False
-    for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({split})", unit="batch")):
+    for index, batch in enumerate(tqdm(batches, desc=f"Sampling {task.name} ({settings['split']})", unit="batch")):
         if rollouts.has_shard(index):
             continue
         questions = [problem.question for problem in batch]

@@ -1,6 +1,7 @@
 """RowsTask: a task whose problems are the rows of a dataset on the Hub or of a file."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -14,6 +15,12 @@ from .row_files import raw_bytes, read_rows
 from .task import Problem, split_of
 
 logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    # Commands read the problems before they load a model, and again when they sample
+    logger.warning(message)
 
 
 class RowsTask(ABC):
@@ -96,8 +103,7 @@ class RowsTask(ABC):
             problems.setdefault(problem.id, dataclasses.replace(problem, row=number))
         if len(problems) < len(rows):
             # The user of a public dataset cannot remove them
-            # Once: commands read the problems before they load a model, and again when they sample
-            logger.warning_once(
+            _warn_once(
                 f"{len(rows) - len(problems)} of the {len(rows)} rows of the task {self.name!r} repeat a prompt; the "
                 "first of each is kept."
             )

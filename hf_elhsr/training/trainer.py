@@ -14,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
+from .._files import is_leftover
+from .._locks import owning
 from ..decisions.fit import fit_decisions, fit_line
 from ..head.modeling_elhsr import ElhsrRewardHead, make_head
 from ..rollouts import RolloutSet
@@ -51,7 +53,9 @@ class RewardHeadTrainer:
         rollouts: A set with the features of all tokens.
         args: Default: `RewardHeadTrainingArguments.preset("default", signal)` for the signal that was recorded.
         checkpoint: A file that keeps the state after every epoch, so that a killed training resumes where it stopped,
-            with the same result to the bit. It is deleted when training has finished. Default: no file is kept.
+            with the same result to the bit. While training, no other process may use the same file. A damaged one is
+            set aside, with a warning, and training starts again. Delete it once the head is saved: until then, the head
+            can be had again by another call of [`train`], which has nothing left to train. Default: no file is kept.
 
     Attributes:
         head: After `train`, the head with the weights of the best epoch; before, the head that training starts from.
@@ -93,8 +97,19 @@ class RewardHeadTrainer:
             What happened, epoch by epoch.
 
         Raises:
-            ValueError: A feature is NaN or infinite (the message names the file), or the training diverged.
+            ValueError: A feature is NaN or infinite (the message names the file), the training diverged, or another
+                process uses the checkpoint.
+            OSError: The checkpoint cannot be written.
         """
+        if self.checkpoint is None:
+            return self._train()
+        with owning(self.checkpoint.parent, self.checkpoint.name):
+            for left in self.checkpoint.parent.glob(f"{self.checkpoint.name}.*"):
+                if is_leftover(left.name):
+                    left.unlink()
+            return self._train()
+
+    def _train(self) -> TrainingReport:
         self._start_or_resume()
         epochs = self.report.held_out_loss
         with tqdm(desc="Training the head", unit="epoch", initial=len(epochs), total=self.args.max_epochs) as progress:
@@ -136,6 +151,16 @@ class RewardHeadTrainer:
 
     def _start_or_resume(self) -> None:
         state = self._saved_state()
+        self._start()
+        if state is not None:
+            self._resume(state)
+            return
+        self._mean, self._std = self._feature_statistics()
+        labels = [label for own in self._held_out_labels for label in own]
+        base_rate = sum(labels) / len(labels)
+        self.report = TrainingReport(len(self._train_prompts), len(self._held_out_prompts), base_rate)
+
+    def _start(self) -> None:
         self.head = self._new_head()
         self._optimizer = torch.optim.AdamW(
             [
@@ -151,13 +176,6 @@ class RewardHeadTrainer:
         self._random = torch.Generator().manual_seed(self.args.seed)
         self._best: dict[str, torch.Tensor] = {}
         self._best_value: dict[str, torch.Tensor] = {}
-        if state is None:
-            self._mean, self._std = self._feature_statistics()
-            labels = [label for own in self._held_out_labels for label in own]
-            base_rate = sum(labels) / len(labels)
-            self.report = TrainingReport(len(self._train_prompts), len(self._held_out_prompts), base_rate)
-        else:
-            self._resume(state)
 
     def _feature_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self.args.standardization is None:
@@ -232,8 +250,6 @@ class RewardHeadTrainer:
         scored = score_rollouts(self.rollouts, self.head, self._held_out_prompts, subsampled=not whole)
         for name, fitted in fit_decisions(scored, whole).items():
             setattr(self.head.config, name, fitted)
-        if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
         losses = self.report.held_out_loss
         logger.info(f"Kept epoch {self.report.best_epoch} with held-out loss {min(losses):.4f}.")
         self.head.eval()
@@ -261,11 +277,22 @@ class RewardHeadTrainer:
     def _saved_state(self) -> TrainingState | None:
         if self.checkpoint is None:
             return None
-        state = TrainingState.load(self.checkpoint, self._identity())
+        try:
+            state = TrainingState.load(self.checkpoint, self._identity())
+        except ValueError as error:
+            self._set_aside(error)
+            return None
         if state is not None and went_too_far(state.report["held_out_loss"], self.args):
             logger.warning(f"{str(self.checkpoint)!r} has more epochs than are asked for now: overwriting it.")
             return None
         return state
+
+    def _set_aside(self, error: ValueError) -> None:
+        """Keep a damaged checkpoint under another name, so that it is in nobody's way."""
+        if self.checkpoint is not None:
+            aside = self.checkpoint.with_name(self.checkpoint.name + ".damaged")
+            self.checkpoint.replace(aside)
+            logger.warning(f"{error} It is now {str(aside)!r}, and training starts again.")
 
     def _resume(self, state: TrainingState) -> None:
         # Copies: products of tensors that lie unaligned in a file's buffer are rounded differently on some processors

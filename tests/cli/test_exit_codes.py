@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import hf_elhsr
+from hf_elhsr import _locks
+from hf_elhsr._locks import owning
 
 PROGRAM = [sys.executable, "-m", "hf_elhsr.cli"]
 MODEL = ["--model", "smollm2-demo"]
@@ -151,3 +153,31 @@ def test_a_closed_pipe(tiny, tiny_options):
     for process in processes:
         _, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        process = started("heads", "--help", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == (
+        "Error: The disk is full ([Errno 28] No space left on device): make room, and run the same command again.\n"
+    )
+
+
+def test_a_folder_in_use_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, run_program):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_locks, "PATIENCE", 0.0)
+    with owning(tmp_path / "out"), owning(tmp_path / "head"):
+        for arguments in (
+            ["sample", "out", "--model", "missing"],
+            ["evaluate", "out", "--model", "missing", "--head", "missing"],
+            ["evaluate", "new", "--model", "missing", "--head", "missing", "--numbers", "head/evaluation/test.json"],
+            ["train", "missing", "head"],
+            ["convert", "missing.pt", "head", "--model", "missing"],
+        ):
+            code, out, err = run_program(*arguments)
+            assert (code, out) == (2, "")
+            assert f"is in use by process {os.getpid()} on " in err
+            assert err.count("\n") == 1

@@ -5,6 +5,9 @@ from huggingface_hub import HfApi, snapshot_download
 from loaded_heads import WAYS, contents, load, save_tiny_head
 
 from hf_elhsr import ElhsrRewardHead
+from hf_elhsr.head import files as files_of_heads
+from hf_elhsr.head import modeling_elhsr
+from hf_elhsr.head.loading import load_reward_head
 
 
 def push(folder, repo_id):
@@ -123,20 +126,63 @@ def test_an_old_revision_after_a_new_one_was_pushed(hub, client, first, second, 
     assert "/org/pushed/resolve/nowhere/config.json was answered with 404 Not Found" in unknown.text
 
 
-def test_configuration_and_weights_are_of_one_commit(hub, client, first, second):
-    repository = hub.store("org/changing", first[1])
+@pytest.mark.parametrize("way", ["class", "auto"])
+def test_configuration_and_weights_are_of_one_commit(hub, client, first, second, way):
+    repo_id = f"org/changing-{way}"
+    repository = hub.store(repo_id, first[1])
 
     def push_meanwhile(content):
-        hub.store("org/changing", {"model.safetensors": second[1]["model.safetensors"]})
+        hub.store(repo_id, {"model.safetensors": second[1]["model.safetensors"]})
         return content
 
-    hub.change("/org/changing/resolve/", push_meanwhile, times=1)
-    assert client(load, "class", "org/changing")[0] == first[0]
+    hub.change(f"/{repo_id}/resolve/", push_meanwhile, times=1)
+    assert client(load, way, repo_id)[0] == first[0]
     assert [commit.message for commit in repository.commits[1:]] == ["by hand", "by hand"]
-    assert client(load, "class", "org/changing")[0] == second[0]
+    assert client(load, way, repo_id)[0] == second[0]
 
 
 @pytest.mark.parametrize("source", ["org/name/other", "no such folder", "org/-name-"])
 def test_sources_that_are_not_repositories(source):
     with pytest.raises(OSError, match=f"'{source}' is neither a local folder nor a repository's id"):
         load("class", source)
+
+
+@pytest.mark.parametrize(
+    "revision", ["/etc/passwd", "../../secret", "a/../b", "a//b", "-x", "a b", "a:b", "..", ".", 3]
+)
+def test_revisions_that_are_paths_are_refused_before_anything_is_opened(monkeypatch, revision):
+    monkeypatch.setattr(files_of_heads, "hf_hub_download", None)
+    with pytest.raises(ValueError, match="expected the name of a branch or tag, or a commit's hash"):
+        ElhsrRewardHead.from_pretrained("org/name", revision=revision)
+    if isinstance(revision, str):
+        with pytest.raises(ValueError, match="expected the name of a branch or tag"):
+            load_reward_head(f"org/name@{revision}")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "refs/pr/3", "feature/fast_head-2", "0" * 40])
+def test_revisions_that_git_allows(revision):
+    files_of_heads.check_revision(revision)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_git_lfs_pointer_in_place_of_weights(tmp_path, way):
+    save_tiny_head(tmp_path, seed=0)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 143216\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match=r"model.safetensors' is a Git LFS pointer .*`git lfs pull`"):
+        load(way, tmp_path)
+
+
+def test_a_head_that_is_saved_meanwhile_is_read_again(tmp_path, monkeypatch):
+    """Between its configuration and its weights, or just before the files of an interrupted save are moved."""
+    save_tiny_head(tmp_path, seed=0)
+    expected = []
+    check_weights = files_of_heads.check_weights
+
+    def save_meanwhile(file, shapes):
+        if not expected:
+            expected.append(save_tiny_head(tmp_path, seed=1)[0])
+        check_weights(file, shapes)
+
+    monkeypatch.setattr(modeling_elhsr, "check_weights", save_meanwhile)
+    assert load("class", tmp_path)[0] == expected[0]

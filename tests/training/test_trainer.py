@@ -11,6 +11,7 @@ import torch
 from planted_rollouts import auc_on, planted_rollouts
 from safetensors.torch import save_file
 from trained_heads import train_head
+from transformers.utils import logging
 
 from hf_elhsr.evaluation.metrics import area_under_curve
 from hf_elhsr.rollouts.shard_arrays import read_features
@@ -132,7 +133,11 @@ def test_a_killed_training_resumes_to_the_same_head(tmp_path, monkeypatch, kille
     assert report == whole_report
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name])
-    assert not checkpoint.exists()
+    # It is kept, since the head may not be saved yet, and gives the same head without another epoch
+    again, report = train_head(rollouts, settings, checkpoint)
+    assert epochs == 106 - killed_in
+    assert report == whole_report
+    assert torch.equal(again.weight, whole.weight)
 
 
 @pytest.mark.parametrize("fewer", [{"max_epochs": 3}, {"patience": 1}])
@@ -170,6 +175,26 @@ def test_a_checkpoint_of_a_different_training_is_not_resumed(tmp_path):
     assert state.report == {"best_epoch": 1}
     assert TrainingState.load(checkpoint, {"seed": 1}) is None
     assert TrainingState.load(tmp_path / "none", run) is None
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other", "no metadata", "one bit"])
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(tmp_path, monkeypatch, caplog, damage):
+    logging.enable_propagation()
+    rollouts = planted_rollouts(tmp_path / "rollouts", prompts=60)
+    settings = dataclasses.replace(SETTINGS, max_epochs=2)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    expected, _ = train_head(rollouts, settings, checkpoint)
+    content = bytearray(checkpoint.read_bytes())
+    content[-1] ^= 1
+    damaged = {"empty": b"", "cut": content[: len(content) // 2], "other": b"x" * 100, "one bit": bytes(content)}
+    if damage == "no metadata":
+        save_file({"mean": torch.ones(2)}, checkpoint)
+    else:
+        checkpoint.write_bytes(damaged[damage])
+    trained, _ = train_head(rollouts, settings, checkpoint)
+    assert torch.equal(trained.weight, expected.weight)
+    assert "checkpoint.safetensors' is damaged" in caplog.text
+    assert "checkpoint.safetensors.damaged', and training starts again" in caplog.text
 
 
 def test_a_training_on_different_labels_is_a_different_training(tmp_path, monkeypatch):
