@@ -74,8 +74,8 @@ def _read(path: Path) -> tuple[str, dict[str, torch.Tensor]]:
     found = [layer for layer in _LAYERS if tensors.keys() == {f"{layer}.weight", f"{layer}.bias"}]
     if not found:
         raise ValueError(
-            f"{str(path)!r} holds {quoted(sorted(tensors)) if tensors else type(state).__name__}, expected the weight and bias of "
-            "'fused_layer' or 'reward_layer'."
+            f"{str(path)!r} holds {quoted(sorted(tensors)) if tensors else type(state).__name__}, expected the weight "
+            "and bias of 'fused_layer' or 'reward_layer'."
         )
     [layer] = found
     return layer, tensors
