@@ -205,6 +205,9 @@ def check_request(model: Any, n: int, kwargs: dict[str, Any]) -> None:
     """
     whole_number("best_of_n", n, at_most=_MOST_CANDIDATES)
     check_model(model)
+    config = kwargs.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise ValueError(f"generation_config={quoted(config)}: expected a GenerationConfig.")
     if kwargs.get("custom_generate") is not None:
         raise ValueError("custom_generate brings its own decoding loop, so best_of_n cannot run: pass one of the two.")
     if _setting(model, kwargs, "cache_implementation") == "paged":

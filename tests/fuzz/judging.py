@@ -37,8 +37,17 @@ DECISIONS: dict[str, Any] = {
         "prompts": 10,
     },
 }
-# Properties of models and inputs that errors name
-_PROPERTIES = ("cache", "context", "positions", "padding token", "prompt", "next-token distribution", "hidden states")
+# Properties of models, inputs and users' functions that errors name
+_PROPERTIES = (
+    "returned",
+    "cache",
+    "context",
+    "positions",
+    "padding token",
+    "prompt",
+    "next-token distribution",
+    "hidden states",
+)
 _LONGEST_MESSAGE = 1200
 
 

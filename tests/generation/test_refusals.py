@@ -60,6 +60,7 @@ def head(watched):
         ({"input_ids": torch.ones(2, 0, dtype=torch.long), "attention_mask": None}, r"prompts are empty .*\(2, 0\)"),
         ({"input_ids": torch.ones(5, dtype=torch.long), "attention_mask": None}, r"expected \(batch, length\)"),
         ({"past_key_values": DynamicCache(), "use_cache": False}, "past_key_values is a cache, and use_cache=False"),
+        ({"generation_config": {"top_k": 5}}, "generation_config=.*: expected a GenerationConfig"),
         ({"best_of_n": 10**9}, "best_of_n=1000000000: expected at most 1,048,576"),
         ({"reward_head": None}, "best_of_n needs a reward_head"),
         ({"reward_head": 3}, "got int"),
