@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from tiny_task import TinyTask
 from tiny_tokenizer import tiny_tokenizer
 
@@ -38,6 +39,8 @@ class OwnTask(TinyTask):
 @pytest.fixture(scope="module")
 def sample():
     model = enable_best_of_n(tiny_model())
+    # What the cache of a model can do is tried with its first sampling
+    model.sample_candidates(torch.tensor([[5, 6]]), n=2, max_new_tokens=2)
     runs = []
     model.register_forward_pre_hook(lambda *arguments: runs.append(1))
 
