@@ -91,7 +91,9 @@ def test_a_reward_head_of_another_type(model, inputs, counting, value):
     assert not counting
 
 
-@pytest.mark.parametrize("value", [object(), [None], ["text"], [SignalProcessor], "text", 3, {}], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), [None], ["text"], [SignalProcessor], "text", 3, {}], ids=lambda value: type(value).__name__
+)
 def test_signal_processors_of_another_type(model, head, inputs, counting, value):
     with pytest.raises(ValueError, match="signal_processor"):
         model.generate(**inputs, best_of_n=2, reward_head=head, signal_processor=value)
@@ -100,7 +102,7 @@ def test_signal_processors_of_another_type(model, head, inputs, counting, value)
     assert not counting
 
 
-@pytest.mark.parametrize("value", ["org/name", b"org/name", 3, object()], ids=str)
+@pytest.mark.parametrize("value", ["org/name", b"org/name", 3, object()], ids=lambda value: type(value).__name__)
 def test_a_tokenizer_of_another_type(model, head, inputs, counting, value):
     with pytest.raises(ValueError, match="tokenizer="):
         model.generate(

@@ -51,7 +51,7 @@ def test_every_kind_is_tried():
 def test_rows_are_the_same_whatever_the_kind(tmp_path, ending, name):
     content = CONTENTS[ending]()
     file = tmp_path / name.format(ending.upper() if name.startswith("upper") else ending)
-    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    file.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     assert read_rows(file) == ROWS
     (tmp_path / "mine.py").write_text("def check(completion, answer):\n    return answer in completion\n")
     task = find_task(str(file), f"{tmp_path / 'mine.py'}:check")
@@ -76,7 +76,7 @@ def everything(task, split):
         ("lines.json", LINES),
         ("one.json", json.dumps(ROWS[0]).encode()),
         ("named.jsonl.gz", LINES),
-        ("unnamed.jsonl", gzip.compress(LINES)),
+        ("unnamed.jsonl", gzip.compress(LINES, mtime=0)),
         ("prompts", LINES),
     ],
 )
@@ -98,7 +98,7 @@ def test_other_names_for_the_same(tmp_path, name, content):
         ("p.jsonl", b'[\n{"question": "x"}\n]', r"Line 1 .* is not JSON"),
         ("p.jsonl", b"9" * 5000, "Line 1 .* is not JSON"),
         ("p.jsonl", b"[" * 100_000, "Line 1 .* is not JSON"),
-        ("p.jsonl.gz", gzip.compress(LINES)[:40], "cut short or damaged"),
+        ("p.jsonl.gz", gzip.compress(LINES, mtime=0)[:40], "cut short or damaged"),
         ("p.parquet", b"PAR1", "is not a Parquet file"),
         ("p.txt", b"What is 2 + 3?\n", r"Name the file by its kind: .jsonl, .* or .parquet, also with .gz"),
         ("p.jsonl", b"\xff\xfe", "is not UTF-8"),
