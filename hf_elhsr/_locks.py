@@ -74,10 +74,11 @@ def refuse_owned(folder: Path) -> None:
     Raises:
         ValueError: See [`owning`].
     """
-    if _lock_file(folder).is_file():
-        # A folder that cannot be written is reported by what writes into it
-        with suppress(OSError), owning(folder):
-            pass
+    # A folder that cannot be written, or named, is reported by what writes into it
+    with suppress(OSError):
+        if _lock_file(folder).is_file():
+            with owning(folder):
+                pass
 
 
 def is_lock(name: str) -> bool:

@@ -49,7 +49,7 @@ def here(tiny, tmp_path, monkeypatch):
         ([*SAMPLE, "--prompts", "400"], "problems: ask for fewer than 400"),
         ([*SAMPLE, "--skip", "400"], "problems: ask for fewer than 402"),
         ([*SAMPLE, "--split", "tset"], "Unknown split 'tset'"),
-        ([*SAMPLE, "--signal", "logit"], "--signal logit: expected one of hidden_states"),
+        ([*SAMPLE, "--signal", "logit"], "Unknown signal 'logit': this version reads hidden_states"),
         ([*SAMPLE[:-2], "--pooled-by", "./my-haed"], "'./my-haed' is neither a folder"),
         ([*SAMPLE[:-2], "--base-model", "name"], "--base-model name: expected"),
         (["sample", "file", *SAMPLE[2:]], "'file' is not a folder"),

@@ -146,30 +146,33 @@ def test_no_process_is_left_when_the_parent_is_gone(tmp_path, number, odd_one):
     own.write_text(VERIFIERS.read_text())
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"question": "three", "answer": str(tmp_path)}) + "\n")
-    # Before and after, by the group of the worker, whose command line does not tell whose it is
-    before = set(running_workers())
+    # The worker's command line does not tell whose it is, its environment does
     parent = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(rows), f"{own}:check", odd_one], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, str(rows), f"{own}:check", odd_one],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OWNED_BY": str(tmp_path)},
     )
     with parent:
         assert parent.stdout.readline() == "begun\n"
         time.sleep(0.3)
-        assert set(running_workers()) > before
+        assert list(running_workers(tmp_path))
         parent.send_signal(number)
         parent.wait(timeout=30)
     for _ in range(100):
-        if set(running_workers()) <= before:
+        if not list(running_workers(tmp_path)):
             break
         time.sleep(0.05)
-    assert set(running_workers()) <= before
+    assert not list(running_workers(tmp_path))
     assert not running(str(tmp_path))
 
 
-def running_workers():
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+def running_workers(owner=""):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str(worker._PROGRAM).encode() in file.read_bytes():
-                yield file.parent.name
+            is_worker = str(worker._PROGRAM).encode() in (process / "cmdline").read_bytes()
+            if is_worker and str(owner).encode() in (process / "environ").read_bytes():
+                yield process.name
         except OSError:
             continue
 
